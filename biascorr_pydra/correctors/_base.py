@@ -1,0 +1,116 @@
+"""The contract that every corrector fulfils.
+
+A corrector turns an image on the grid it declares, and an optional mask, into a log bias field: on that grid, or as the
+control points of a B-spline over it. It does nothing else. Reading, resampling, scaling, dividing, data types, headers,
+sidecars and reports happen once, outside (:mod:`biascorr_pydra.correct`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..errors import InvalidParameterError
+from ..field import LogBiasSpline
+
+__all__ = ["Corrector", "Estimate", "Scan"]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a corrector is given.
+
+    Attributes
+    ----------
+    data : float32 array, shape (I, J, K)
+        Acquired intensities, on the native grid, or on the corrector's ``grid_shape`` in RAS+ order. Finite: voxels that
+        were NaN or infinite are 0 here and excluded by ``valid``.
+    valid : boolean array, same shape
+        Voxels whose acquired value was finite.
+    mask : boolean array, same shape, or None
+        Where the field is to be estimated, if the user gave a mask.
+    voxel_size_mm : three floats
+    """
+
+    data: np.ndarray
+    valid: np.ndarray
+    mask: np.ndarray | None
+    voxel_size_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a corrector returns.
+
+    Attributes
+    ----------
+    log_bias : LogBiasSpline or array
+        Natural log of the bias field over the grid of ``Scan.data``. Its additive constant is free: the caller scales
+        the field to mean 1 over the mask.
+    record : dict
+        Facts worth keeping, JSON-serialisable: iterations run, convergence, voxels used.
+    """
+
+    log_bias: LogBiasSpline | np.ndarray
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Corrector(ABC):
+    """A bias-field estimator. Its dataclass fields are its parameters; ``field(metadata={"help": ...})`` describes them.
+
+    Class attributes
+    ----------------
+    name : the method's name, as users type it
+    version : changes whenever the same input would give another field, so that cached results are not reused
+    summary : one line for listings
+    presets : name -> parameter values; the first is the default
+    grid_shape : the grid the corrector works on, in RAS+ order over the image's whole field of view, or None for the
+        native grid and axis order
+    weights : name of the packaged weights, or None
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    summary: ClassVar[str]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
+    grid_shape: ClassVar[tuple[int, int, int] | None] = None
+    weights: ClassVar[str | None] = None
+
+    @classmethod
+    def from_options(cls, preset: str | None = None, **options) -> Corrector:
+        """Build the corrector from a named preset, then override single parameters.
+
+        Raises
+        ------
+        InvalidParameterError
+            For an unknown preset or parameter, or a value that the method refuses.
+        """
+        preset = preset or next(iter(cls.presets))
+        if preset not in cls.presets:
+            raise InvalidParameterError(
+                f"method {cls.name!r} has no preset of that name",
+                value=repr(preset),
+                next_step=f"Choose one of: {', '.join(cls.presets)}.",
+            )
+        known = [f.name for f in fields(cls)]
+        for option in options:
+            if option not in known:
+                raise InvalidParameterError(
+                    f"method {cls.name!r} has no parameter of that name",
+                    value=repr(option),
+                    next_step=f"Its parameters: {', '.join(known) or 'none'}.",
+                )
+        return cls(**{**cls.presets[preset], **options})
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters in force, by name, as JSON-serialisable values."""
+        return asdict(self)
+
+    @abstractmethod
+    def estimate(self, scan: Scan, *, device: str = "cpu", seed: int = 0) -> Estimate:
+        """Estimate the log bias field of one scan on one device."""

@@ -1,0 +1,412 @@
+"""Read, check and write NIfTI images, and move arrays between the native grid and a canonical one.
+
+Header policy: what is written carries the input's affine, qform and sform with their codes, units and description;
+the data type is float32 unless said otherwise. Nothing that exists is overwritten without being asked to, and a file
+is complete or absent: it is written under a temporary name in the same folder and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from isal import igzip, isal_zlib
+from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+from nibabel.processing import resample_from_to
+from scipy import ndimage
+
+from .errors import (
+    GridMismatchError,
+    InvalidImageError,
+    InvalidMaskError,
+    OutputError,
+    OutputExistsError,
+    UnreadableImageError,
+)
+from .field import LogBiasSpline
+
+__all__ = [
+    "Intensities",
+    "check_output",
+    "detect_head",
+    "inspect",
+    "load",
+    "load_mask",
+    "same_grid",
+    "save",
+    "save_like",
+    "sha256",
+    "spline_from_canonical",
+    "to_canonical",
+    "voxel_size_mm",
+    "write_atomic",
+]
+
+SUFFIXES = (".nii.gz", ".nii")
+GRID_TOLERANCE_VOXELS = 1e-2
+MASK_KEPT = 0.99
+
+
+# --- reading
+
+
+def load(file: str | Path) -> nib.Nifti1Image:
+    """Read a NIfTI-1 or NIfTI-2 image (.nii or .nii.gz) completely into memory.
+
+    Raises
+    ------
+    UnreadableImageError
+        The file is missing, is not NIfTI, or ends too early.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise UnreadableImageError("no such file", file=path, next_step="Check the path.")
+    if not path.name.endswith(SUFFIXES):
+        raise UnreadableImageError(
+            "images are read from .nii or .nii.gz files",
+            file=path,
+            next_step="Convert it first, for instance with `nib-convert IN OUT.nii.gz`.",
+        )
+    content = path.read_bytes()
+    if path.name.endswith(".gz"):
+        content = _gunzip(content, path)
+    return _parse(content, path)
+
+
+def _gunzip(content: bytes, path: Path) -> bytes:
+    try:
+        return igzip.decompress(content)
+    except (EOFError, OSError, isal_zlib.error) as error:
+        raise UnreadableImageError(
+            "not a complete gzip file",
+            file=path,
+            value=f"{len(content)} bytes ({error})",
+            next_step="Copy or download it again.",
+        ) from error
+
+
+def _parse(content: bytes, path: Path) -> nib.Nifti1Image:
+    kind = nib.Nifti2Image if content[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nib.Nifti1Image
+    try:
+        img = kind.from_bytes(content)
+        offset, size = img.dataobj.offset, np.prod(img.shape, dtype=np.int64) * img.get_data_dtype().itemsize
+    except Exception as error:  # nibabel has no common base for what a damaged header can raise
+        raise UnreadableImageError(
+            "not a NIfTI image", file=path, value=str(error), next_step="Check how the file was made."
+        ) from error
+    if len(content) < offset + size:
+        raise UnreadableImageError(
+            "the image data end too early",
+            file=path,
+            value=f"{len(content) - offset} of {size} bytes",
+            next_step="Copy or download it again.",
+        )
+    img.set_filename(path)
+    return img
+
+
+def sha256(file: str | Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# --- checking
+
+
+@dataclass(frozen=True)
+class Intensities:
+    """What was found in an image's voxels; counts of voxels."""
+
+    n_voxels: int
+    n_nan: int
+    n_infinite: int
+    n_negative: int
+    n_zero: int
+
+    def as_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+    def warnings(self) -> list[str]:
+        """What a user should know, as sentences."""
+        found = []
+        if self.n_nan or self.n_infinite:
+            found.append(
+                f"{self.n_nan} NaN and {self.n_infinite} infinite voxels were left out and written as 0 in the output."
+            )
+        if self.n_negative:
+            found.append(f"{self.n_negative} negative voxels: the field is estimated without them, they are kept.")
+        return found
+
+
+def inspect(img: nib.spatialimages.SpatialImage, *, name: str | Path | None = None):
+    """Check that an image can be corrected, and return its values.
+
+    Parameters
+    ----------
+    img : image with 3 axes (further axes of length 1 are dropped)
+    name : file name for messages; the image's own by default
+
+    Returns
+    -------
+    data : float32 array (I, J, K), non-finite voxels set to 0
+    valid : boolean array (I, J, K), where the acquired value was finite
+    intensities : Intensities
+
+    Raises
+    ------
+    InvalidImageError
+        Fewer or more than three dimensions, fewer than 4 voxels on an axis, complex or RGB values, no finite voxel, no
+        positive voxel, or all voxels equal.
+    """
+    name = name or img.get_filename() or "image"
+    shape = img.shape
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3:
+        advice = (
+            "Correct one volume of it (or their mean), then divide all by that field with `biascorr apply`."
+            if len(shape) > 3
+            else "A bias field is estimated from volumes; stack the slices into one."
+        )
+        raise InvalidImageError("a 3-D image is needed", file=name, value=f"shape {img.shape}", next_step=advice)
+    if min(shape) < 4:
+        raise InvalidImageError(
+            "at least 4 voxels are needed on every axis",
+            file=name,
+            value=f"shape {shape}",
+            next_step="Check that this is a whole volume and not a slab, a slice or a localiser.",
+        )
+    dtype = img.get_data_dtype()
+    if dtype.kind not in "iufb":
+        raise InvalidImageError(
+            "real numbers are needed", file=name, value=f"data type {dtype}", next_step="Use the magnitude image."
+        )
+    data = np.asarray(img.dataobj, dtype=np.float32).reshape(shape)
+    n_nan, n_infinite = int(np.isnan(data).sum()), int(np.isinf(data).sum())
+    valid = np.isfinite(data) if n_nan or n_infinite else np.ones(shape, bool)
+    if n_nan or n_infinite:
+        data = np.where(valid, data, np.float32(0))
+    found = Intensities(data.size, n_nan, n_infinite, int((data < 0).sum()), int((data == 0).sum()) - n_nan - n_infinite)
+    _check_values(data, valid, name)
+    return data, valid, found
+
+
+def _check_values(data, valid, name) -> None:
+    advice = "Check how the image was exported."
+    if not valid.any():
+        raise InvalidImageError("no voxel has a finite value", file=name, value="all NaN or infinite", next_step=advice)
+    inside = data[valid]
+    low, high = float(inside.min()), float(inside.max())
+    if low == high:
+        raise InvalidImageError(
+            "all voxels have the same value", file=name, value=f"{low:g} everywhere", next_step=advice
+        )
+    if high <= 0:
+        raise InvalidImageError(
+            "no voxel is positive, and a multiplicative field needs positive intensities",
+            file=name,
+            value=f"maximum {high:g}",
+            next_step=advice,
+        )
+
+
+def voxel_size_mm(img: nib.spatialimages.SpatialImage) -> tuple[float, float, float]:
+    """Voxel edge lengths in mm from the affine (so that qform and sform users get the same answer as nibabel)."""
+    return tuple(float(size) for size in nib.affines.voxel_sizes(img.affine)[:3])
+
+
+def same_grid(a, b, tolerance: float = GRID_TOLERANCE_VOXELS) -> bool:
+    """Whether two images have the same shape and, to ``tolerance`` voxels at every corner, the same position.
+
+    Affines that went through different programs differ in the last digits, so equality is too strict a test.
+    """
+    if a.shape[:3] != b.shape[:3]:
+        return False
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in a.shape[:3]])).reshape(3, -1)
+    corners = np.vstack([corners, np.ones(corners.shape[1])])
+    try:
+        moved = np.linalg.inv(a.affine) @ b.affine @ corners
+    except np.linalg.LinAlgError:
+        return False
+    return bool(np.abs(moved - corners)[:3].max() <= tolerance)
+
+
+def load_mask(file: str | Path | nib.spatialimages.SpatialImage, img) -> tuple[np.ndarray, bool]:
+    """Read a mask and bring it onto the grid of ``img``.
+
+    A mask on another grid over the same place is resampled (nearest neighbour, in scanner space) provided that at
+    least 99% of its volume falls inside the image.
+
+    Returns
+    -------
+    mask : boolean array (I, J, K)
+    resampled : bool
+
+    Raises
+    ------
+    InvalidMaskError
+        The mask has no voxel above 0, or is not 3-D.
+    GridMismatchError
+        The mask lies elsewhere.
+    """
+    mask_img = file if isinstance(file, nib.spatialimages.SpatialImage) else load(file)
+    name = mask_img.get_filename() or "mask"
+    array = np.nan_to_num(np.asarray(mask_img.dataobj, np.float32)) > 0
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim != 3:
+        raise InvalidMaskError("a 3-D mask is needed", file=name, value=f"shape {mask_img.shape}")
+    if not array.any():
+        raise InvalidMaskError(
+            "the mask is empty", file=name, value="no voxel above 0", next_step="Check the brain extraction."
+        )
+    if same_grid(mask_img, img):
+        return array, False
+    moved = resample_from_to(
+        nib.Nifti1Image(array.astype(np.uint8), mask_img.affine), (img.shape[:3], img.affine), order=0
+    )
+    moved = np.asarray(moved.dataobj) > 0
+    kept = moved.sum() * abs(np.linalg.det(img.affine[:3, :3]))
+    kept /= array.sum() * abs(np.linalg.det(mask_img.affine[:3, :3]))
+    if not moved.any() or kept < MASK_KEPT:
+        raise GridMismatchError(
+            f"the mask does not lie inside the image {img.get_filename() or ''}".rstrip(),
+            file=name,
+            value=f"shapes {array.shape} and {img.shape[:3]}, {kept:.0%} of the mask's volume inside the image",
+            next_step="Give a mask drawn on this image, or resample it to the image first.",
+        )
+    return moved, True
+
+
+def detect_head(data: np.ndarray) -> np.ndarray:
+    """Rough foreground of a scan: the largest piece above Otsu's threshold (Otsu 1979), closed and filled.
+
+    Used to scale the field where no mask is given. ``data`` is (I, J, K); returns a boolean array, never empty.
+    """
+    positive = data[data > 0]
+    counts, edges = np.histogram(np.minimum(positive, np.percentile(positive, 99.5)), 256)
+    centres = (edges[1:] + edges[:-1]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    sums = np.cumsum(counts * centres)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    threshold = centres[np.nanargmax(np.where(above > 0, between, -1))]
+    # Otsu splits bright tissue from the rest when there is no background; half of it keeps dark tissue in.
+    head = data > threshold / 2
+    labels, n = ndimage.label(head)
+    if n > 1:
+        head = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+    return ndimage.binary_fill_holes(ndimage.binary_closing(head, iterations=2) | head)
+
+
+# --- the canonical grid
+
+
+def to_canonical(data: np.ndarray, affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Resample an array to RAS+ axis order and ``shape`` samples over the same field of view.
+
+    First and last samples coincide with the first and last voxels of each axis, so that a B-spline lattice spanning one
+    grid spans the other. Linear, with a triangle as wide as the down-sampling against aliasing.
+    """
+    oriented = apply_orientation(data, io_orientation(affine)).astype(np.float32)
+    matrices = [_resampling(n, m).T for n, m in zip(oriented.shape, shape, strict=True)]
+    for matrix in matrices:
+        oriented = np.tensordot(oriented, matrix, axes=([0], [0]))
+    return np.ascontiguousarray(oriented)
+
+
+def _resampling(n: int, m: int) -> np.ndarray:
+    """(m, n) matrix of triangle weights that takes n samples to m over the same extent, ends included."""
+    positions = np.linspace(0, n - 1, m)
+    width = max(1.0, (n - 1) / max(m - 1, 1))
+    weights = np.clip(1 - np.abs(positions[:, None] - np.arange(n)[None]) / width, 0, None)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+def spline_from_canonical(spline: LogBiasSpline, affine: np.ndarray, shape) -> LogBiasSpline:
+    """Express a spline that spans the canonical grid on the native grid of ``shape`` and ``affine``."""
+    back = ornt_transform(axcodes2ornt("RAS"), io_orientation(affine))
+    return LogBiasSpline.spanning(apply_orientation(spline.control_points, back), shape)
+
+
+# --- writing
+
+
+def check_output(file: str | Path, *, inputs=(), overwrite: bool = False) -> Path:
+    """Refuse, before any work, an output that cannot or must not be written.
+
+    Raises
+    ------
+    OutputExistsError
+        The file exists and ``overwrite`` is false.
+    OutputError
+        It is one of ``inputs``, its name has no NIfTI suffix, or its folder is missing or not writable.
+    """
+    path = Path(file)
+    if not path.name.endswith((*SUFFIXES, ".json")):
+        raise OutputError("images are written to .nii or .nii.gz files", file=path, next_step="Change the suffix.")
+    if any(source is not None and path.resolve() == Path(source).resolve() for source in inputs):
+        raise OutputError(
+            "output and input are the same file", file=path, next_step="Give the output another name."
+        )
+    if not path.parent.is_dir():
+        raise OutputError("the output folder does not exist", file=path.parent, next_step="Create it first.")
+    if path.exists() and not overwrite:
+        raise OutputExistsError(
+            "the output exists", file=path, next_step="Remove it, choose another name, or ask to overwrite it."
+        )
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError("the output folder is not writable", file=path.parent, next_step="Check its permissions.")
+    return path
+
+
+def save_like(data: np.ndarray, like: nib.Nifti1Image, *, dtype=np.float32) -> nib.Nifti1Image:
+    """An image with the header of ``like`` (affine, forms, codes, units, description) and new values."""
+    header = like.header.copy()
+    header.set_data_dtype(dtype)
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = 0  # display range of the old values
+    img = type(like)(np.asarray(data, dtype), None, header)
+    # Without an affine argument nibabel leaves qform, sform and their codes as they were.
+    return img
+
+
+def save(img: nib.Nifti1Image, file: str | Path) -> None:
+    """Write an image, whole or not at all; equal images give equal bytes."""
+    content = img.to_bytes()
+    if str(file).endswith(".gz"):
+        content = igzip.compress(content, 3, mtime=0)
+    write_atomic(file, lambda stream: stream.write(content))
+
+
+def write_atomic(file: str | Path, write: Callable) -> None:
+    """Call ``write(binary stream)`` on a temporary file in the same folder, then rename it to ``file``.
+
+    Raises
+    ------
+    OutputError
+        Naming the file and the system's reason (no space, no permission ...); nothing is left behind.
+    """
+    path = Path(file)
+    temporary = path.with_name(f".{secrets.token_hex(6)}.{path.name}"[:255])
+    try:
+        try:
+            with open(temporary, "xb") as stream:
+                write(stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            "cannot be written", file=path, value=error.strerror or str(error), next_step="Check space and permissions."
+        ) from error
