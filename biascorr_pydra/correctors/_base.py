@@ -72,6 +72,7 @@ class Corrector(ABC):
     grid_shape : the grid the corrector works on, in RAS+ order over the image's whole field of view, or None for the
         native grid and axis order
     weights : name of the packaged weights, or None
+    uses_device : whether ``device`` makes a difference; False for methods that run on the CPU only
     """
 
     name: ClassVar[str]
@@ -80,6 +81,7 @@ class Corrector(ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
     grid_shape: ClassVar[tuple[int, int, int] | None] = None
     weights: ClassVar[str | None] = None
+    uses_device: ClassVar[bool] = True
 
     @classmethod
     def from_options(cls, preset: str | None = None, **options) -> Corrector:

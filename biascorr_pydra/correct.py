@@ -1,0 +1,365 @@
+"""Correct one image, in memory or on disk: the function behind every face of the package.
+
+acquired = true x bias (+ noise). A corrector estimates the log bias, usually at low resolution; here it is evaluated on
+the native grid, scaled to mean 1 over the mask, and divided out. The corrected image is never a resampled image.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from . import __version__, image
+from .correctors import DEFAULT_METHOD, get_corrector
+from .correctors._base import Corrector, Scan
+from .errors import BiasCorrError, GridMismatchError, InvalidImageError, InvalidParameterError
+from .field import LogBiasSpline, mean_one
+
+__all__ = ["CorrectedImage", "Correction", "apply_file", "correct_file", "correct_image", "implementation"]
+
+DEVICES = ("auto", "cpu", "cuda")
+SOFTWARE = ("antspyx", "nibabel", "numpy", "torch")
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What was done to one image, and what was found: JSON-serialisable by :meth:`as_dict`.
+
+    Attributes
+    ----------
+    method, method_version, preset, parameters, weights_sha256, device, seed
+        How the field was estimated.
+    in_file, in_sha256, mask_file, mask_sha256
+        On what.
+    mask_resampled : bool
+        The mask came on another grid and was resampled to the image's.
+    scaled_over : str
+        Over which voxels the field has mean 1: "given mask" or "detected head".
+    n_mask_voxels : int
+    voxel_size_mm : three floats
+    intensities : dict
+        Counts of NaN, infinite, negative and zero voxels.
+    field : dict
+        Minimum, maximum, and 5th and 95th percentile of the bias field over those voxels; dimensionless.
+    estimate : dict
+        The method's own record, such as iterations and convergence.
+    warnings : tuple of str
+    runtime_s : dict
+        Seconds per step.
+    software : dict
+        Versions.
+    """
+
+    method: str
+    method_version: str
+    preset: str | None
+    parameters: Mapping[str, Any]
+    weights_sha256: str | None
+    device: str
+    seed: int
+    in_file: str | None
+    in_sha256: str | None
+    mask_file: str | None
+    mask_sha256: str | None
+    mask_resampled: bool
+    scaled_over: str
+    n_mask_voxels: int
+    voxel_size_mm: tuple[float, float, float]
+    intensities: Mapping[str, int]
+    field: Mapping[str, float]
+    estimate: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    runtime_s: Mapping[str, float]
+    software: Mapping[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class CorrectedImage:
+    """A corrected image, its bias field (both float32, on the input's grid), and the record of the correction."""
+
+    corrected: nib.Nifti1Image
+    bias: nib.Nifti1Image
+    correction: Correction
+
+
+def implementation(method: str) -> str:
+    """A method's version and weights as one string: part of the cache key of everything computed with it."""
+    cls = get_corrector(method)
+    return f"{cls.name} {cls.version} {_weights_sha256(cls) or 'no weights'}"
+
+
+def correct_image(
+    img: nib.Nifti1Image,
+    *,
+    method: str = DEFAULT_METHOD,
+    mask: nib.spatialimages.SpatialImage | str | Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    preset: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> CorrectedImage:
+    """Estimate and remove the bias field of one image in memory.
+
+    Parameters
+    ----------
+    img : NIfTI image, 3-D
+    method : name from :func:`biascorr_pydra.correctors.method_names`
+    mask : image or file, optional
+        Where to estimate the field, voxels above 0. Resampled if it is on another grid over the same place.
+    device : "auto", "cpu" or "cuda"
+    seed : int
+        For methods that draw random numbers.
+    preset, options
+        A named set of the method's parameters, and single ones on top of it.
+
+    Raises
+    ------
+    BiasCorrError
+        One of its leaves, naming the rule, the file, the value and the next step.
+    """
+    started = time.perf_counter()
+    device = _resolve_device(device)
+    corrector = get_corrector(method).from_options(preset, **(options or {}))
+    data, valid, intensities = image.inspect(img)
+    mask_array, resampled = (None, False) if mask is None else image.load_mask(mask, img)
+    warnings = intensities.warnings()
+    if resampled:
+        warnings.append("The mask was on another grid and was resampled to the image's (nearest neighbour).")
+    inspected = time.perf_counter()
+    log_bias, record = _estimate(corrector, img, data, valid, mask_array, device, seed)
+    estimated = time.perf_counter()
+
+    scale_mask = (image.detect_head(data) if mask_array is None else mask_array) & valid
+    bias, corrected = _apply(log_bias, data, valid, scale_mask, img)
+    inside = bias[scale_mask]
+    correction = Correction(
+        method=corrector.name,
+        method_version=corrector.version,
+        preset=preset or next(iter(corrector.presets)),
+        parameters=corrector.parameters(),
+        weights_sha256=_weights_sha256(type(corrector)),
+        device=device if corrector.uses_device else "cpu",
+        seed=seed,
+        in_file=img.get_filename() and str(img.get_filename()),
+        in_sha256=None,
+        mask_file=str(mask) if isinstance(mask, str | Path) else None,
+        mask_sha256=image.sha256(mask) if isinstance(mask, str | Path) else None,
+        mask_resampled=resampled,
+        scaled_over="detected head" if mask_array is None else "given mask",
+        n_mask_voxels=int(scale_mask.sum()),
+        voxel_size_mm=image.voxel_size_mm(img),
+        intensities=intensities.as_dict(),
+        field=_summary(inside),
+        estimate=dict(record),
+        warnings=tuple(warnings),
+        runtime_s={
+            "inspect": round(inspected - started, 4),
+            "estimate": round(estimated - inspected, 4),
+            "apply": round(time.perf_counter() - estimated, 4),
+        },
+        software=_software(),
+    )
+    shape = img.shape
+    return CorrectedImage(
+        image.save_like(corrected.reshape(shape), img), image.save_like(bias.reshape(shape), img), correction
+    )
+
+
+def correct_file(
+    in_file: str | Path,
+    out_file: str | Path,
+    *,
+    method: str = DEFAULT_METHOD,
+    mask_file: str | Path | None = None,
+    bias_file: str | Path | None = None,
+    record_file: str | Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    preset: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Correction:
+    """Correct one NIfTI file.
+
+    Parameters
+    ----------
+    in_file, out_file : .nii or .nii.gz
+        The output is float32 with the input's affine, qform, sform, their codes, units and description.
+    mask_file : optional
+        Where to estimate the field.
+    bias_file : optional
+        Also write the bias field (dimensionless, mean 1 over the mask or the detected head).
+    record_file : optional
+        Also write the :class:`Correction` as JSON.
+    overwrite : bool
+        Replace outputs that exist.
+    method, device, seed, preset, options
+        See :func:`correct_image`.
+
+    Raises
+    ------
+    BiasCorrError
+        Before any output is written; what existed is untouched.
+    """
+    started = time.perf_counter()
+    outputs = [file for file in (out_file, bias_file, record_file) if file is not None]
+    if len({Path(file).resolve() for file in outputs}) < len(outputs):
+        raise InvalidParameterError("every output needs a name of its own", value=", ".join(map(str, outputs)))
+    for file in outputs:
+        image.check_output(file, inputs=(in_file, mask_file), overwrite=overwrite)
+    img = image.load(in_file)
+    read_s = time.perf_counter() - started
+    result = correct_image(
+        img, method=method, mask=mask_file, device=device, seed=seed, preset=preset, options=options
+    )
+    before_write = time.perf_counter()
+    image.save(result.corrected, out_file)
+    if bias_file is not None:
+        image.save(result.bias, bias_file)
+    record = result.correction.as_dict() | {"in_sha256": image.sha256(in_file)}
+    write_s = time.perf_counter() - before_write
+    record["runtime_s"] = {"read": round(read_s, 4), **record["runtime_s"], "write": round(write_s, 4)}
+    if record_file is not None:
+        image.write_atomic(record_file, lambda stream: stream.write(json.dumps(record, indent=2).encode()))
+    return Correction(**record)
+
+
+def apply_file(
+    bias_file: str | Path, in_file: str | Path, out_file: str | Path, *, overwrite: bool = False
+) -> None:
+    """Divide an image, or every volume of a 4-D series, by a bias field on the same grid.
+
+    Parameters
+    ----------
+    bias_file : 3-D, positive and finite everywhere
+    in_file : 3-D or more; the first three axes are the field's
+    out_file : float32, header of ``in_file``
+
+    Raises
+    ------
+    GridMismatchError
+        The first three axes differ in size or position.
+    InvalidImageError
+        The field has values that cannot be divided by.
+    """
+    image.check_output(out_file, inputs=(bias_file, in_file), overwrite=overwrite)
+    bias_img, img = image.load(bias_file), image.load(in_file)
+    if len(img.shape) < 3 or not image.same_grid(bias_img, img):
+        raise GridMismatchError(
+            "the field and the image must be on the same grid",
+            file=in_file,
+            value=f"shape {img.shape}, field {bias_img.shape}",
+            next_step=f"Use the image that the field was estimated on, or one on its grid ({bias_file}).",
+        )
+    bias = np.asarray(bias_img.dataobj, np.float32).reshape(bias_img.shape[:3])
+    if not (np.isfinite(bias).all() and (bias > 0).all()):
+        raise InvalidImageError(
+            "a bias field is positive and finite",
+            file=bias_file,
+            value=f"minimum {bias.min():g}",
+            next_step="Give a field written by `biascorr correct --bias-file`.",
+        )
+    data = np.asarray(img.dataobj, np.float32)
+    corrected = data / bias.reshape(bias.shape + (1,) * (data.ndim - 3))
+    image.save(image.save_like(corrected, img), out_file)
+
+
+# --- steps
+
+
+def _estimate(corrector: Corrector, img, data, valid, mask, device, seed):
+    """Log bias on the native grid, and the method's record; moved through the method's own grid if it declares one."""
+    spacing = image.voxel_size_mm(img)
+    if corrector.grid_shape is None:
+        scan = Scan(data, valid, mask, spacing)
+    else:
+        extent = np.abs(nib.affines.voxel_sizes(nib.as_closest_canonical(img).affine)) * (
+            np.array(nib.as_closest_canonical(img).shape[:3]) - 1
+        )
+        coarse = image.to_canonical(data, img.affine, corrector.grid_shape)
+        coarse_mask = (
+            None
+            if mask is None
+            else image.to_canonical(mask.astype(np.float32), img.affine, corrector.grid_shape) >= 0.5
+        )
+        size = tuple(float(s) for s in extent / (np.array(corrector.grid_shape) - 1))
+        scan = Scan(coarse, np.ones(corrector.grid_shape, bool), coarse_mask, size)
+    estimate = corrector.estimate(scan, device=device, seed=seed)
+    log_bias = estimate.log_bias
+    if isinstance(log_bias, LogBiasSpline):
+        if corrector.grid_shape is not None:
+            log_bias = image.spline_from_canonical(log_bias, img.affine, data.shape)
+        log_bias = log_bias.on_grid(data.shape)
+    return log_bias, estimate.record
+
+
+def _apply(log_bias, data, valid, scale_mask, img):
+    """Bias field with mean 1 over the mask, and the corrected array."""
+    if not scale_mask.any():
+        raise InvalidImageError("the mask holds no voxel with a finite value", file=img.get_filename() or "image")
+    bias, _ = mean_one(log_bias, scale_mask)
+    if not np.isfinite(bias).all() or not (bias > 0).all():
+        raise BiasCorrError(
+            "the estimated field is not positive and finite everywhere; nothing was written",
+            file=img.get_filename() or "image",
+            next_step="Please report this scan; another method may work.",
+        )
+    corrected = data / bias
+    corrected[~valid] = 0
+    return bias, corrected
+
+
+def _summary(inside: np.ndarray) -> dict[str, float]:
+    low, high = np.percentile(inside, [5, 95])
+    return {
+        "min": float(inside.min()),
+        "p05": float(low),
+        "p95": float(high),
+        "max": float(inside.max()),
+    }
+
+
+def _resolve_device(device: str) -> str:
+    if device not in DEVICES:
+        raise InvalidParameterError(
+            "unknown device", value=repr(device), next_step=f"Choose one of: {', '.join(DEVICES)}."
+        )
+    if device == "cpu":
+        return device
+    import torch
+
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise InvalidParameterError(
+            "no CUDA device is available", value="device 'cuda'", next_step="Use device 'cpu' or 'auto'."
+        )
+    return "cuda" if available else "cpu"
+
+
+def _weights_sha256(cls: type[Corrector]) -> str | None:
+    if cls.weights is None:
+        return None
+    from . import weights
+
+    return weights.sha256_of(cls.weights)
+
+
+def _software() -> dict[str, str]:
+    found = {"biascorr_pydra": __version__}
+    for name in SOFTWARE:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
