@@ -34,12 +34,15 @@ class Scan:
     mask : boolean array, same shape, or None
         Where the field is to be estimated, if the user gave a mask.
     voxel_size_mm : three floats
+    weight : float32 array, same shape, or None
+        How much each voxel counts, 0 or more, if the user gave a weight image. Only N4 uses it.
     """
 
     data: np.ndarray
     valid: np.ndarray
     mask: np.ndarray | None
     voxel_size_mm: tuple[float, float, float]
+    weight: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
