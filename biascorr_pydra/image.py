@@ -34,6 +34,7 @@ from .field import LogBiasSpline
 __all__ = [
     "Intensities",
     "check_output",
+    "check_writable",
     "detect_head",
     "inspect",
     "load",
@@ -363,9 +364,14 @@ def check_output(file: str | Path, *, inputs=(), overwrite: bool = False) -> Pat
         raise OutputExistsError(
             "the output exists", file=path, next_step="Remove it, choose another name, or ask to overwrite it."
         )
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError("the output folder is not writable", file=path.parent, next_step="Check its permissions.")
+    check_writable(path.parent)
     return path
+
+
+def check_writable(folder: Path) -> None:
+    """Raise OutputError if no file can be made in this folder."""
+    if not os.access(folder, os.W_OK):
+        raise OutputError("the output folder is not writable", file=folder, next_step="Check its permissions.")
 
 
 def save_like(data: np.ndarray, like: nib.Nifti1Image, *, dtype=np.float32) -> nib.Nifti1Image:

@@ -1,0 +1,1 @@
+"""Faces of the package for workflow engines: types converted, nothing more."""

@@ -1,0 +1,288 @@
+"""Pydra tasks over the package's functions.
+
+Images are typed as files, so that Pydra's cache follows their contents. A task's ``implementation`` input names the
+code and weights behind it: another version is another cache entry.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fileformats.application import Json
+from fileformats.generic import File
+from fileformats.medimage import NiftiGz
+from pydra.compose import python
+
+from .. import __version__
+from ..correctors import DEFAULT_METHOD
+
+__all__ = ["ApplyBias", "CorrectBias", "ExtractBrain", "MeasureBias", "SegmentTissue", "method_implementation"]
+
+
+def _path(file: Any) -> Path | None:
+    return None if file is None else Path(str(file))
+
+
+def _write(record: dict, name: str) -> Path:
+    path = Path(name).absolute()
+    path.write_text(json.dumps(record, indent=2, default=str))
+    return path
+
+
+@python.define(outputs=["out_file", "bias_file", "record_file"])
+def CorrectBias(  # noqa: N802 (a Pydra task is a class)
+    in_file: File,
+    method: str = DEFAULT_METHOD,
+    mask_file: File | None = None,
+    preset: str | None = None,
+    options: dict[str, Any] | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    implementation: str = __version__,
+) -> tuple[NiftiGz, NiftiGz, Json]:
+    """Estimate and remove the bias field of one image.
+
+    Parameters
+    ----------
+    in_file : File
+        the image, .nii or .nii.gz, 3-D
+    method : str
+        the correction method, see `biascorr methods`
+    mask_file : File
+        where to estimate the field
+    preset : str
+        a named set of the method's parameters
+    options : dict
+        single parameters of the method
+    device : str
+        auto, cpu or cuda
+    seed : int
+        for methods that draw random numbers
+    implementation : str
+        version of code and weights, part of the cache key
+
+    Returns
+    -------
+    out_file : NiftiGz
+        the corrected image, float32
+    bias_file : NiftiGz
+        the bias field, mean 1 over the mask
+    record_file : Json
+        what was done and found
+    """
+    from ..correct import correct_file
+
+    out_file, bias_file, record_file = (Path(n).absolute() for n in ("corrected.nii.gz", "bias.nii.gz", "record.json"))
+    correct_file(
+        _path(in_file),
+        out_file,
+        method=method,
+        mask_file=_path(mask_file),
+        bias_file=bias_file,
+        record_file=record_file,
+        device=device,
+        seed=seed,
+        preset=preset,
+        options=options,
+        overwrite=True,  # the task's own folder: what an interrupted run left there is replaced
+    )
+    return out_file, bias_file, record_file
+
+
+@python.define(outputs=["out_file"])
+def ApplyBias(bias_file: File, in_file: File, implementation: str = __version__) -> NiftiGz:  # noqa: N802
+    """Divide an image or a 4-D series by a bias field on its grid.
+
+    Parameters
+    ----------
+    bias_file : File
+        the field
+    in_file : File
+        the image or series
+    implementation : str
+        version of the code, part of the cache key
+
+    Returns
+    -------
+    out_file : NiftiGz
+        the corrected image or series, float32
+    """
+    from ..correct import apply_file
+
+    out_file = Path("corrected.nii.gz").absolute()
+    apply_file(_path(bias_file), _path(in_file), out_file, overwrite=True)
+    return out_file
+
+
+@python.define(outputs=["mask_file", "record_file"])
+def ExtractBrain(  # noqa: N802
+    in_file: File,
+    method: str = "auto",
+    suffix: str | None = None,
+    mask_file: File | None = None,
+    device: str = "auto",
+    implementation: str = __version__,
+) -> tuple[NiftiGz, Json]:
+    """Make a brain mask on the image's grid.
+
+    Parameters
+    ----------
+    in_file : File
+        the image
+    method : str
+        auto, deepbet, template or given
+    suffix : str
+        BIDS suffix, the contrast
+    mask_file : File
+        the mask for method given
+    device : str
+        auto, cpu or cuda
+    implementation : str
+        version of the code, part of the cache key
+
+    Returns
+    -------
+    mask_file : NiftiGz
+        brain mask, uint8
+    record_file : Json
+        method and volume
+    """
+    import time
+
+    import numpy as np
+
+    from .. import image
+    from ..brain import extract_brain
+
+    started = time.perf_counter()
+    img = image.load(_path(in_file))
+    image.inspect(img)  # an image that cannot be corrected fails here, with its own message
+    brain = extract_brain(img, method=method, mask_file=_path(mask_file), device=device, suffix=suffix)
+    out_file = Path("mask.nii.gz").absolute()
+    image.save(image.save_like(brain.mask.reshape(img.shape), img, dtype=np.uint8), out_file)
+    record = {"Name": brain.method, **brain.record, "runtime_s": round(time.perf_counter() - started, 3)}
+    return out_file, _write(record, "brain.json")
+
+
+@python.define(outputs=["dseg_file", "gm_file", "wm_file", "csf_file", "record_file"])
+def SegmentTissue(  # noqa: N802
+    in_file: File,
+    mask_file: File | None = None,
+    method: str = "atropos",
+    suffix: str | None = None,
+    given_dseg: File | None = None,
+    given_gm: File | None = None,
+    given_wm: File | None = None,
+    given_csf: File | None = None,
+    implementation: str = __version__,
+) -> tuple[NiftiGz, NiftiGz | None, NiftiGz | None, NiftiGz | None, Json]:
+    """Segment grey matter, white matter and CSF.
+
+    Parameters
+    ----------
+    in_file : File
+        the image, best corrected for its bias field
+    mask_file : File
+        brain mask
+    method : str
+        atropos, kmeans or given
+    suffix : str
+        BIDS suffix, which tells the order of the tissues' intensities
+    given_dseg : File
+        for method given, a segmentation made elsewhere
+    given_gm : File
+        for method given, probability of grey matter
+    given_wm : File
+        for method given, probability of white matter
+    given_csf : File
+        for method given, probability of CSF
+    implementation : str
+        version of the code, part of the cache key
+
+    Returns
+    -------
+    dseg_file : NiftiGz
+        1 GM, 2 WM, 3 CSF
+    gm_file : NiftiGz
+        probability of grey matter
+    wm_file : NiftiGz
+        probability of white matter
+    csf_file : NiftiGz
+        probability of CSF
+    record_file : Json
+        method and volumes
+    """
+    import time
+
+    import numpy as np
+
+    from .. import image
+    from ..tissue import segment_tissue
+
+    started = time.perf_counter()
+    img = image.load(_path(in_file))
+    mask = None if mask_file is None else image.load_mask(_path(mask_file), img)[0]
+    given = {"dseg": given_dseg, "GM": given_gm, "WM": given_wm, "CSF": given_csf}
+    given = {kind: _path(file) for kind, file in given.items() if file is not None}
+    tissue = segment_tissue(img, mask, method=method, suffix=suffix, given=given)
+    dseg_file = Path("dseg.nii.gz").absolute()
+    image.save(image.save_like(tissue.dseg.reshape(img.shape), img, dtype=np.uint8), dseg_file)
+    probabilities = {}
+    for name, values in (tissue.probseg or {}).items():
+        probabilities[name] = Path(f"{name}.nii.gz").absolute()
+        image.save(image.save_like(values.reshape(img.shape), img), probabilities[name])
+    record = {"Name": tissue.method, **tissue.record, "runtime_s": round(time.perf_counter() - started, 3)}
+    files = [probabilities.get(name) for name in ("GM", "WM", "CSF")]
+    return dseg_file, *files, _write(record, "tissue.json")
+
+
+@python.define(outputs=["metrics_file"])
+def MeasureBias(  # noqa: N802
+    in_file: File,
+    out_file: File,
+    bias_file: File,
+    mask_file: File | None = None,
+    dseg_file: File | None = None,
+    implementation: str = __version__,
+) -> Json:
+    """Measure an image before and after correction, and its field.
+
+    Parameters
+    ----------
+    in_file : File
+        the acquired image
+    out_file : File
+        the corrected image
+    bias_file : File
+        the field that was divided out
+    mask_file : File
+        brain mask; the detected head by default
+    dseg_file : File
+        tissue segmentation, 1 GM, 2 WM, 3 CSF
+    implementation : str
+        version of the code, part of the cache key
+
+    Returns
+    -------
+    metrics_file : Json
+        before, after, field, and the reasons for what is undefined
+    """
+    from .. import image
+    from ..quality import measure
+
+    before = image.load(_path(in_file))
+    data, valid, _ = image.inspect(before)
+    mask = image.load_mask(_path(mask_file), before)[0] if mask_file else image.detect_head(data)
+    dseg = None if dseg_file is None else image.load(_path(dseg_file)).get_fdata().reshape(data.shape)
+    corrected = image.load(_path(out_file)).get_fdata(dtype="float32").reshape(data.shape)
+    bias = image.load(_path(bias_file)).get_fdata(dtype="float32").reshape(data.shape)
+    measured = measure(data, corrected, bias, mask & valid, dseg, image.voxel_size_mm(before))
+    return _write(measured, "metrics.json")
+
+
+def method_implementation(method: str) -> str:
+    """Version and weights of one method, for the ``implementation`` of :class:`CorrectBias`."""
+    from ..correct import implementation
+
+    return f"{__version__} {implementation(method)}"
+
