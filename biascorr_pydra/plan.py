@@ -98,9 +98,6 @@ class Plan:
     keys: Mapping[tuple[str, str], str]
     pending: tuple[tuple[Job, tuple[MethodSpec, ...]], ...]
 
-    def is_pending(self, job: Job, spec: MethodSpec) -> bool:
-        return any(job is other and spec in specs for other, specs in self.pending)
-
 
 def make_plan(settings: Settings, implementation: Callable[[str, str | None], str], *, rerun: bool = False) -> Plan:
     """Index the data set and find what is left to do. Touches nothing.

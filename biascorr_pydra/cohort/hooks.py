@@ -1,0 +1,108 @@
+"""What `pydra run` asks of the cohort workflow: its plan in words, its progress, and its outcome scan by scan."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import click
+from pydra.engine.result import load_result
+
+from .. import report, status
+from ..bids import Job
+from ..plan import MethodSpec, Plan, is_done
+from .workflow import CorrectBids, plan_of, scan_task, settings_of
+
+__all__ = ["hooks"]
+
+ERROR_LINE = re.compile(r"^(?:[\w.]*\.)?(\w*(?:Error|Exception|Exit|Interrupt|Killed|Warning))(?:: (.*))?$")
+
+
+class CohortHooks:
+    """Hooks of :class:`CorrectBids`; see :class:`biascorr_pydra.pydra_run.RunHooks` for each one's part."""
+
+    def prepare(self, task: CorrectBids, rerun: bool) -> CorrectBids:
+        """Name the run, and check everything that can be checked before it starts."""
+        task = attrs.evolve(task, run_id=uuid.uuid4().hex, recompute=task.recompute or rerun)
+        _plan(task)
+        return task
+
+    def describe(self, task: CorrectBids) -> list[str]:
+        """The plan: a line per scan and method, and what would be written."""
+        plan = _plan(task)
+        rows = status.expected(plan)
+        lines = [f"{row.scan}  {row.method}  {'to do' if row.state == 'done' else 'done already'}" for row in rows]
+        todo = sum(row.state == "done" for row in rows)
+        settings = plan.settings
+        return [
+            *lines,
+            f"{len(plan.jobs)} scans, {len(settings.methods)} method(s): {todo} to do, {len(rows) - todo} done already.",
+            f"Brain mask: {settings.skull_strip}. Segmentation: {settings.segmentation}.",
+            f"Output: {settings.out_dir}/{{{','.join(spec.label for spec in settings.methods)}}}",
+        ]
+
+    def progress(self, task: CorrectBids) -> tuple[int, int]:
+        """Corrections finished, and to do, in this run."""
+        plan = _plan(task)
+        todo = [(job, spec) for job, specs in plan.pending for spec in specs]
+        return sum(_done(plan, job, spec) for job, spec in todo), len(todo)
+
+    def finish(self, task: CorrectBids, cache_root: Path, submit: Callable) -> int:
+        """Run what the engine left out, then write and print the outcome; the exit code."""
+        plan = _plan(task)
+        reasons = self._complete(plan, task.run_id, cache_root, submit)
+        rows = status.collect(plan, reasons)
+        status.write(plan.settings.out_dir, rows)
+        paths = report.write_report(plan.settings.out_dir)
+        counts = {state: sum(row.state == state for row in rows) for state in ("done", "cached", "failed")}
+        click.echo(f"{counts['done']} done, {counts['cached']} done before, {counts['failed']} failed.")
+        for row in rows:
+            if row.state == "failed":
+                click.echo(f"FAILED  {row.scan}  {row.method}\n        {row.reason}", err=True)
+        click.echo(f"Metrics: {paths.metrics_tsv}\nReport:  {paths.html}")
+        return 1 if counts["failed"] else 0
+
+    def _complete(self, plan: Plan, run_id: str, cache_root: Path, submit: Callable) -> dict[tuple[str, str], str]:
+        """Reason of failure per scan and method, after running on their own what never ran.
+
+        The debug worker stops at the first error, and one failing method hides the others of its scan: whatever
+        has neither an output nor an error of its own is submitted again by itself.
+        """
+        reasons = {}
+        for job, specs in plan.pending:
+            whole = load_result(scan_task(plan, job, specs, run_id)._checksum, [cache_root])
+            for spec in specs:
+                if _done(plan, job, spec):
+                    continue
+                result = whole
+                if whole is None or len(specs) > 1:
+                    result = submit(scan_task(plan, job, (spec,), run_id))
+                if not _done(plan, job, spec):
+                    reasons[job.relative, spec.label] = _reason(result)
+        return reasons
+
+
+hooks = CohortHooks()
+
+
+def _plan(task: CorrectBids) -> Plan:
+    return plan_of(settings_of(task), task.recompute, task.run_id)
+
+
+def _done(plan: Plan, job: Job, spec: MethodSpec) -> bool:
+    return is_done(job, plan.settings.out_dir / spec.label, plan.keys[job.relative, spec.label])
+
+
+def _reason(result) -> str:
+    """The error that a failed scan ended with, in one line."""
+    error = getattr(result, "errors", None) or {}
+    lines = "".join(error.get("error message", [])).splitlines()
+    found = [match for match in map(ERROR_LINE.match, lines) if match]
+    if not found:
+        return "ended without a result; its worker may have been killed (out of memory?)"
+    # The innermost error comes first; what follows are the engine's own wrappers around it.
+    name, message = found[0].groups()
+    return f"{name}: {message or 'no message'}"

@@ -1,0 +1,201 @@
+"""The cohort as one Pydra workflow over the scans that are not done yet."""
+
+import json
+import uuid
+from functools import lru_cache
+from pathlib import Path
+
+from fileformats.generic import File
+from pydra.compose import python, workflow
+
+from .. import bids, report, status
+from ..bids import Job
+from ..correctors import DEFAULT_METHOD, get_corrector
+from ..interfaces.pydra_tasks import method_implementation
+from ..plan import MethodSpec, Plan, Settings, make_plan
+from .scan import CorrectScan
+
+__all__ = ["CorrectBids", "plan_of", "scan_task", "settings_of"]
+
+# inputs of CorrectScan for the files that --derivatives gives, by kind
+GIVEN = {"mask": "given_mask", "dseg": "given_dseg", "GM": "given_gm", "WM": "given_wm", "CSF": "given_csf"}
+
+
+@python.define(outputs=["report_file"])
+def WriteReport(out_dir: str, rows: list[list[str]], run_id: str, metrics_files: list | None = None) -> str:  # noqa: N802
+    """Write the status table, the group metrics and the report of a cohort.
+
+    Parameters
+    ----------
+    out_dir : str
+        the output folder
+    rows : list
+        the status table's rows
+    run_id : str
+        changes with every run, so that the report follows the files
+    metrics_files : list
+        the scans' metrics files, to wait for
+
+    Returns
+    -------
+    report_file : str
+        the report
+    """
+    status.write(Path(out_dir), [status.Row(*row) for row in rows])
+    return str(report.write_report(Path(out_dir)).html)
+
+
+@workflow.define(outputs=["report_file"])
+def CorrectBids(  # noqa: N802
+    bids_dir: Path,
+    out_dir: Path,
+    method: list[str] | None = None,
+    participant_label: list[str] | None = None,
+    session_label: list[str] | None = None,
+    suffix: list[str] | None = None,
+    skull_strip: str = "auto",
+    segmentation: str = "atropos",
+    derivatives: Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    overwrite: bool = False,
+    recompute: bool = False,
+    run_id: str | None = None,
+) -> str:
+    """Correct the bias field of every anatomical image of a BIDS data set, and report what it did.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        the BIDS data set
+    out_dir : Path
+        where the derivative data sets (one per method), metrics.tsv and report.html go
+    method : list
+        correction method, name or name:preset, repeatable; see `biascorr methods` [default: n4]
+    participant_label : list
+        only these participants, with or without sub-, repeatable
+    session_label : list
+        only these sessions, with or without ses-, repeatable
+    suffix : list
+        only these contrasts (T1w, T2w, FLAIR ...), repeatable; every anatomical image by default
+    skull_strip : str
+        brain mask: auto (deepbet for T1w, template for the rest), deepbet, template, given or none
+    segmentation : str
+        tissues that score the methods: atropos, kmeans, given or none
+    derivatives : Path
+        a BIDS derivative data set with the masks and segmentations for `given`
+    device : str
+        auto, cpu or cuda
+    seed : int
+        for methods that draw random numbers
+    overwrite : bool
+        also replace files in the output folder that this package did not write
+    recompute : bool
+        take every scan as not done; `pydra run --rerun` sets it
+    run_id : str
+        names this run; `pydra run` sets it
+
+    Returns
+    -------
+    report_file : str
+        path of report.html
+    """
+    settings = settings_of(
+        CorrectBids(
+            bids_dir=bids_dir,
+            out_dir=out_dir,
+            method=method,
+            participant_label=participant_label,
+            session_label=session_label,
+            suffix=suffix,
+            skull_strip=skull_strip,
+            segmentation=segmentation,
+            derivatives=derivatives,
+            device=device,
+            seed=seed,
+            overwrite=overwrite,
+        )
+    )
+    run_id = run_id or uuid.uuid4().hex
+    plan = plan_of(settings, recompute, run_id)
+    prepare(plan)
+    metrics_files = None
+    if plan.pending:
+        tasks = [scan_task(plan, job, specs, run_id) for job, specs in plan.pending]
+        fields = ("in_file", "work", "specs", "keys", *GIVEN.values())
+        values = {name: [getattr(task, name) for task in tasks] for name in fields}
+        scans = workflow.add(CorrectScan().split(fields, **values).combine("in_file"), name="scan")
+        metrics_files = scans.metrics_files
+    rows = [list(row) for row in status.expected(plan)]
+    written = workflow.add(
+        WriteReport(out_dir=str(settings.out_dir), rows=rows, run_id=run_id, metrics_files=metrics_files), name="report"
+    )
+    return written.report_file
+
+
+def settings_of(task: CorrectBids) -> Settings:
+    """The run's choices as the planner takes them."""
+    return Settings(
+        bids_dir=Path(task.bids_dir),
+        out_dir=Path(task.out_dir),
+        methods=tuple(MethodSpec.parse(text) for text in task.method or [DEFAULT_METHOD]),
+        participants=tuple(task.participant_label or ()),
+        sessions=tuple(task.session_label or ()),
+        suffixes=tuple(task.suffix or ()),
+        skull_strip=task.skull_strip,
+        segmentation=task.segmentation,
+        derivatives=Path(task.derivatives) if task.derivatives else None,
+        device=task.device,
+        seed=task.seed,
+        overwrite=task.overwrite,
+    )
+
+
+@lru_cache(maxsize=8)
+def plan_of(settings: Settings, recompute: bool, run_id: str) -> Plan:
+    """The plan of one run, made once per process."""
+    return make_plan(settings, _implementation, rerun=recompute)
+
+
+def _implementation(method: str, preset: str | None) -> str:
+    parameters = get_corrector(method).from_options(preset).parameters()
+    return f"{method_implementation(method)} {json.dumps(parameters, sort_keys=True, default=str)}"
+
+
+def prepare(plan: Plan) -> None:
+    """Make the derivative data sets' folders and descriptions."""
+    for spec in plan.settings.methods:
+        bids.prepare_dataset(
+            plan.settings.out_dir / spec.label,
+            plan.settings.bids_dir,
+            str(spec),
+            get_corrector(spec.method).summary,
+            overwrite=plan.settings.overwrite,
+        )
+
+
+def scan_task(plan: Plan, job: Job, specs: tuple[MethodSpec, ...], run_id: str) -> CorrectScan:
+    """The nested workflow that corrects one scan by some methods."""
+    settings = plan.settings
+    work = {
+        "job": job.as_dict(),
+        "out_dir": str(settings.out_dir),
+        "skull_strip": settings.skull_strip,
+        "segmentation": settings.segmentation,
+        "device": settings.device,
+        "seed": settings.seed,
+        "overwrite": settings.overwrite,
+        "run_id": run_id,
+    }
+    given = {GIVEN[kind]: File(path) for kind, path in job.given.items()}
+    if settings.skull_strip != "given":
+        given.pop("given_mask", None)
+    if settings.segmentation != "given":
+        given = {name: file for name, file in given.items() if name == "given_mask"}
+    return CorrectScan(
+        in_file=File(job.source),
+        work=json.dumps(work, sort_keys=True),
+        specs=[str(spec) for spec in specs],
+        keys=[plan.keys[job.relative, spec.label] for spec in specs],
+        **given,
+    )
