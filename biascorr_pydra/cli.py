@@ -1,0 +1,125 @@
+"""The command line: `biascorr correct | apply | methods | run`."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from . import __version__
+from .correctors import DEFAULT_METHOD, get_corrector, method_names
+from .errors import BiasCorrError, InvalidParameterError, UnknownMethodError
+from .pydra_run import run
+
+__all__ = ["main"]
+
+FILE = click.Path(path_type=str)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="biascorr")
+def cli():
+    """Bias-field correction of MR images and BIDS cohorts."""
+
+
+cli.add_command(run)
+
+
+def main() -> None:
+    """Entry point of the console script `biascorr`: errors of use exit with 2, of data with 1, without traceback."""
+    try:
+        cli(prog_name="biascorr")
+    except (UnknownMethodError, InvalidParameterError) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except BiasCorrError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+def _options(context, parameter, values: tuple[str, ...]) -> dict:
+    """NAME=VALUE pairs, values read as JSON where they are JSON."""
+    options = {}
+    for text in values:
+        name, found, value = text.partition("=")
+        if not found:
+            raise click.BadParameter(f"{text!r} is not NAME=VALUE")
+        try:
+            options[name.replace("-", "_")] = json.loads(value)
+        except ValueError:
+            options[name.replace("-", "_")] = value
+    return options
+
+
+@cli.command()
+@click.argument("in_file", metavar="IN", type=FILE)
+@click.argument("out_file", metavar="OUT", type=FILE)
+@click.option("--method", default=DEFAULT_METHOD, show_default=True, help="See `biascorr methods`.")
+@click.option("--preset", help="A named set of the method's parameters.")
+@click.option("--set", "options", multiple=True, metavar="NAME=VALUE", callback=_options, help="One parameter; repeatable.")
+@click.option("--mask-file", type=FILE, help="Where to estimate the field.")
+@click.option("--bias-file", type=FILE, help="Also write the bias field (mean 1 over the mask or the detected head).")
+@click.option("--record-file", type=FILE, help="Also write what was done and found, as JSON.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="For methods that draw random numbers.")
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+def correct(**arguments):
+    """Correct the bias field of the 3-D image IN and write OUT (.nii or .nii.gz, float32, header kept)."""
+    from .correct import correct_file
+
+    record = correct_file(arguments.pop("in_file"), arguments.pop("out_file"), **arguments)
+    for warning in record.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    low, high = record.field["p05"], record.field["p95"]
+    seconds = sum(record.runtime_s.values())
+    click.echo(f"{record.method} {record.method_version}: field {low:.3f} to {high:.3f} (5th to 95th percentile), {seconds:.1f} s")
+
+
+@cli.command()
+@click.argument("bias_file", metavar="BIAS", type=FILE)
+@click.argument("in_file", metavar="IN", type=FILE)
+@click.argument("out_file", metavar="OUT", type=FILE)
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+def apply(bias_file, in_file, out_file, overwrite):
+    """Divide IN, 3-D or 4-D, by the field BIAS on the same grid and write OUT."""
+    from .correct import apply_file
+
+    apply_file(bias_file, in_file, out_file, overwrite=overwrite)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+def methods(as_json):
+    """List the correction methods, with presets, parameters and weights."""
+    listed = [_describe(name) for name in method_names()]
+    if as_json:
+        click.echo(json.dumps(listed, indent=2, default=str))
+        return
+    for entry in listed:
+        mark = " (default)" if entry["name"] == DEFAULT_METHOD else ""
+        click.echo(f"{entry['name']} {entry['version']}{mark}\n    {entry['summary']}")
+        click.echo(f"    presets: {', '.join(entry['presets'])}")
+        if entry["weights"]:
+            click.echo(f"    weights: {entry['weights']['name']}, sha256 {entry['weights']['sha256']}")
+
+
+def _describe(name: str) -> dict:
+    from dataclasses import fields
+
+    cls = get_corrector(name)
+    entry = {
+        "name": cls.name,
+        "version": cls.version,
+        "summary": cls.summary,
+        "presets": {preset: dict(values) for preset, values in cls.presets.items()},
+        "parameters": {
+            f.name: {"default": f.default, "help": f.metadata.get("help", "")} for f in fields(cls)
+        },
+        "weights": None,
+    }
+    if cls.weights:
+        from . import weights
+
+        entry["weights"] = {"name": cls.weights, "sha256": weights.sha256_of(cls.weights)}
+    return entry
