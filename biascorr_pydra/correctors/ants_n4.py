@@ -48,12 +48,13 @@ class AntsN4(Corrector):
     name: ClassVar[str] = "ants-n4"
     version: ClassVar[str] = "1"
     summary: ClassVar[str] = "N4 as ANTs runs it (antspyx, in process, CPU)"
+    uses_device: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "antspy": {},
         "ants": {"tolerance": 0.0},
         "niworkflows": {"spline_distance_mm": 200.0},
         "niworkflows-final": {"spline_distance_mm": 200.0, "iterations": (50,) * 5},
-        "clinica": {"spline_distance_mm": 600.0},
+        "clinica": {"spline_distance_mm": 600.0, "tolerance": 0.0},
     }
 
     def __post_init__(self):

@@ -1,0 +1,287 @@
+"""The passes that N4 makes over voxels, for one scan on a CPU and for a batch of scans on any device.
+
+Only the box around the mask is kept in memory; the lattice still spans the whole grid, because B-splines separate by
+axis and rows outside the box carry no data.
+
+:class:`SlabVoxels` goes through the box in slabs small enough for a CPU's cache, in a fixed order. :class:`BatchVoxels`
+does the same arithmetic in whole-array operations, and adds up its histogram in integers, because a GPU's order of
+addition is not fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..field import bspline_basis
+
+__all__ = ["BatchVoxels", "Problem", "SlabVoxels", "level_bases"]
+
+SLAB_VOXELS = 1 << 15  # the five float32 arrays of a slab then fit a 1 MB cache
+FIXED_POINT = 1 << 32  # of BatchVoxels' histogram: 2^31 voxels fit a 64-bit sum with a resolution of 2^-32
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One scan as N4 sees it.
+
+    Attributes
+    ----------
+    log : float32 array (X, Y, Z)
+        Log intensities in the box around the mask; any finite value outside the mask.
+    weight : float32 array (X, Y, Z)
+        Weight of each voxel in the fit, 0 outside the mask.
+    corner : three ints
+        Index of the box's first voxel on the working grid.
+    first, last : three floats each
+        Where on the working grid, in its voxels, the B-spline mesh begins and ends.
+    mesh : three ints
+        Spans per axis at the first level.
+    """
+
+    log: np.ndarray
+    weight: np.ndarray
+    corner: tuple[int, int, int]
+    first: tuple[float, float, float]
+    last: tuple[float, float, float]
+    mesh: tuple[int, int, int]
+
+
+def level_bases(problem: Problem, lattice: Sequence[int]) -> list[np.ndarray]:
+    """Basis matrices (X, i), (Y, j), (Z, k) of the problem's box for a lattice (i, j, k) over its mesh; float64."""
+    axes = zip(problem.log.shape, problem.corner, lattice, problem.first, problem.last, strict=True)
+    return [bspline_basis(np.arange(c, c + size), n, first=a, last=b) for size, c, n, a, b in axes]
+
+
+def _fit_bases(bases: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Bases for the numerator, b^3 / sum(b^2), and the denominator, b^2, of Lee, Wolberg and Shin's approximation."""
+    squares = [b**2 for b in bases]
+    return [b**3 / b2.sum(1, keepdims=True) for b, b2 in zip(bases, squares, strict=True)], squares
+
+
+def _inverse(denominator: torch.Tensor) -> torch.Tensor:
+    """Reciprocal, and 0 for control points that no voxel reaches."""
+    return torch.where(denominator != 0, 1 / torch.where(denominator != 0, denominator, 1.0), 0.0)
+
+
+class SlabVoxels:
+    """The voxels of one scan on the CPU; every method takes and gives tensors with a first axis of length 1."""
+
+    def __init__(self, problem: Problem, bins: int, dtype: torch.dtype):
+        self.problems, self.bins, self.dtype, self.device = [problem], bins, dtype, torch.device("cpu")
+        inside = problem.weight > 0
+        self.count, self.n_outside = int(inside.sum()), int(inside.size - inside.sum())
+        mean = problem.log[inside].mean(dtype=np.float64)
+        self.shift = float(mean)  # keeps float32 digits for differences; the caller's log intensities have no origin
+        self.log = torch.from_numpy(problem.log - np.float32(mean)).to(dtype)
+        self.inside = torch.from_numpy(inside).to(dtype)
+        uniform = np.array_equal(problem.weight, inside)
+        self.weight = self.inside if uniform else torch.from_numpy(problem.weight).to(dtype)
+        self.hole = None if not self.n_outside else np.unravel_index(int(np.argmin(inside)), inside.shape)
+        self.u, self.position = torch.empty_like(self.log), torch.empty_like(self.log)
+        self.index = torch.empty(self.log.shape, dtype=torch.uint8 if bins <= 256 else torch.int32)
+        rows = max(1, SLAB_VOXELS // (inside.shape[1] * inside.shape[2]))
+        self.slabs = [slice(a, min(a + rows, inside.shape[0])) for a in range(0, inside.shape[0], rows)]
+
+    def start_level(self, phi: torch.Tensor, bases) -> torch.Tensor:
+        """Set u to log intensity minus log bias; return the inverse denominators (1, i, j, k), float64."""
+        cubes, squares = _fit_bases(bases[0])
+        self.evaluating, self.fitting, squares = (
+            [torch.from_numpy(b).to(self.dtype) for b in each] for each in (bases[0], cubes, squares)
+        )
+        denominator = torch.zeros(phi.shape[1:], dtype=torch.float64)
+        total = 0.0
+        control = phi[0].to(self.dtype)
+        for slab in self.slabs:
+            denominator += self._contract(self.weight[slab], slab, squares)
+            u = torch.sub(self.log[slab], self._expand(control, slab), out=self.u[slab])
+            total += float((u * self.inside[slab]).sum(dtype=torch.float64))
+        if self.hole:
+            # Outside the mask a voxel sits at the mean, so that it never is an end of the histogram.
+            for slab in self.slabs:
+                self.u[slab] += (total / self.count - self.u[slab]) * (1 - self.inside[slab])
+        return _inverse(denominator)[None]
+
+    def range(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Smallest and largest u in the mask, (1,) each, float64."""
+        low, high = self.u.aminmax()
+        if self.hole and not low < self.u[self.hole] < high:
+            low, high = self.u[self.inside > 0].aminmax()
+            self.u[self.inside == 0] = (low + high) / 2
+        return low.double()[None], high.double()[None]
+
+    def histogram(self, low: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """Histogram of u in the mask, each voxel shared between its two nearest bins; (1, bins), float64."""
+        first, scale = float(low), 1 / float(step)
+        number = torch.zeros(self.bins + 1, dtype=torch.float64)
+        position_sum = torch.zeros_like(number)
+        for slab in self.slabs:
+            position = torch.sub(self.u[slab], first, out=self.position[slab]).mul_(scale)
+            position.clamp_(max=self.bins - 1)
+            index = self.index[slab].copy_(position).view(-1)
+            number += torch.bincount(index, minlength=self.bins + 1)
+            position_sum += torch.bincount(index, position.view(-1), minlength=self.bins + 1)
+        if self.hole:
+            hole = int(self.index[self.hole])
+            number[hole] -= self.n_outside
+            position_sum[hole] -= self.n_outside * float(self.position[self.hole])
+        upper = position_sum - torch.arange(self.bins + 1) * number  # each bin's share that goes to the next
+        histogram = number - upper
+        histogram[1:] += upper[:-1]
+        return histogram[None, : self.bins]
+
+    def fit(self, table: torch.Tensor, low: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """Numerators (1, i, j, k), float64, of the B-spline approximation of u minus its sharpened value."""
+        expected = table[0]
+        slope = torch.zeros_like(expected)
+        slope[:-1] = expected[1:] - expected[:-1]
+        # u - sharpened, as a straight line over each bin in the voxel's position.
+        constant = (float(low) - expected + slope * torch.arange(self.bins)).to(self.dtype)
+        linear = (float(step) - slope).to(self.dtype)
+        numerator = 0
+        for slab in self.slabs:
+            index = self.index[slab].view(-1).int()
+            residual = torch.index_select(linear, 0, index).mul_(self.position[slab].view(-1))
+            residual += torch.index_select(constant, 0, index)
+            residual = residual.view(self.u[slab].shape).mul_(self.weight[slab])
+            numerator = numerator + self._contract(residual, slab, self.fitting).double()
+        return numerator[None]
+
+    def update(self, change: torch.Tensor, *, measure: bool) -> torch.Tensor | None:
+        """Take a change of the lattice off u; return the variation (1,) of the ratio of the fields, if asked for."""
+        control = change[0].to(self.dtype)
+        bound = float(change.abs().max())
+        first = second = 0.0
+        for slab in self.slabs:
+            difference = self._expand(control, slab)
+            if self.hole:
+                difference *= self.inside[slab]
+            self.u[slab] -= difference
+            if measure:
+                ratio = _expm1(difference.view(-1), bound).double()
+                first += float(ratio.sum())
+                second += float(torch.dot(ratio, ratio))
+        if not measure:
+            return None
+        return _variation(*(torch.tensor([x], dtype=torch.float64) for x in (first, second, self.count)))
+
+    def _expand(self, control: torch.Tensor, slab: slice) -> torch.Tensor:
+        """A lattice (i, j, k) evaluated on a slab: (x, Y, Z)."""
+        bx, by, bz = self.evaluating
+        i, j, k = control.shape
+        values = (bx[slab] @ control.reshape(i, j * k)).view(-1, j, k)
+        return torch.matmul(by, values) @ bz.T
+
+    def _contract(self, array: torch.Tensor, slab: slice, bases) -> torch.Tensor:
+        """A slab (x, Y, Z) summed against the tensor product of three bases: (i, j, k)."""
+        bx, by, bz = bases
+        values = array @ bz
+        values = torch.matmul(by.T, values)
+        return (bx[slab].T @ values.view(values.shape[0], -1)).view(-1, *values.shape[1:])
+
+
+class BatchVoxels:
+    """The voxels of B scans on one device, padded to a common box."""
+
+    def __init__(self, problems: Sequence[Problem], bins: int, dtype: torch.dtype, device: str):
+        self.problems, self.bins, self.dtype, self.device = list(problems), bins, dtype, torch.device(device)
+        self.box = tuple(max(p.log.shape[axis] for p in problems) for axis in range(3))
+        log, weight = (np.zeros((len(problems), *self.box), np.float32) for _ in range(2))
+        for k, problem in enumerate(problems):
+            inside = (k, *(slice(n) for n in problem.log.shape))
+            log[inside] = problem.log - problem.log[problem.weight > 0].mean(dtype=np.float64).astype(np.float32)
+            weight[inside] = problem.weight
+        self.log, self.weight = (torch.from_numpy(a).to(self.device, dtype) for a in (log, weight))
+        self.inside = self.weight > 0
+        self.count = self.inside.sum((1, 2, 3)).double()
+        self.first_bin = (torch.arange(len(problems), device=self.device) * bins)[:, None]
+
+    def start_level(self, phi: torch.Tensor, bases) -> torch.Tensor:
+        """As :meth:`SlabVoxels.start_level`, for B scans."""
+        cubes, squares = zip(*(_fit_bases(each) for each in bases), strict=True)
+        self.evaluating, self.fitting, squares = (self._stack(each) for each in (bases, cubes, squares))
+        self.u = self.log - self._expand(phi.to(self.dtype))
+        return _inverse(self._contract(self.weight, squares).double())
+
+    def range(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Smallest and largest u in each mask, (B,) each, float64."""
+        low = torch.where(self.inside, self.u, torch.inf).amin((1, 2, 3))
+        high = torch.where(self.inside, self.u, -torch.inf).amax((1, 2, 3))
+        return low.double(), high.double()
+
+    def histogram(self, low: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """As :meth:`SlabVoxels.histogram`: (B, bins), float64."""
+        scans = len(self.problems)
+        position = ((self.u.view(scans, -1) - low[:, None].to(self.dtype)) / step[:, None].to(self.dtype)).clamp_(
+            0, self.bins - 1
+        )
+        self.index = position.long()
+        self.fraction = position - self.index
+        inside = self.inside.view(scans, -1).long()
+        upper = (self.fraction.double() * FIXED_POINT).long() * inside
+        bins = torch.zeros(2, scans * self.bins, dtype=torch.int64, device=self.device)
+        place = (self.index + self.first_bin).view(-1)
+        bins[0].index_add_(0, place, inside.view(-1))
+        bins[1].index_add_(0, place, upper.view(-1))
+        number, share = bins[0].double().view(scans, -1), bins[1].double().view(scans, -1) / FIXED_POINT
+        histogram = number - share
+        histogram[:, 1:] += share[:, :-1]
+        return histogram
+
+    def fit(self, table: torch.Tensor, low: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """As :meth:`SlabVoxels.fit`: (B, i, j, k)."""
+        slope = torch.nn.functional.pad(table[:, 1:] - table[:, :-1], (0, 1)).to(self.dtype)
+        sharpened = torch.gather(table.to(self.dtype), 1, self.index)
+        sharpened += torch.gather(slope, 1, self.index) * self.fraction
+        return self._contract((self.u - sharpened.view(self.u.shape)) * self.weight, self.fitting)
+
+    def update(self, change: torch.Tensor, *, measure: bool) -> torch.Tensor | None:
+        """As :meth:`SlabVoxels.update`: (B,)."""
+        difference = self._expand(change.to(self.dtype))
+        self.u -= difference
+        if not measure:
+            return None
+        ratio = torch.expm1(difference).double() * self.inside
+        return _variation(ratio.sum((1, 2, 3)), (ratio * ratio).sum((1, 2, 3)), self.count)
+
+    def _stack(self, bases) -> list[torch.Tensor]:
+        """One matrix (B, n, k) per axis; scans smaller than the box get rows of zeros."""
+        stacked = []
+        for axis, n in enumerate(self.box):
+            rows = [np.pad(scan[axis], ((0, n - len(scan[axis])), (0, 0))) for scan in bases]
+            stacked.append(torch.from_numpy(np.stack(rows)).to(self.device, self.dtype))
+        return stacked
+
+    def _expand(self, control: torch.Tensor) -> torch.Tensor:
+        bx, by, bz = self.evaluating
+        values = torch.einsum("byj,bxjk->bxyk", by, torch.einsum("bxi,bijk->bxjk", bx, control))
+        return (values.flatten(1, 2) @ bz.mT).view(-1, *self.box)
+
+    def _contract(self, array: torch.Tensor, bases) -> torch.Tensor:
+        bx, by, bz = bases
+        values = (array.flatten(1, 2) @ bz).view(-1, self.box[0], self.box[1], bz.shape[2])
+        return torch.einsum("bxi,bxjk->bijk", bx, torch.einsum("byj,bxyk->bxjk", by, values))
+
+
+def _expm1(x: torch.Tensor, bound: float) -> torch.Tensor:
+    """exp(x) - 1 for |x| <= bound, to about 1e-7: its series, which is many times faster than the function."""
+    terms, rest = 1, bound / 2
+    while rest > 1e-7 and terms < 8:
+        terms += 1
+        rest *= bound / (terms + 1)
+    if rest > 1e-7:
+        return torch.expm1(x)
+    one = torch.ones((), dtype=x.dtype)
+    series = one
+    for k in range(terms, 1, -1):
+        series = torch.addcmul(one, x, series, value=1 / k)
+    return x * series
+
+
+def _variation(first: torch.Tensor, second: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    """Coefficient of variation of 1 + r, from the sums of r and of r^2 over ``count`` voxels; (B,), float64."""
+    variance = (second - first * first / count) / (count - 1).clamp(min=1)
+    return variance.clamp(min=0).sqrt() / (1 + first / count)
