@@ -1,0 +1,248 @@
+"""Reading, checking, masks, canonical grid and writing: round trips and refusals."""
+
+import gzip
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import reorient
+
+from biascorr_pydra import image
+from biascorr_pydra.errors import (
+    GridMismatchError,
+    InvalidImageError,
+    InvalidMaskError,
+    OutputError,
+    OutputExistsError,
+    UnreadableImageError,
+)
+from biascorr_pydra.field import LogBiasSpline
+
+ORIENTATIONS = ["RAS", "LAS", "LPS", "oblique"]
+
+
+# --- reading
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
+def test_load_reads_what_nibabel_wrote(tmp_path, suffix, kind, dtype):
+    values = np.random.default_rng(0).integers(0, 200, (5, 6, 7)).astype(dtype)
+    path = tmp_path / f"a{suffix}"
+    kind(values, np.diag([1, 2, 3, 1.0])).to_filename(path)
+    img = image.load(path)
+    np.testing.assert_array_equal(np.asarray(img.dataobj), values)
+    assert type(img) is kind
+
+
+def test_scaled_integers_are_read_with_slope_and_intercept(tmp_path):
+    stored = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    img = nib.Nifti1Image(stored, np.eye(4))
+    img.header.set_slope_inter(0.5, 10)
+    path = tmp_path / "scaled.nii.gz"
+    # to_filename would rescale; the bytes are written as they are
+    with gzip.open(path, "wb") as stream:
+        header = img.header.copy()
+        header["vox_offset"] = 352
+        header["magic"] = b"n+1"
+        stream.write(header.binaryblock + b"\0" * 4 + stored.tobytes(order="F"))
+    loaded = image.load(path)
+    np.testing.assert_allclose(np.asarray(loaded.dataobj), stored * 0.5 + 10)
+    again = image.save_like(np.asarray(loaded.dataobj), loaded)
+    image.save(again, tmp_path / "again.nii.gz")
+    np.testing.assert_allclose(image.load(tmp_path / "again.nii.gz").get_fdata(), stored * 0.5 + 10)
+
+
+def test_missing_file():
+    with pytest.raises(UnreadableImageError, match="no such file"):
+        image.load("nowhere.nii.gz")
+
+
+def test_truncated_gzip(phantom_file):
+    phantom_file.write_bytes(phantom_file.read_bytes()[:-2000])
+    with pytest.raises(UnreadableImageError, match=r"phantom.nii.gz: not a complete gzip file.*Copy or download"):
+        image.load(phantom_file)
+
+
+def test_truncated_before_compression(tmp_path, phantom):
+    path = tmp_path / "short.nii"
+    image.save(phantom.image(), path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UnreadableImageError, match="data end too early"):
+        image.load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\0" * 400])
+def test_not_a_nifti(tmp_path, content):
+    path = tmp_path / "text.nii"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImageError, match=r"text.nii: "):
+        image.load(path)
+    (tmp_path / "text.nii.gz").write_bytes(b"not gzip at all")
+    with pytest.raises(UnreadableImageError, match="gzip"):
+        image.load(tmp_path / "text.nii.gz")
+
+
+def test_other_formats_are_named(tmp_path):
+    (tmp_path / "a.mgz").write_bytes(b"x")
+    with pytest.raises(UnreadableImageError, match=r"\.nii or \.nii\.gz"):
+        image.load(tmp_path / "a.mgz")
+
+
+# --- checking
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.zeros((5, 5, 5)), "same value"),
+        (np.full((5, 5, 5), 7.0), "same value"),
+        (np.full((5, 5, 5), np.nan), "no voxel has a finite value"),
+        (-np.arange(125.0).reshape(5, 5, 5), "no voxel is positive"),
+        (np.ones((5, 5)), "3-D image"),
+        (np.ones((5, 5, 5, 3)), r"3-D image.*\(5, 5, 5, 3\).*biascorr apply"),
+        (np.ones((5, 5, 2)), "at least 4 voxels"),
+        (np.zeros((0, 5, 5)), "at least 4 voxels"),
+        (np.ones((5, 5, 5), np.complex64), "real numbers"),
+    ],
+)
+def test_images_that_cannot_be_corrected(values, words):
+    if values.dtype == np.float64:
+        values = values.astype(np.float32)
+    with pytest.raises(InvalidImageError, match=words):
+        image.inspect(nib.Nifti1Image(values, np.eye(4)), name="scan.nii.gz")
+
+
+def test_odd_voxels_are_counted_and_non_finite_ones_left_out():
+    values = np.full((5, 5, 5), 3.0, np.float32)
+    values[0, 0] = [np.nan, np.inf, -np.inf, -2, 0]
+    data, valid, found = image.inspect(nib.Nifti1Image(values, np.eye(4)))
+    assert (found.n_nan, found.n_infinite, found.n_negative, found.n_zero) == (1, 2, 1, 1)
+    np.testing.assert_array_equal(valid[0, 0], [False, False, False, True, True])
+    np.testing.assert_array_equal(data[0, 0], [0, 0, 0, -2, 0])
+    assert len(found.warnings()) == 2
+
+
+def test_trailing_axis_of_length_one_is_dropped():
+    data, _, _ = image.inspect(nib.Nifti1Image(np.arange(125.0, dtype=np.float32).reshape(5, 5, 5, 1), np.eye(4)))
+    assert data.shape == (5, 5, 5)
+
+
+# --- masks and grids
+
+
+def test_mask_moved_by_rounding_is_taken_as_it_is(phantom):
+    affine = phantom.affine + 1e-5
+    affine[3] = [0, 0, 0, 1]
+    mask, resampled = image.load_mask(nib.Nifti1Image(phantom.brain.astype(np.uint8), affine), phantom.image())
+    assert not resampled
+    np.testing.assert_array_equal(mask, phantom.brain)
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS[:3])
+def test_mask_in_another_orientation_comes_back_exactly(phantom, codes):
+    mask_img = reorient(phantom.image(phantom.brain, np.uint8), codes)
+    mask, resampled = image.load_mask(mask_img, phantom.image())
+    assert resampled == (codes != "RAS")
+    np.testing.assert_array_equal(mask, phantom.brain)
+
+
+def test_mask_at_half_the_resolution_is_resampled(phantom):
+    coarse = nib.Nifti1Image(phantom.brain[::2, ::2, ::2].astype(np.uint8), phantom.affine @ np.diag([2, 2, 2, 1]))
+    mask, resampled = image.load_mask(coarse, phantom.image())
+    assert resampled
+    assert 2 * (mask & phantom.brain).sum() / (mask.sum() + phantom.brain.sum()) > 0.93
+
+
+def test_mask_elsewhere_is_refused(phantom):
+    affine = phantom.affine.copy()
+    affine[0, 3] += 100
+    with pytest.raises(GridMismatchError, match="does not lie inside the image"):
+        image.load_mask(nib.Nifti1Image(phantom.brain.astype(np.uint8), affine), phantom.image())
+
+
+def test_empty_mask_is_refused(phantom):
+    with pytest.raises(InvalidMaskError, match="empty"):
+        image.load_mask(phantom.image(np.zeros_like(phantom.brain), np.uint8), phantom.image())
+
+
+def test_detected_head_covers_the_brain_and_not_the_air(phantom):
+    head = image.detect_head(phantom.acquired)
+    assert head[phantom.brain].mean() > 0.99
+    assert head[(phantom.true == 0)].mean() < 0.05
+
+
+# --- the canonical grid
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_spline_and_image_agree_on_both_grids(phantom, codes):
+    points = np.random.default_rng(3).normal(size=(4, 5, 6))
+    shape = (30, 31, 32)
+    img = reorient(phantom.image(), codes)
+    native = image.spline_from_canonical(LogBiasSpline.spanning(points, shape), img.affine, img.shape)
+    back = image.to_canonical(native.on_grid(img.shape), img.affine, img_shape := (48, 56, 44))
+    np.testing.assert_allclose(back, LogBiasSpline.spanning(points, img_shape).on_grid(img_shape), atol=1e-5)
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_canonical_image_does_not_depend_on_the_orientation(phantom, codes):
+    img = reorient(phantom.image(), codes)
+    canonical = image.to_canonical(np.asarray(img.dataobj), img.affine, (20, 20, 20))
+    expected = image.to_canonical(phantom.acquired, phantom.affine, (20, 20, 20))
+    np.testing.assert_allclose(canonical, expected, rtol=1e-5)
+
+
+# --- writing
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_header_survives(tmp_path, phantom, codes):
+    img = reorient(phantom.image(dtype=np.int16), codes)
+    img.set_qform(img.affine, 1)
+    shifted = img.affine.copy()
+    shifted[:3, 3] += 5  # sform and qform that differ
+    img.set_sform(shifted, 3)
+    img.header.set_xyzt_units("mm", "sec")
+    img.header["descrip"] = b"by hand"
+    image.save(img, tmp_path / "in.nii.gz")
+    source = image.load(tmp_path / "in.nii.gz")
+    image.save(image.save_like(source.get_fdata() * 0.5, source), tmp_path / "out.nii.gz")
+    written = nib.load(tmp_path / "out.nii.gz")
+    for name in ("qform_code", "sform_code", "descrip", "xyzt_units", "pixdim", "srow_x", "srow_y", "srow_z", "qoffset_x"):
+        np.testing.assert_array_equal(written.header[name], source.header[name], err_msg=name)
+    assert written.get_data_dtype() == np.float32
+    np.testing.assert_allclose(written.affine, shifted, atol=1e-4)
+
+
+def test_equal_images_give_equal_bytes(tmp_path, phantom):
+    image.save(phantom.image(), tmp_path / "a.nii.gz")
+    image.save(phantom.image(), tmp_path / "b.nii.gz")
+    assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    path = tmp_path / "kept.txt"
+    path.write_text("old")
+
+    def fail(stream):
+        stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match=r"kept.txt: cannot be written.*No space left"):
+        image.write_atomic(path, fail)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["kept.txt"]
+
+
+def test_outputs_that_must_not_be_written(tmp_path, phantom_file):
+    with pytest.raises(OutputError, match="same file"):
+        image.check_output(phantom_file, inputs=(phantom_file,), overwrite=True)
+    with pytest.raises(OutputExistsError, match="the output exists"):
+        image.check_output(phantom_file)
+    with pytest.raises(OutputError, match="does not exist"):
+        image.check_output(tmp_path / "no" / "out.nii.gz")
+    with pytest.raises(OutputError, match="suffix"):
+        image.check_output(tmp_path / "out.mgz")
+    assert image.check_output(phantom_file, overwrite=True) == phantom_file
