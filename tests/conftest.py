@@ -45,8 +45,8 @@ def make_phantom(shape=(48, 56, 44), voxel_mm=4.0, strength=0.15, noise=0.01, se
     true = np.choose(dseg, [0.0, 0.6, 1.0, 0.25]) * 1000
     true[(radius > 0.78) & (radius < 0.95)] = 800
     true[(radius >= 0.72) & (radius <= 0.78)] = 60
-    log_bias = LogBiasSpline.spanning(rng.normal(0, 2 * strength, (4, 4, 4)), shape).on_grid(shape, float)
-    bias = np.exp(log_bias)
+    log_bias = LogBiasSpline.spanning(rng.normal(size=(5, 5, 5)), shape).on_grid(shape, float)
+    bias = np.exp(log_bias * strength / log_bias[dseg > 0].std())
     bias /= bias[dseg > 0].mean()
     clean = np.abs(true * bias + rng.normal(0, noise * 1000, shape))
     affine = np.diag([voxel_mm] * 3 + [1.0])
