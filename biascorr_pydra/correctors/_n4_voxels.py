@@ -20,7 +20,7 @@ from ..field import bspline_basis
 
 __all__ = ["BatchVoxels", "Problem", "SlabVoxels", "level_bases"]
 
-SLAB_VOXELS = 1 << 15  # the five float32 arrays of a slab then fit a 1 MB cache
+SLAB_VOXELS = 1 << 16  # what a slab needs then fits a 1 MB cache, and calls cost little beside their work
 FIXED_POINT = 1 << 32  # of BatchVoxels' histogram: 2^31 voxels fit a 64-bit sum with a resolution of 2^-32
 
 
@@ -67,24 +67,34 @@ def _inverse(denominator: torch.Tensor) -> torch.Tensor:
     return torch.where(denominator != 0, 1 / torch.where(denominator != 0, denominator, 1.0), 0.0)
 
 
+@dataclass(frozen=True)
+class _Slab:
+    """Consecutive planes of the box: ``planes`` of its first axis, holding ``voxels`` of the flat arrays.
+
+    ``places`` are those voxels' indices in the slab; None if they are all of it.
+    """
+
+    planes: slice
+    voxels: slice
+    places: torch.Tensor | None
+
+
 class SlabVoxels:
-    """The voxels of one scan on the CPU; every method takes and gives tensors with a first axis of length 1."""
+    """The voxels of one scan on the CPU, those in the mask only; results have a first axis of length 1."""
 
     def __init__(self, problem: Problem, bins: int, dtype: torch.dtype):
         self.problems, self.bins, self.dtype, self.device = [problem], bins, dtype, torch.device("cpu")
+        self.box = problem.log.shape
         inside = problem.weight > 0
-        self.count, self.n_outside = int(inside.sum()), int(inside.size - inside.sum())
-        mean = problem.log[inside].mean(dtype=np.float64)
-        self.shift = float(mean)  # keeps float32 digits for differences; the caller's log intensities have no origin
-        self.log = torch.from_numpy(problem.log - np.float32(mean)).to(dtype)
-        self.inside = torch.from_numpy(inside).to(dtype)
-        uniform = np.array_equal(problem.weight, inside)
-        self.weight = self.inside if uniform else torch.from_numpy(problem.weight).to(dtype)
-        self.hole = None if not self.n_outside else np.unravel_index(int(np.argmin(inside)), inside.shape)
-        self.u, self.position = torch.empty_like(self.log), torch.empty_like(self.log)
+        self.slabs = _slabs(inside)
+        log, weight = problem.log[inside], problem.weight[inside]
+        # Nothing depends on the mean of the log intensities; without it, differences keep more digits.
+        self.log = torch.from_numpy(log - log.mean(dtype=np.float64).astype(np.float32)).to(dtype)
+        self.weight = None if (weight == 1).all() else torch.from_numpy(weight).to(dtype)
+        self.u, self.share = torch.empty_like(self.log), torch.empty_like(self.log)
         self.index = torch.empty(self.log.shape, dtype=torch.uint8 if bins <= 256 else torch.int32)
-        rows = max(1, SLAB_VOXELS // (inside.shape[1] * inside.shape[2]))
-        self.slabs = [slice(a, min(a + rows, inside.shape[0])) for a in range(0, inside.shape[0], rows)]
+        largest = max(slab.planes.stop - slab.planes.start for slab in self.slabs)
+        self.dense = torch.empty((largest, *self.box[1:]), dtype=dtype)
 
     def start_level(self, phi: torch.Tensor, bases) -> torch.Tensor:
         """Set u to log intensity minus log bias; return the inverse denominators (1, i, j, k), float64."""
@@ -93,94 +103,101 @@ class SlabVoxels:
             [torch.from_numpy(b).to(self.dtype) for b in each] for each in (bases[0], cubes, squares)
         )
         denominator = torch.zeros(phi.shape[1:], dtype=torch.float64)
-        total = 0.0
-        control = phi[0].to(self.dtype)
+        ones = None if self.weight is not None else torch.ones_like(self.log)
+        control = self._expand_y(phi[0])
         for slab in self.slabs:
-            denominator += self._contract(self.weight[slab], slab, squares)
-            u = torch.sub(self.log[slab], self._expand(control, slab), out=self.u[slab])
-            total += float((u * self.inside[slab]).sum(dtype=torch.float64))
-        if self.hole:
-            # Outside the mask a voxel sits at the mean, so that it never is an end of the histogram.
-            for slab in self.slabs:
-                self.u[slab] += (total / self.count - self.u[slab]) * (1 - self.inside[slab])
+            weight = (ones if self.weight is None else self.weight)[slab.voxels]
+            denominator += self._contract(weight, slab, squares)
+            torch.sub(self.log[slab.voxels], self._expand(control, slab), out=self.u[slab.voxels])
         return _inverse(denominator)[None]
 
     def range(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Smallest and largest u in the mask, (1,) each, float64."""
         low, high = self.u.aminmax()
-        if self.hole and not low < self.u[self.hole] < high:
-            low, high = self.u[self.inside > 0].aminmax()
-            self.u[self.inside == 0] = (low + high) / 2
         return low.double()[None], high.double()[None]
 
     def histogram(self, low: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """Histogram of u in the mask, each voxel shared between its two nearest bins; (1, bins), float64."""
         first, scale = float(low), 1 / float(step)
-        number = torch.zeros(self.bins + 1, dtype=torch.float64)
-        position_sum = torch.zeros_like(number)
+        number, upper = (torch.zeros(self.bins, dtype=torch.float64) for _ in range(2))
         for slab in self.slabs:
-            position = torch.sub(self.u[slab], first, out=self.position[slab]).mul_(scale)
-            position.clamp_(max=self.bins - 1)
-            index = self.index[slab].copy_(position).view(-1)
-            number += torch.bincount(index, minlength=self.bins + 1)
-            position_sum += torch.bincount(index, position.view(-1), minlength=self.bins + 1)
-        if self.hole:
-            hole = int(self.index[self.hole])
-            number[hole] -= self.n_outside
-            position_sum[hole] -= self.n_outside * float(self.position[self.hole])
-        upper = position_sum - torch.arange(self.bins + 1) * number  # each bin's share that goes to the next
+            share = torch.sub(self.u[slab.voxels], first, out=self.share[slab.voxels]).mul_(scale)
+            # Rounding may put the ends of the range just outside of it.
+            share.clamp_(0, self.bins - 1)
+            index = self.index[slab.voxels].copy_(share)
+            share -= index
+            number += torch.bincount(index, minlength=self.bins)
+            upper += torch.bincount(index, share, minlength=self.bins)
         histogram = number - upper
         histogram[1:] += upper[:-1]
-        return histogram[None, : self.bins]
+        return histogram[None]
 
     def fit(self, table: torch.Tensor, low: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """Numerators (1, i, j, k), float64, of the B-spline approximation of u minus its sharpened value."""
-        expected = table[0]
-        slope = torch.zeros_like(expected)
-        slope[:-1] = expected[1:] - expected[:-1]
-        # u - sharpened, as a straight line over each bin in the voxel's position.
-        constant = (float(low) - expected + slope * torch.arange(self.bins)).to(self.dtype)
-        linear = (float(step) - slope).to(self.dtype)
-        numerator = 0
+        # The residual is a straight line over each bin: its value at the bin's centre, and its rise to the next.
+        residuals = low + step * torch.arange(self.bins) - table[0]
+        rises = torch.nn.functional.pad(residuals[1:] - residuals[:-1], (0, 1)).to(self.dtype)
+        residuals = residuals.to(self.dtype)
+        numerator = torch.zeros([b.shape[1] for b in self.fitting], dtype=torch.float64)
         for slab in self.slabs:
-            index = self.index[slab].view(-1).int()
-            residual = torch.index_select(linear, 0, index).mul_(self.position[slab].view(-1))
-            residual += torch.index_select(constant, 0, index)
-            residual = residual.view(self.u[slab].shape).mul_(self.weight[slab])
-            numerator = numerator + self._contract(residual, slab, self.fitting).double()
+            index = self.index[slab.voxels].int()
+            residual = torch.index_select(rises, 0, index).mul_(self.share[slab.voxels])
+            residual += torch.index_select(residuals, 0, index)
+            if self.weight is not None:
+                residual *= self.weight[slab.voxels]
+            numerator += self._contract(residual, slab, self.fitting)
         return numerator[None]
 
     def update(self, change: torch.Tensor, *, measure: bool) -> torch.Tensor | None:
         """Take a change of the lattice off u; return the variation (1,) of the ratio of the fields, if asked for."""
-        control = change[0].to(self.dtype)
+        control = self._expand_y(change[0])
         bound = float(change.abs().max())
         first = second = 0.0
         for slab in self.slabs:
             difference = self._expand(control, slab)
-            if self.hole:
-                difference *= self.inside[slab]
-            self.u[slab] -= difference
+            self.u[slab.voxels] -= difference
             if measure:
-                ratio = _expm1(difference.view(-1), bound).double()
+                ratio = _expm1(difference, bound).double()
                 first += float(ratio.sum())
                 second += float(torch.dot(ratio, ratio))
         if not measure:
             return None
-        return _variation(*(torch.tensor([x], dtype=torch.float64) for x in (first, second, self.count)))
+        return _variation(*(torch.tensor([x], dtype=torch.float64) for x in (first, second, len(self.u))))
 
-    def _expand(self, control: torch.Tensor, slab: slice) -> torch.Tensor:
-        """A lattice (i, j, k) evaluated on a slab: (x, Y, Z)."""
-        bx, by, bz = self.evaluating
-        i, j, k = control.shape
-        values = (bx[slab] @ control.reshape(i, j * k)).view(-1, j, k)
-        return torch.matmul(by, values) @ bz.T
+    def _expand_y(self, control: torch.Tensor) -> torch.Tensor:
+        """A lattice (i, j, k) evaluated along the second axis, which all slabs share: (i, Y * k)."""
+        return torch.matmul(self.evaluating[1], control.to(self.dtype)).flatten(1)
 
-    def _contract(self, array: torch.Tensor, slab: slice, bases) -> torch.Tensor:
-        """A slab (x, Y, Z) summed against the tensor product of three bases: (i, j, k)."""
-        bx, by, bz = bases
-        values = array @ bz
-        values = torch.matmul(by.T, values)
-        return (bx[slab].T @ values.view(values.shape[0], -1)).view(-1, *values.shape[1:])
+    def _expand(self, control: torch.Tensor, slab: _Slab) -> torch.Tensor:
+        """The rest of the evaluation, at a slab's voxels: flat."""
+        bx, _, bz = self.evaluating
+        values = (bx[slab.planes] @ control).view(-1, bz.shape[1]) @ bz.T
+        return values.view(-1) if slab.places is None else values.view(-1).index_select(0, slab.places)
+
+    def _contract(self, array: torch.Tensor, slab: _Slab, bases) -> torch.Tensor:
+        """A slab's voxels, flat, summed against the tensor product of three bases: (i, j, k)."""
+        if slab.places is not None:
+            dense = self.dense[: slab.planes.stop - slab.planes.start].zero_()
+            array = dense.view(-1).scatter_(0, slab.places, array)
+        # From the last axis to the first, each time the narrow matrix on the left: BLAS is several times faster so.
+        for basis in (bases[2], bases[1], bases[0][slab.planes]):
+            array = basis.T @ array.view(-1, basis.shape[0]).T
+        return array.view([b.shape[1] for b in bases])
+
+
+def _slabs(inside: np.ndarray) -> list[_Slab]:
+    """Cut a box into slabs of whole planes with about SLAB_VOXELS each."""
+    rows = max(1, SLAB_VOXELS // (inside.shape[1] * inside.shape[2]))
+    slabs, start = [], 0
+    for first in range(0, inside.shape[0], rows):
+        part = inside[first : first + rows]
+        places = np.flatnonzero(part)
+        if places.size:
+            voxels = slice(start, start + places.size)
+            full = places.size == part.size
+            slabs.append(_Slab(slice(first, first + len(part)), voxels, None if full else torch.from_numpy(places)))
+            start = voxels.stop
+    return slabs
 
 
 class BatchVoxels:

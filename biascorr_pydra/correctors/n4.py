@@ -80,7 +80,7 @@ class N4(Corrector):
         metadata={"help": "Record the range in the mask that the corrected intensities are to be rescaled to."},
     )
     max_seconds: float | None = field(default=None, metadata={"help": "Stop after this time with what was reached."})
-    precision: str = field(default="float64", metadata={"help": "Of passes over voxels: 'float32' or 'float64'."})
+    precision: str = field(default="float32", metadata={"help": "Of passes over voxels: 'float32' or 'float64'."})
 
     name: ClassVar[str] = "n4"
     version: ClassVar[str] = "1"
