@@ -151,7 +151,8 @@ def _level(voxels, lattices, most: int, settings: Settings, deadline: float):
         phi += change
         out_of_time = time.monotonic() > deadline
         last = number == most - 1 or out_of_time
-        ratio = voxels.update(change, measure=last or settings.tolerance > 0)
+        # Without a tolerance the convergence is of interest at the end only.
+        ratio = voxels.update(change, math.inf if last else settings.tolerance)
         iterations += active
         if ratio is not None:
             convergence = torch.where(active, ratio, convergence)

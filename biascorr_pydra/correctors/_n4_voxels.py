@@ -10,6 +10,7 @@ addition is not fixed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from ..field import bspline_basis
 
 __all__ = ["BatchVoxels", "Problem", "SlabVoxels", "level_bases"]
 
-SLAB_VOXELS = 1 << 16  # what a slab needs then fits a 1 MB cache, and calls cost little beside their work
+SLAB_VOXELS = 1 << 17  # what a slab needs then about fits a 1 MB cache, and calls cost little beside their work
 FIXED_POINT = 1 << 32  # of BatchVoxels' histogram: 2^31 voxels fit a 64-bit sum with a resolution of 2^-32
 
 
@@ -93,6 +94,8 @@ class SlabVoxels:
         self.weight = None if (weight == 1).all() else torch.from_numpy(weight).to(dtype)
         self.u, self.share = torch.empty_like(self.log), torch.empty_like(self.log)
         self.index = torch.empty(self.log.shape, dtype=torch.uint8 if bins <= 256 else torch.int32)
+        # The slab that update() looks at first.
+        self.slabs.sort(key=lambda slab: -(slab.voxels.stop - slab.voxels.start))
         largest = max(slab.planes.stop - slab.planes.start for slab in self.slabs)
         self.dense = torch.empty((largest, *self.box[1:]), dtype=dtype)
 
@@ -148,21 +151,29 @@ class SlabVoxels:
             numerator += self._contract(residual, slab, self.fitting)
         return numerator[None]
 
-    def update(self, change: torch.Tensor, *, measure: bool) -> torch.Tensor | None:
-        """Take a change of the lattice off u; return the variation (1,) of the ratio of the fields, if asked for."""
+    def update(self, change: torch.Tensor, tolerance: float) -> torch.Tensor | None:
+        """Take a change of the lattice off u.
+
+        Returns the variation (1,) of the ratio of the new and old fields, or None if it certainly is above
+        ``tolerance``: the spread within one slab already shows that, most of the time.
+        """
         control = self._expand_y(change[0])
         bound = float(change.abs().max())
-        first = second = 0.0
-        for slab in self.slabs:
+        count = len(self.u)
+        sums = torch.zeros(2, dtype=torch.float64)
+        measure = True
+        for number, slab in enumerate(self.slabs):
             difference = self._expand(control, slab)
             self.u[slab.voxels] -= difference
             if measure:
                 ratio = _expm1(difference, bound).double()
-                first += float(ratio.sum())
-                second += float(torch.dot(ratio, ratio))
-        if not measure:
-            return None
-        return _variation(*(torch.tensor([x], dtype=torch.float64) for x in (first, second, len(self.u))))
+                sums += torch.stack([ratio.sum(), torch.dot(ratio, ratio)])
+            if number == 0:
+                here = len(ratio)
+                spread = _variation(*sums, torch.tensor(float(here))) * math.sqrt(max(here - 1, 0) / max(count - 1, 1))
+                # The mean ratio may differ between the slab and the mask, but by less than a factor of two.
+                measure = not (bound < 0.3 and spread > 2 * tolerance)
+        return _variation(*sums, torch.tensor(float(count)))[None] if measure else None
 
     def _expand_y(self, control: torch.Tensor) -> torch.Tensor:
         """A lattice (i, j, k) evaluated along the second axis, which all slabs share: (i, Y * k)."""
@@ -255,11 +266,11 @@ class BatchVoxels:
         sharpened += torch.gather(slope, 1, self.index) * self.fraction
         return self._contract((self.u - sharpened.view(self.u.shape)) * self.weight, self.fitting)
 
-    def update(self, change: torch.Tensor, *, measure: bool) -> torch.Tensor | None:
-        """As :meth:`SlabVoxels.update`: (B,)."""
+    def update(self, change: torch.Tensor, tolerance: float) -> torch.Tensor | None:
+        """As :meth:`SlabVoxels.update`: (B,), or None if no tolerance above 0 can have been reached."""
         difference = self._expand(change.to(self.dtype))
         self.u -= difference
-        if not measure:
+        if tolerance <= 0:
             return None
         ratio = torch.expm1(difference).double() * self.inside
         return _variation(ratio.sum((1, 2, 3)), (ratio * ratio).sum((1, 2, 3)), self.count)
