@@ -57,7 +57,9 @@ def _options(context, parameter, values: tuple[str, ...]) -> dict:
 @click.argument("out_file", metavar="OUT", type=FILE)
 @click.option("--method", default=DEFAULT_METHOD, show_default=True, help="See `biascorr methods`.")
 @click.option("--preset", help="A named set of the method's parameters.")
-@click.option("--set", "options", multiple=True, metavar="NAME=VALUE", callback=_options, help="One parameter; repeatable.")
+@click.option(
+    "--set", "options", multiple=True, metavar="NAME=VALUE", callback=_options, help="One parameter; repeatable."
+)
 @click.option("--mask-file", type=FILE, help="Where to estimate the field.")
 @click.option("--bias-file", type=FILE, help="Also write the bias field (mean 1 over the mask or the detected head).")
 @click.option("--record-file", type=FILE, help="Also write what was done and found, as JSON.")
@@ -73,7 +75,9 @@ def correct(**arguments):
         click.echo(f"Warning: {warning}", err=True)
     low, high = record.field["p05"], record.field["p95"]
     seconds = sum(record.runtime_s.values())
-    click.echo(f"{record.method} {record.method_version}: field {low:.3f} to {high:.3f} (5th to 95th percentile), {seconds:.1f} s")
+    click.echo(
+        f"{record.method} {record.method_version}: field {low:.3f} to {high:.3f} (5th to 95th percentile), {seconds:.1f} s"
+    )
 
 
 @cli.command()
@@ -113,9 +117,7 @@ def _describe(name: str) -> dict:
         "version": cls.version,
         "summary": cls.summary,
         "presets": {preset: dict(values) for preset, values in cls.presets.items()},
-        "parameters": {
-            f.name: {"default": f.default, "help": f.metadata.get("help", "")} for f in fields(cls)
-        },
+        "parameters": {f.name: {"default": f.default, "help": f.metadata.get("help", "")} for f in fields(cls)},
         "weights": None,
     }
     if cls.weights:

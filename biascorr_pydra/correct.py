@@ -220,9 +220,7 @@ def correct_file(
         image.check_output(file, inputs=(in_file, mask_file), overwrite=overwrite)
     img = image.load(in_file)
     read_s = time.perf_counter() - started
-    result = correct_image(
-        img, method=method, mask=mask_file, device=device, seed=seed, preset=preset, options=options
-    )
+    result = correct_image(img, method=method, mask=mask_file, device=device, seed=seed, preset=preset, options=options)
     before_write = time.perf_counter()
     image.save(result.corrected, out_file)
     if bias_file is not None:
@@ -235,9 +233,7 @@ def correct_file(
     return Correction(**record)
 
 
-def apply_file(
-    bias_file: str | Path, in_file: str | Path, out_file: str | Path, *, overwrite: bool = False
-) -> None:
+def apply_file(bias_file: str | Path, in_file: str | Path, out_file: str | Path, *, overwrite: bool = False) -> None:
     """Divide an image, or every volume of a 4-D series, by a bias field on the same grid.
 
     Parameters

@@ -194,7 +194,9 @@ def inspect(img: nib.spatialimages.SpatialImage, *, name: str | Path | None = No
     valid = np.isfinite(data) if n_nan or n_infinite else np.ones(shape, bool)
     if n_nan or n_infinite:
         data = np.where(valid, data, np.float32(0))
-    found = Intensities(data.size, n_nan, n_infinite, int((data < 0).sum()), int((data == 0).sum()) - n_nan - n_infinite)
+    found = Intensities(
+        data.size, n_nan, n_infinite, int((data < 0).sum()), int((data == 0).sum()) - n_nan - n_infinite
+    )
     _check_values(data, valid, name)
     return data, valid, found
 
@@ -355,9 +357,7 @@ def check_output(file: str | Path, *, inputs=(), overwrite: bool = False) -> Pat
     if not path.name.endswith((*SUFFIXES, ".json")):
         raise OutputError("images are written to .nii or .nii.gz files", file=path, next_step="Change the suffix.")
     if any(source is not None and path.resolve() == Path(source).resolve() for source in inputs):
-        raise OutputError(
-            "output and input are the same file", file=path, next_step="Give the output another name."
-        )
+        raise OutputError("output and input are the same file", file=path, next_step="Give the output another name.")
     if not path.parent.is_dir():
         raise OutputError("the output folder does not exist", file=path.parent, next_step="Create it first.")
     if path.exists() and not overwrite:

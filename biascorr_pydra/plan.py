@@ -155,9 +155,7 @@ def is_done(job: Job, dataset: Path, key: str) -> bool:
 def _check_out_dir(settings: Settings) -> None:
     out, source = settings.out_dir.resolve(), settings.bids_dir.resolve()
     if out == source or any((out / spec.label).resolve() == source for spec in settings.methods):
-        raise OutputError(
-            "the output folder is the input data set", file=out, next_step="Give another --out-dir."
-        )
+        raise OutputError("the output folder is the input data set", file=out, next_step="Give another --out-dir.")
     existing = next(path for path in (out, *out.parents) if path.exists())
     if not existing.is_dir():
         raise OutputError("the output folder cannot be made under a file", file=existing)

@@ -72,7 +72,7 @@ def run(arguments: tuple[str, ...]) -> None:
         raise click.UsageError("the workflow's FILE comes before its options")
     module, workflow_class = _load_workflow(arguments[0])
     command = _command(f"{context.command_path} {arguments[0]}", module, workflow_class)
-    sys.exit(command.main(list(arguments[1:]), prog_name=command.name, standalone_mode=True))
+    command.main(list(arguments[1:]), prog_name=command.name)
 
 
 # --- finding the workflow
@@ -133,25 +133,20 @@ def _command(name: str, module, workflow_class) -> click.Command:
         if field.name in reserved:
             raise click.UsageError(f"the workflow's input {field.name!r} has the name of an option of `run`; rename it")
     options = [_option(field) for field in fields if field.name not in ("run_id", "recompute")]
-    doc = (workflow_class.__doc__ or "").strip() or (_constructor_doc(fields, workflow_class))
+    doc = (workflow_class.__doc__ or _constructor(workflow_class).__doc__ or "").strip()
     return click.Command(
         name,
         params=[*options, *_run_options()],
-        callback=lambda **values: _run(module, workflow_class, values),
+        callback=lambda **values: sys.exit(_run(module, workflow_class, values)),
         help=doc.split("\n\n")[0],
         context_settings=HELP,
     )
 
 
-def _constructor_doc(fields, workflow_class) -> str:
-    constructor = next(f.default for f in _all_fields(workflow_class) if f.name == "constructor")
-    return constructor.__doc__ or ""
-
-
-def _all_fields(workflow_class):
+def _constructor(workflow_class):
     from pydra.utils.general import get_fields
 
-    return get_fields(workflow_class)
+    return next(field.default for field in get_fields(workflow_class) if field.name == "constructor")
 
 
 def _run_options() -> list[click.Option]:
@@ -170,17 +165,15 @@ def _run_options() -> list[click.Option]:
 
 def _option(field) -> click.Option:
     """One workflow input as a command-line option."""
-    from pydra.compose.base import NO_DEFAULT
-
     kind, multiple = _click_type(field.type)
-    required = field.default is NO_DEFAULT
-    default = None if required else field.default
     flag = "--" + field.name.replace("_", "-")
     text = " ".join((field.help or "").split())
+    if field.mandatory:  # click takes any default, also None, as an answer
+        return click.Option([flag], type=kind, multiple=multiple, required=True, help=text)
     if kind is bool:
-        return click.Option([f"{flag}/--no-{flag[2:]}"], default=bool(default), help=text)
-    shown = default not in (None, "", [], ())
-    return click.Option([flag], type=kind, multiple=multiple, required=required, default=default, help=text, show_default=shown)
+        return click.Option([f"{flag}/--no-{flag[2:]}"], default=bool(field.default), help=text)
+    shown = field.default not in (None, "", [], ())
+    return click.Option([flag], type=kind, multiple=multiple, default=field.default, help=text, show_default=shown)
 
 
 def _click_type(annotation) -> tuple[ty.Any, bool]:
@@ -252,7 +245,11 @@ def _describe(task) -> list[str]:
     shown = {a.name: getattr(task, a.name) for a in attrs.fields(type(task)) if not a.name.startswith("_")}
     shown.pop("constructor", None)
     nodes = task.construct().nodes
-    return [type(task).__name__, *(f"  {k} = {v}" for k, v in shown.items()), *(f"  runs {node.name}" for node in nodes)]
+    return [
+        type(task).__name__,
+        *(f"  {k} = {v}" for k, v in shown.items()),
+        *(f"  runs {node.name}" for node in nodes),
+    ]
 
 
 def _submit(task, hooks, options: dict, inputs: dict) -> int:
@@ -298,15 +295,14 @@ def _outcome(result) -> int:
     """Print the outputs or the error of a workflow without hooks; the exit code."""
     from pydra.utils.general import attrs_values
 
+    from .interfaces.pydra_results import error_line
+
     if not isinstance(result, Exception) and not result.errored:
         for name, value in attrs_values(result.outputs).items():
             click.echo(f"{name}: {value}")
         return 0
-    if isinstance(result, Exception):
-        click.echo(f"FAILED: {type(result).__name__}: {result}", err=True)
-    else:
-        lines = "".join(result.errors["error message"]).strip().splitlines()
-        click.echo(f"FAILED: {lines[-1] if lines else 'no message'}", err=True)
+    click.echo(f"FAILED: {error_line(result)}", err=True)
+    if not isinstance(result, Exception):
         click.echo(f"Details: pydra crash {result.cache_dir / '_error.pklz'}", err=True)
     return 1
 

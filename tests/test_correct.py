@@ -58,7 +58,10 @@ def test_header_is_kept_and_the_field_follows_the_voxels(tmp_path, phantom, code
     image.save(img, tmp_path / "in.nii.gz")
     image.save(mask, tmp_path / "mask.nii.gz")
     correct_file(
-        tmp_path / "in.nii.gz", tmp_path / "out.nii.gz", mask_file=tmp_path / "mask.nii.gz", bias_file=tmp_path / "b.nii.gz"
+        tmp_path / "in.nii.gz",
+        tmp_path / "out.nii.gz",
+        mask_file=tmp_path / "mask.nii.gz",
+        bias_file=tmp_path / "b.nii.gz",
     )
     source = nib.load(tmp_path / "in.nii.gz")
     for name in ("out.nii.gz", "b.nii.gz"):

@@ -210,7 +210,17 @@ def test_header_survives(tmp_path, phantom, codes):
     source = image.load(tmp_path / "in.nii.gz")
     image.save(image.save_like(source.get_fdata() * 0.5, source), tmp_path / "out.nii.gz")
     written = nib.load(tmp_path / "out.nii.gz")
-    for name in ("qform_code", "sform_code", "descrip", "xyzt_units", "pixdim", "srow_x", "srow_y", "srow_z", "qoffset_x"):
+    for name in (
+        "qform_code",
+        "sform_code",
+        "descrip",
+        "xyzt_units",
+        "pixdim",
+        "srow_x",
+        "srow_y",
+        "srow_z",
+        "qoffset_x",
+    ):
         np.testing.assert_array_equal(written.header[name], source.header[name], err_msg=name)
     assert written.get_data_dtype() == np.float32
     np.testing.assert_allclose(written.affine, shifted, atol=1e-4)

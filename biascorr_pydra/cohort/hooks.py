@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +12,11 @@ from pydra.engine.result import load_result
 
 from .. import report, status
 from ..bids import Job
+from ..interfaces.pydra_results import error_line
 from ..plan import MethodSpec, Plan, is_done
 from .workflow import CorrectBids, plan_of, scan_task, settings_of
 
 __all__ = ["hooks"]
-
-ERROR_LINE = re.compile(r"^(?:[\w.]*\.)?(\w*(?:Error|Exception|Exit|Interrupt|Killed|Warning))(?:: (.*))?$")
 
 
 class CohortHooks:
@@ -81,7 +79,7 @@ class CohortHooks:
                 if whole is None or len(specs) > 1:
                     result = submit(scan_task(plan, job, (spec,), run_id))
                 if not _done(plan, job, spec):
-                    reasons[job.relative, spec.label] = _reason(result)
+                    reasons[job.relative, spec.label] = error_line(result)
         return reasons
 
 
@@ -94,15 +92,3 @@ def _plan(task: CorrectBids) -> Plan:
 
 def _done(plan: Plan, job: Job, spec: MethodSpec) -> bool:
     return is_done(job, plan.settings.out_dir / spec.label, plan.keys[job.relative, spec.label])
-
-
-def _reason(result) -> str:
-    """The error that a failed scan ended with, in one line."""
-    error = getattr(result, "errors", None) or {}
-    lines = "".join(error.get("error message", [])).splitlines()
-    found = [match for match in map(ERROR_LINE.match, lines) if match]
-    if not found:
-        return "ended without a result; its worker may have been killed (out of memory?)"
-    # The innermost error comes first; what follows are the engine's own wrappers around it.
-    name, message = found[0].groups()
-    return f"{name}: {message or 'no message'}"

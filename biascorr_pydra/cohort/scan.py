@@ -102,7 +102,7 @@ def PublishScan(  # noqa: N802 (a Pydra task is a class)
 
 
 @workflow.define(outputs=["metrics_file"])
-def CorrectByMethod(  # noqa: N802
+def CorrectByMethod(
     in_file: File,
     work: str,
     spec: str,
@@ -198,7 +198,7 @@ def _correction(in_file, work: str, spec: MethodSpec, mask) -> CorrectBias:
 
 
 @workflow.define(outputs=["metrics_files"])
-def CorrectScan(  # noqa: N802
+def CorrectScan(
     in_file: File,
     work: str,
     specs: list[str],

@@ -46,7 +46,7 @@ def WriteReport(out_dir: str, rows: list[list[str]], run_id: str, metrics_files:
 
 
 @workflow.define(outputs=["report_file"])
-def CorrectBids(  # noqa: N802
+def CorrectBids(
     bids_dir: Path,
     out_dir: Path,
     method: list[str] | None = None,

@@ -30,7 +30,7 @@ def _write(record: dict, name: str) -> Path:
 
 
 @python.define(outputs=["out_file", "bias_file", "record_file"])
-def CorrectBias(  # noqa: N802 (a Pydra task is a class)
+def CorrectBias(
     in_file: File,
     method: str = DEFAULT_METHOD,
     mask_file: File | None = None,
@@ -285,4 +285,3 @@ def method_implementation(method: str) -> str:
     from ..correct import implementation
 
     return f"{__version__} {implementation(method)}"
-
