@@ -240,7 +240,7 @@ def test_outputs_are_never_lost(tmp_path, phantom_file):
 
 def test_unwritable_folder(tmp_path, phantom_file, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
-    with pytest.raises(OutputError, match="not writable.*permissions"):
+    with pytest.raises(OutputError, match=r"not writable.*permissions"):
         correct_file(phantom_file, tmp_path / "out.nii.gz")
 
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -92,7 +93,7 @@ def test_runs_any_workflow_file(folder, worker, program):
     )
     assert done.returncode == 0, done.stderr
     out_file = done.stdout.split("out_file: ")[1].strip()
-    assert open(out_file).read() == "ABABAB"
+    assert Path(out_file).read_text() == "ABABAB"
     assert (folder / "work").is_dir()
 
 
@@ -105,7 +106,7 @@ def test_tasks_are_cached_by_content_and_rerun_computes_again(folder):
     (folder / "in.txt").write_text("cd")
     changed = pydra(folder, *arguments)
     assert runs() == 2
-    assert open(changed.stdout.split("out_file: ")[1].strip()).read() == "cdcd"
+    assert Path(changed.stdout.split("out_file: ")[1].strip()).read_text() == "cdcd"
     pydra(folder, *arguments, "--rerun")
     assert runs() == 3
 

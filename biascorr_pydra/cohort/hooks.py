@@ -34,10 +34,10 @@ class CohortHooks:
         rows = status.expected(plan)
         lines = [f"{row.scan}  {row.method}  {'to do' if row.state == 'done' else 'done already'}" for row in rows]
         todo = sum(row.state == "done" for row in rows)
-        settings = plan.settings
+        settings, done = plan.settings, len(rows) - todo
         return [
             *lines,
-            f"{len(plan.jobs)} scans, {len(settings.methods)} method(s): {todo} to do, {len(rows) - todo} done already.",
+            f"{len(plan.jobs)} scans, {len(settings.methods)} method(s): {todo} to do, {done} done already.",
             f"Brain mask: {settings.skull_strip}. Segmentation: {settings.segmentation}.",
             f"Output: {settings.out_dir}/{{{','.join(spec.label for spec in settings.methods)}}}",
         ]
