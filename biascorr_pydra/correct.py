@@ -18,6 +18,7 @@ import nibabel as nib
 import numpy as np
 
 from . import __version__, image
+from .canonical import spline_from_canonical, to_canonical
 from .correctors import DEFAULT_METHOD, get_corrector
 from .correctors._base import Corrector, Scan
 from .errors import BiasCorrError, GridMismatchError, InvalidImageError, InvalidParameterError
@@ -283,11 +284,11 @@ def _estimate(corrector: Corrector, img, data, valid, mask, device, seed):
         extent = np.abs(nib.affines.voxel_sizes(nib.as_closest_canonical(img).affine)) * (
             np.array(nib.as_closest_canonical(img).shape[:3]) - 1
         )
-        coarse = image.to_canonical(data, img.affine, corrector.grid_shape)
+        coarse = to_canonical(data, img.affine, corrector.grid_shape)
         coarse_mask = (
             None
             if mask is None
-            else image.to_canonical(mask.astype(np.float32), img.affine, corrector.grid_shape) >= 0.5
+            else to_canonical(mask.astype(np.float32), img.affine, corrector.grid_shape) >= 0.5
         )
         size = tuple(float(s) for s in extent / (np.array(corrector.grid_shape) - 1))
         scan = Scan(coarse, np.ones(corrector.grid_shape, bool), coarse_mask, size)
@@ -295,7 +296,7 @@ def _estimate(corrector: Corrector, img, data, valid, mask, device, seed):
     log_bias = estimate.log_bias
     if isinstance(log_bias, LogBiasSpline):
         if corrector.grid_shape is not None:
-            log_bias = image.spline_from_canonical(log_bias, img.affine, data.shape)
+            log_bias = spline_from_canonical(log_bias, img.affine, data.shape)
         log_bias = log_bias.on_grid(data.shape)
     return log_bias, estimate.record
 

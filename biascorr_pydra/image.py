@@ -1,4 +1,4 @@
-"""Read, check and write NIfTI images, and move arrays between the native grid and a canonical one.
+"""Read, check and write NIfTI images.
 
 Header policy: what is written carries the input's affine, qform and sform with their codes, units and description;
 the data type is float32 unless said otherwise. Nothing that exists is overwritten without being asked to, and a file
@@ -17,7 +17,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from isal import igzip, isal_zlib
-from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from nibabel.processing import resample_from_to
 from scipy import ndimage
 
@@ -29,7 +28,6 @@ from .errors import (
     OutputExistsError,
     UnreadableImageError,
 )
-from .field import LogBiasSpline
 
 __all__ = [
     "Intensities",
@@ -43,8 +41,6 @@ __all__ = [
     "save",
     "save_like",
     "sha256",
-    "spline_from_canonical",
-    "to_canonical",
     "voxel_size_mm",
     "write_atomic",
 ]
@@ -289,55 +285,36 @@ def load_mask(file: str | Path | nib.spatialimages.SpatialImage, img) -> tuple[n
 
 
 def detect_head(data: np.ndarray) -> np.ndarray:
-    """Rough foreground of a scan: the largest piece above Otsu's threshold (Otsu 1979), closed and filled.
+    """Rough foreground of a scan: the largest piece above half of Otsu's threshold (Otsu 1979), closed and filled.
 
-    Used to scale the field where no mask is given. ``data`` is (I, J, K); returns a boolean array, never empty.
+    Used to scale the field where no mask is given. Worked out on every n-th voxel of axes longer than 128 voxels, so its
+    border is as coarse as that. ``data`` is (I, J, K); returns a boolean array, never empty.
     """
-    positive = data[data > 0]
-    counts, edges = np.histogram(np.minimum(positive, np.percentile(positive, 99.5)), 256)
-    centres = (edges[1:] + edges[:-1]) / 2
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    sums = np.cumsum(counts * centres)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    threshold = centres[np.nanargmax(np.where(above > 0, between, -1))]
+    steps = [max(1, round(n / 128)) for n in data.shape]
+    small = np.ascontiguousarray(data[tuple(slice(None, None, step) for step in steps)])
     # Otsu splits bright tissue from the rest when there is no background; half of it keeps dark tissue in.
-    head = data > threshold / 2
+    head = small > _otsu(small if (small > 0).any() else data) / 2
     labels, n = ndimage.label(head)
     if n > 1:
         head = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
-    return ndimage.binary_fill_holes(ndimage.binary_closing(head, iterations=2) | head)
+    head = ndimage.binary_fill_holes(ndimage.binary_closing(head, iterations=2) | head)
+    for axis, step in enumerate(steps):
+        head = np.repeat(head, step, axis) if step > 1 else head
+    head = head[tuple(slice(n) for n in data.shape)]
+    return head if head.any() else data > 0
 
 
-# --- the canonical grid
-
-
-def to_canonical(data: np.ndarray, affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Resample an array to RAS+ axis order and ``shape`` samples over the same field of view.
-
-    First and last samples coincide with the first and last voxels of each axis, so that a B-spline lattice spanning one
-    grid spans the other. Linear, with a triangle as wide as the down-sampling against aliasing.
-    """
-    oriented = apply_orientation(data, io_orientation(affine)).astype(np.float32)
-    matrices = [_resampling(n, m).T for n, m in zip(oriented.shape, shape, strict=True)]
-    for matrix in matrices:
-        oriented = np.tensordot(oriented, matrix, axes=([0], [0]))
-    return np.ascontiguousarray(oriented)
-
-
-def _resampling(n: int, m: int) -> np.ndarray:
-    """(m, n) matrix of triangle weights that takes n samples to m over the same extent, ends included."""
-    positions = np.linspace(0, n - 1, m)
-    width = max(1.0, (n - 1) / max(m - 1, 1))
-    weights = np.clip(1 - np.abs(positions[:, None] - np.arange(n)[None]) / width, 0, None)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
-
-
-def spline_from_canonical(spline: LogBiasSpline, affine: np.ndarray, shape) -> LogBiasSpline:
-    """Express a spline that spans the canonical grid on the native grid of ``shape`` and ``affine``."""
-    back = ornt_transform(axcodes2ornt("RAS"), io_orientation(affine))
-    return LogBiasSpline.spanning(apply_orientation(spline.control_points, back), shape)
+def _otsu(data: np.ndarray) -> float:
+    """The threshold that best splits the positive values into two classes."""
+    positive = data[data > 0]
+    counts, edges = np.histogram(np.minimum(positive, np.percentile(positive, 99.5)), 256)
+    centers = (edges[1:] + edges[:-1]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    sums = np.cumsum(counts * centers)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    return float(centers[np.argmax(np.nan_to_num(np.where(above > 0, between, -1), nan=-1))])
 
 
 # --- writing

@@ -8,6 +8,7 @@ import pytest
 from conftest import reorient
 
 from biascorr_pydra import image
+from biascorr_pydra.canonical import spline_from_canonical, to_canonical
 from biascorr_pydra.errors import (
     GridMismatchError,
     InvalidImageError,
@@ -181,16 +182,16 @@ def test_spline_and_image_agree_on_both_grids(phantom, codes):
     points = np.random.default_rng(3).normal(size=(4, 5, 6))
     shape = (30, 31, 32)
     img = reorient(phantom.image(), codes)
-    native = image.spline_from_canonical(LogBiasSpline.spanning(points, shape), img.affine, img.shape)
-    back = image.to_canonical(native.on_grid(img.shape), img.affine, img_shape := (48, 56, 44))
+    native = spline_from_canonical(LogBiasSpline.spanning(points, shape), img.affine, img.shape)
+    back = to_canonical(native.on_grid(img.shape), img.affine, img_shape := (48, 56, 44))
     np.testing.assert_allclose(back, LogBiasSpline.spanning(points, img_shape).on_grid(img_shape), atol=1e-5)
 
 
 @pytest.mark.parametrize("codes", ORIENTATIONS)
 def test_canonical_image_does_not_depend_on_the_orientation(phantom, codes):
     img = reorient(phantom.image(), codes)
-    canonical = image.to_canonical(np.asarray(img.dataobj), img.affine, (20, 20, 20))
-    expected = image.to_canonical(phantom.acquired, phantom.affine, (20, 20, 20))
+    canonical = to_canonical(np.asarray(img.dataobj), img.affine, (20, 20, 20))
+    expected = to_canonical(phantom.acquired, phantom.affine, (20, 20, 20))
     np.testing.assert_allclose(canonical, expected, rtol=1e-5)
 
 

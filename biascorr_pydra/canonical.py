@@ -1,0 +1,40 @@
+"""Move arrays and fields between an image's native grid and a canonical one: RAS+ order, a fixed number of samples.
+
+First and last samples of the two grids coincide on every axis, so that a B-spline lattice spanning one spans the other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+
+from .field import LogBiasSpline
+
+__all__ = ["spline_from_canonical", "to_canonical"]
+
+
+def to_canonical(data: np.ndarray, affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Resample an array to RAS+ axis order and ``shape`` samples over the same field of view.
+
+    First and last samples coincide with the first and last voxels of each axis, so that a B-spline lattice spanning one
+    grid spans the other. Linear, with a triangle as wide as the down-sampling against aliasing.
+    """
+    oriented = apply_orientation(data, io_orientation(affine)).astype(np.float32)
+    matrices = [_resampling(n, m).T for n, m in zip(oriented.shape, shape, strict=True)]
+    for matrix in matrices:
+        oriented = np.tensordot(oriented, matrix, axes=([0], [0]))
+    return np.ascontiguousarray(oriented)
+
+
+def _resampling(n: int, m: int) -> np.ndarray:
+    """(m, n) matrix of triangle weights that takes n samples to m over the same extent, ends included."""
+    positions = np.linspace(0, n - 1, m)
+    width = max(1.0, (n - 1) / max(m - 1, 1))
+    weights = np.clip(1 - np.abs(positions[:, None] - np.arange(n)[None]) / width, 0, None)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+def spline_from_canonical(spline: LogBiasSpline, affine: np.ndarray, shape) -> LogBiasSpline:
+    """Express a spline that spans the canonical grid on the native grid of ``shape`` and ``affine``."""
+    back = ornt_transform(axcodes2ornt("RAS"), io_orientation(affine))
+    return LogBiasSpline.spanning(apply_orientation(spline.control_points, back), shape)
