@@ -287,7 +287,7 @@ def load_mask(file: str | Path | nib.spatialimages.SpatialImage, img) -> tuple[n
 def detect_head(data: np.ndarray) -> np.ndarray:
     """Rough foreground of a scan: the largest piece above half of Otsu's threshold (Otsu 1979), closed and filled.
 
-    Used to scale the field where no mask is given. Worked out on every n-th voxel of axes longer than 128 voxels, so its
+    Used to scale the field where no mask is given. Worked out on every n-th voxel of axes longer than 128 voxels: its
     border is as coarse as that. ``data`` is (I, J, K); returns a boolean array, never empty.
     """
     steps = [max(1, round(n / 128)) for n in data.shape]
