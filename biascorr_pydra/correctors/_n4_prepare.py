@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,20 +26,16 @@ __all__ = ["Prepared", "prepare"]
 class _Axis:
     """One axis of the image and of the grid that N4 works on.
 
-    ``n`` voxels, ``before`` more padded in front, ``padded`` in all, every ``factor``-th from ``start`` taken,
-    ``spans`` of the mesh at the first level.
+    ``n`` voxels, ``before`` more padded in front, ``padded`` in all, every ``factor``-th from ``start`` (counted in the
+    padded image) taken, ``spans`` of the mesh at the first level.
     """
 
     n: int
     before: int
     padded: int
     factor: int
+    start: int
     spans: int
-
-    @property
-    def start(self) -> int:
-        # ITK's ShrinkImageFilter centres the samples in what they stand for.
-        return (self.padded % self.factor + self.factor) // 2 if self.factor > 1 else 0
 
     @property
     def size(self) -> int:
@@ -108,8 +105,8 @@ def prepare(scan: Scan, options: N4) -> Prepared:
             next_step="Check the mask, or lower shrink_mm or shrink_factor.",
         )
     box = tuple(_extent(used.any(tuple({0, 1, 2} - {axis}))) for axis in range(3))
-    # ITK keeps non-positive voxels of the mask with log value 0, as if their intensity were 1.
-    log = np.log(np.where(data[box] > 0, data[box], 1), dtype=np.float32)
+    # ITK leaves a voxel without a logarithm as it is: 0 stays 0, as if its intensity were 1; -5 stays -5.
+    log = np.where(data[box] > 0, np.log(np.where(data[box] > 0, data[box], 1)), data[box]).astype(np.float32)
     record = {
         "shrink_factors": [axis.factor for axis in axes],
         "mesh": [axis.spans for axis in axes],
@@ -117,7 +114,7 @@ def prepare(scan: Scan, options: N4) -> Prepared:
         "n_voxels_used": int(used.sum()),
         "n_nonfinite_left_out": int(np.count_nonzero(wanted & ~valid)),
         "n_nonpositive_left_out": n_nonpositive if options.nonpositive == "exclude" else 0,
-        "n_nonpositive_as_one": n_nonpositive if options.nonpositive == "as-one" else 0,
+        "n_nonpositive_kept": n_nonpositive if options.nonpositive == "keep" else 0,
     }
     if options.rescale and scan.mask is not None:
         values = scan.data[scan.mask & scan.valid]
@@ -142,14 +139,31 @@ def _axis(n: int, voxel_size_mm: float, axis: int, options: N4) -> _Axis:
         factor = min(int(options.shrink_factor), n)
     else:
         factor = max(1, min(round(options.shrink_mm / voxel_size_mm), n // 4))
-    distance = options.spline_distance_mm
-    if distance is None:
-        return _Axis(n, 0, n, factor, int(options.mesh[axis]))
-    # As ANTs: the image is padded with voxels outside the mask until a whole number of spans covers it.
-    length = (n - 1) * voxel_size_mm
-    spans = max(1, int(np.ceil(length / distance)))
-    padding = int((spans * distance - length) / voxel_size_mm + 0.5)
-    return _Axis(n, padding // 2, n + padding, factor, spans)
+    spans, before, padded = int(options.mesh[axis]), 0, n
+    if (distance := options.spline_distance_mm) is not None:
+        # As ANTs: the image is padded with voxels outside the mask until a whole number of spans covers it.
+        length = (n - 1) * voxel_size_mm
+        spans = max(1, math.ceil(length / distance))
+        padding = int((spans * distance - length) / voxel_size_mm + 0.5)
+        before, padded = padding // 2, n + padding
+    start = _itk_start(padded, before, factor, voxel_size_mm)
+    return _Axis(n, before, padded, factor, start, spans)
+
+
+def _itk_start(n: int, before: int, factor: int, voxel_size_mm: float) -> int:
+    """First voxel that ITK's ShrinkImageFilter takes of an axis whose first voxel has index ``-before``.
+
+    ITK aligns the centres of the two grids in mm and takes the nearest voxel. Where two are equally near, as with an even
+    size and factor, the last bit of a product decides; so the products are those that ITK forms for an image at the
+    origin with identity direction.
+    """
+    size = max(n // factor, 1)
+    first = math.ceil(-before / factor)
+    centre = voxel_size_mm * (-before + (n - 1) / 2)
+    thinned_centre = voxel_size_mm * factor * (first + (size - 1) / 2)
+    place = (centre - thinned_centre) + voxel_size_mm * factor * first
+    offset = math.floor(place * (1 / voxel_size_mm) + 0.5) - first * factor
+    return max(offset, 0) + first * factor + before
 
 
 def _mask(scan: Scan, data: np.ndarray, pick, options: N4) -> tuple[np.ndarray, str]:

@@ -24,14 +24,14 @@ from ._base import Corrector, Estimate, Scan
 __all__ = ["CORRECTOR", "N4", "rescale_intensities"]
 
 CHOICES = {
-    "nonpositive": ("exclude", "as-one"),
+    "nonpositive": ("exclude", "keep"),
     "mesh_over": ("image", "samples"),
     "default_mask": ("head", "positive", "all"),
     "precision": ("float32", "float64"),
 }
 
 # What ANTs and SimpleITK have in common, since both run ITK's filter.
-ITK = {"shrink_mm": None, "nonpositive": "as-one", "default_mask": "all", "mesh_over": "samples"}
+ITK = {"shrink_mm": None, "nonpositive": "keep", "default_mask": "all", "mesh_over": "samples"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,9 @@ class N4(Corrector):
     bins: int = field(default=200, metadata={"help": "Bins of the intensity histogram."})
     nonpositive: str = field(
         default="exclude",
-        metadata={"help": "Voxels of zero or less in the mask: 'exclude', or 'as-one' (log 0), as ITK does."},
+        metadata={
+            "help": "Voxels of zero or less in the mask: 'exclude', or 'keep' their value as its own log, as ITK."
+        },
     )
     default_mask: str = field(
         default="head",
