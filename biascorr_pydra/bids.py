@@ -326,13 +326,13 @@ def sidecars(job: Job, correction: Mapping, brain: Mapping | None, tissue: Mappi
             "Seed": correction["seed"],
         },
         "FieldScaledOver": correction["scaled_over"],
-        "MaskMethod": brain["method"] if brain else None,
+        "MaskMethod": brain["Name"] if brain else None,
         "MaskResampled": correction["mask_resampled"],
         "Intensities": correction["intensities"],
         "FieldSummary": correction["field"],
         "EstimateRecord": correction["estimate"],
         "Warnings": [*job.warnings, *correction["warnings"]],
-        "SoftwareVersions": correction["software"],
+        "Software": correction["software"],
     }
     made = {
         "corrected": {
@@ -348,10 +348,12 @@ def sidecars(job: Job, correction: Mapping, brain: Mapping | None, tissue: Mappi
             **method,
         },
     }
+    # BIDS wants to know what a space that is not a template's refers to.
+    place = sources if job.suffix == "T1w" else {**sources, "SpatialReference": bids_uri(job)}
     if brain:
-        made["mask"] = {"Type": "Brain", **sources, "Method": dict(brain)}
+        made["mask"] = {"Type": "Brain", **place, "Method": dict(brain)}
     if tissue:
-        made["dseg"] = {"Description": "Tissue segmentation", **sources, "Manual": False, "Method": dict(tissue)}
+        made["dseg"] = {"Description": "Tissue segmentation", **place, "Manual": False, "Method": dict(tissue)}
         for name in TISSUES:
-            made[name] = {"Description": f"Probability of {name}", **sources, "Method": dict(tissue)}
+            made[name] = {"Description": f"Probability of {name}", **place, "Method": dict(tissue)}
     return made
