@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["LogBiasSpline", "bspline_basis", "contract", "evaluate", "fit", "mean_one", "refine"]
+__all__ = ["LogBiasSpline", "bspline_basis", "contract", "evaluate", "evaluate_tensor", "fit", "mean_one", "refine"]
 
 DEGREE = 3
 
@@ -46,9 +46,7 @@ def bspline_basis(positions: np.ndarray, n_control_points: int, *, first: float,
     t = np.clip(t, 0, spans)
     i = np.minimum(t.astype(int), spans - 1)
     u = t - i
-    weights = np.stack(
-        [(1 - u) ** 3, 3 * u**3 - 6 * u**2 + 4, -3 * u**3 + 3 * u**2 + 3 * u + 1, u**3], axis=1
-    ) / 6
+    weights = np.stack([(1 - u) ** 3, 3 * u**3 - 6 * u**2 + 4, -3 * u**3 + 3 * u**2 + 3 * u + 1, u**3], axis=1) / 6
     basis = np.zeros((t.size, n_control_points))
     rows = np.arange(t.size)
     for k in range(DEGREE + 1):
@@ -70,6 +68,17 @@ def contract(array: np.ndarray, matrices: Sequence[np.ndarray]) -> np.ndarray:
 def evaluate(control_points: np.ndarray, bases: Sequence[np.ndarray]) -> np.ndarray:
     """Evaluate a lattice (i, j, k) at the samples of three basis matrices (a, i), (b, j), (c, k): (a, b, c)."""
     return contract(control_points, [basis.T for basis in bases])
+
+
+def evaluate_tensor(control_points, bases):
+    """:func:`evaluate` for torch tensors with leading batch axes; differentiable, on the tensors' device.
+
+    ``control_points`` is (..., i, j, k), the bases (a, i), (b, j), (c, k); the result is (..., a, b, c).
+    """
+    first, second, third = bases
+    values = second @ (control_points @ third.mT)
+    sizes = values.shape[-2:]
+    return (first @ values.flatten(-2)).unflatten(-1, sizes)
 
 
 def refine(control_points: np.ndarray) -> np.ndarray:

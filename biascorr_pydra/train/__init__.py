@@ -1,0 +1,1 @@
+"""Training, one file a method: a configuration goes in; weights, their card and a log come out."""
