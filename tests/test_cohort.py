@@ -1,0 +1,258 @@
+"""The cohort workflow on a small data set: outputs, caching, failures, on the debug and cf workers."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import make_phantom
+
+from biascorr_pydra import image
+from biascorr_pydra.metrics import cjv, residual_cov
+
+WORKFLOW = Path(__file__).parents[1] / "workflows" / "correct_bids.py"
+SCANS = ["sub-01/anat/sub-01_T1w.nii.gz", "sub-02/anat/sub-02_T1w.nii.gz", "sub-03/anat/sub-03_T1w.nii.gz"]
+
+
+@pytest.fixture(scope="session")
+def phantoms():
+    return [make_phantom((32, 36, 30), 6.0, seed=seed) for seed in range(3)]
+
+
+@pytest.fixture
+def dataset(tmp_path, phantoms):
+    """Three participants with a T1w each, and a derivative data set with their true masks and segmentations."""
+    raw, truth = tmp_path / "raw", tmp_path / "truth"
+    description = {"Name": "phantoms", "BIDSVersion": "1.11.0", "License": "CC0"}
+    for scan, phantom in zip(SCANS, phantoms, strict=True):
+        for root in (raw, truth):
+            (root / scan).parent.mkdir(parents=True)
+        image.save(phantom.image(), raw / scan)
+        stem = scan.removesuffix("_T1w.nii.gz")
+        image.save(phantom.image(phantom.brain, np.uint8), truth / f"{stem}_desc-brain_mask.nii.gz")
+        image.save(phantom.image(phantom.dseg, np.uint8), truth / f"{stem}_dseg.nii.gz")
+    (raw / "dataset_description.json").write_text(json.dumps(description))
+    (raw / "README").write_text("Phantoms made by a test.\n")
+    description |= {"DatasetType": "derivative", "GeneratedBy": [{"Name": "test"}]}
+    (truth / "dataset_description.json").write_text(json.dumps(description))
+    return raw
+
+
+def run(dataset, *arguments, worker="debug", out="out"):
+    folder = dataset.parent
+    code = "from biascorr_pydra.pydra_run import main; main()"
+    given = ["--skull-strip", "given", "--segmentation", "given", "--derivatives", str(folder / "truth")]
+    return subprocess.run(
+        [sys.executable, "-c", code, "run", str(WORKFLOW), "--bids-dir", str(dataset), "--out-dir", str(folder / out)]
+        + [*([] if "--skull-strip" in arguments else given), "--worker", worker, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NO_ET": "1"},
+    )
+
+
+def states(dataset, out="out"):
+    lines = (dataset.parent / out / "status.tsv").read_text().splitlines()[1:]
+    return [line.split("\t")[2] for line in lines]
+
+
+@pytest.mark.parametrize("worker", ["debug", "cf"])
+def test_the_whole_path(dataset, phantoms, worker):
+    done = run(dataset, worker=worker)
+    assert done.returncode == 0, done.stderr
+    out = dataset.parent / "out"
+    assert f"Report:  {out}/report.html" in done.stdout and (out / "report.html").stat().st_size > 10_000
+    assert "corrected 3 of 3" in done.stderr
+    assert states(dataset) == ["done"] * 3
+    for scan, phantom in zip(SCANS, phantoms, strict=True):
+        stem = str(out / "n4" / scan).removesuffix("_T1w.nii.gz")
+        bias = image.load(f"{stem}_desc-T1w_biasfield.nii.gz").get_fdata()
+        corrected = image.load(f"{stem}_desc-preproc_T1w.nii.gz").get_fdata()
+        np.testing.assert_allclose(corrected * bias, phantom.acquired, rtol=1e-4, atol=1e-2)
+        before = residual_cov(np.ones_like(bias), phantom.bias, phantom.brain)
+        assert residual_cov(bias, phantom.bias, phantom.brain) < 0.5 * before
+        found = json.loads(Path(f"{stem}_desc-T1w_metrics.json").read_text())
+        assert found["before"]["cjv"] == pytest.approx(
+            cjv(phantom.acquired, phantom.dseg == 1, phantom.dseg == 2), rel=1e-5
+        )
+        assert found["after"]["cjv"] < found["before"]["cjv"]
+        sidecar = json.loads(Path(f"{stem}_desc-preproc_T1w.json").read_text())
+        assert sidecar["SourceSHA256"] == image.sha256(dataset / scan)
+        assert sidecar["Method"]["Name"] == "n4" and sidecar["SkullStripped"] is False
+    table = (out / "metrics.tsv").read_text().splitlines()
+    assert len(table) == 4
+
+
+def test_the_validator_accepts_what_is_written(dataset):
+    assert run(dataset).returncode == 0
+    found = subprocess.run(
+        [shutil.which("bids-validator-deno") or Path(sys.executable).parent / "bids-validator-deno", "--ignoreWarnings"]
+        + [str(dataset.parent / "out/n4")],
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_a_second_run_computes_nothing_and_a_changed_scan_only_itself(dataset, phantoms):
+    run(dataset)
+    out = dataset.parent / "out/n4"
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*.nii.gz")}
+    again = run(dataset)
+    assert "0 done, 3 done before, 0 failed" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.nii.gz")} == times
+    image.save(phantoms[1].image(phantoms[1].acquired * 2), dataset / SCANS[1])
+    changed = run(dataset)
+    assert "1 done, 2 done before, 0 failed" in changed.stdout
+    moved = {path.parts[-3] for path, time in times.items() if path.stat().st_mtime_ns != time}
+    assert moved == {"sub-02"}
+    sidecar = json.loads((out / "sub-02/anat/sub-02_desc-preproc_T1w.json").read_text())
+    assert sidecar["SourceSHA256"] == image.sha256(dataset / SCANS[1])
+
+
+def test_a_deleted_output_comes_back_with_and_without_the_work_folder(dataset):
+    run(dataset)
+    path = dataset.parent / "out/n4/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz"
+    content = path.read_bytes()
+    for also in (None, dataset.parent / "out/work"):
+        path.unlink()
+        if also:
+            shutil.rmtree(also)
+        assert "1 done, 2 done before, 0 failed" in run(dataset).stdout
+        assert path.read_bytes() == content
+
+
+def spoil(kind, path, phantom):
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif kind == "not a NIfTI":
+        path.write_bytes(b"hello")
+    else:
+        values = {
+            "empty": np.zeros(phantom.acquired.shape),
+            "constant": np.ones(phantom.acquired.shape),
+            "all NaN": np.full(phantom.acquired.shape, np.nan),
+            "4-D": np.stack([phantom.acquired] * 2, -1),
+            "2-D": phantom.acquired[:, :, 10],
+        }[kind]
+        image.save(phantom.image(values), path)
+
+
+WORDS = {
+    "truncated": "UnreadableImageError: {}: not a complete gzip file",
+    "not a NIfTI": "UnreadableImageError: {}: not a complete gzip file",
+    "empty": "InvalidImageError: {}: all voxels have the same value",
+    "constant": "InvalidImageError: {}: all voxels have the same value",
+    "all NaN": "InvalidImageError: {}: no voxel has a finite value",
+    "4-D": "InvalidImageError: {}: a 3-D image is needed",
+    "2-D": "InvalidImageError: {}: a 3-D image is needed",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "worker"), [*((kind, "debug") for kind in WORDS), ("truncated", "cf"), ("all NaN", "cf")]
+)
+def test_a_bad_scan_is_named_and_the_others_go_on(dataset, phantoms, kind, worker):
+    spoil(kind, dataset / SCANS[0], phantoms[0])
+    done = run(dataset, worker=worker)
+    assert done.returncode == 1
+    assert "2 done, 0 done before, 1 failed." in done.stdout
+    assert f"FAILED  {SCANS[0]}  n4" in done.stderr and WORDS[kind].format(dataset / SCANS[0]) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert states(dataset) == ["failed", "done", "done"]
+    assert not list((dataset.parent / "out/n4/sub-01").rglob("*.nii.gz"))
+    image.save(phantoms[0].image(), dataset / SCANS[0])
+    assert "1 done, 2 done before, 0 failed" in run(dataset, worker=worker).stdout
+
+
+@pytest.mark.parametrize("worker", ["debug", "cf"])
+def test_masks_that_cannot_be_used_fail_their_scan_only(dataset, phantoms, worker):
+    masks = [dataset.parent / "truth" / scan.replace("_T1w", "_desc-brain_mask") for scan in SCANS]
+    image.save(phantoms[0].image(np.zeros_like(phantoms[0].brain), np.uint8), masks[0])
+    masks[1].unlink()
+    done = run(dataset, worker=worker)
+    assert done.returncode == 1 and states(dataset) == ["failed", "failed", "done"]
+    assert f"{masks[0]}: the mask is empty" in done.stderr
+    assert SCANS[1] in done.stderr and "--derivatives" in done.stderr
+
+
+def test_one_failing_method_does_not_stop_the_other(dataset, phantoms, monkeypatch):
+    # ants-n4 cannot be run with CUDA here; n4:biascorr and n4:antspy can on the CPU, so spoil only one preset's output.
+    (dataset.parent / "out/n4_antspy").mkdir(parents=True)
+    foreign = dataset.parent / "out/n4_antspy/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz"
+    run(dataset, "--method", "n4", "--method", "n4:antspy", "--participant-label", "02")
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("by hand")
+    done = run(dataset, "--method", "n4", "--method", "n4:antspy")
+    assert done.returncode == 1
+    assert states(dataset) == ["done", "failed", "cached", "cached", "done", "done"]
+    assert "was not written by biascorr_pydra" in done.stderr and foreign.read_text() == "by hand"
+
+
+def test_dry_run_prints_the_plan_and_touches_nothing(dataset):
+    before = sorted(dataset.parent.rglob("*"))
+    done = run(dataset, "--dry-run", "--participant-label", "02")
+    assert done.returncode == 0, done.stderr
+    assert f"{SCANS[1]}  n4  to do" in done.stdout and SCANS[0] not in done.stdout
+    assert "1 scans, 1 method(s): 1 to do" in done.stdout
+    assert sorted(dataset.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--method", "n5"), "'n5'"),
+        (("--method", "n4:best"), "'best'"),
+        (("--suffix", "FLAIR"), "no anatomical image matches"),
+        (("--participant-label", "99"), "no such participant"),
+        (("--skull-strip", "spoon"), "unknown --skull-strip"),
+        (("--n-procs", "0"), "0"),
+        (("--no-such-option",), "No such option"),
+    ],
+)
+def test_wrong_use_exits_with_2_and_touches_nothing(dataset, arguments, words):
+    done = run(dataset, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr and "Traceback" not in done.stderr
+    assert not (dataset.parent / "out").exists()
+
+
+def test_no_data_set_description(dataset):
+    (dataset / "dataset_description.json").unlink()
+    done = run(dataset)
+    assert done.returncode == 2 and "has a dataset_description.json in its root" in done.stderr
+
+
+def test_unwritable_output_folder(dataset):
+    (dataset.parent / "out").write_text("a file is in the way")
+    done = run(dataset)
+    assert done.returncode == 2 and "under a file" in done.stderr
+    assert (dataset.parent / "out").read_text() == "a file is in the way"
+
+
+def test_rerun_computes_everything_again_and_gives_the_same_bytes(dataset):
+    run(dataset)
+    path = dataset.parent / "out/n4/sub-01/anat/sub-01_desc-T1w_biasfield.nii.gz"
+    content, time = path.read_bytes(), path.stat().st_mtime_ns
+    assert "3 done, 0 done before" in run(dataset, "--rerun").stdout
+    assert path.read_bytes() == content and path.stat().st_mtime_ns != time
+
+
+def test_under_pytest_with_the_debug_worker(dataset):
+    from biascorr_pydra.cohort import CorrectBids
+
+    task = CorrectBids(
+        bids_dir=dataset, out_dir=dataset.parent / "out", skull_strip="none", segmentation="none", suffix=["T1w"]
+    )
+    outputs = task(worker="debug", cache_root=dataset.parent / "cache")
+    assert Path(outputs.report_file).is_file()
+    found = nib.load(dataset.parent / "out/n4/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz")
+    assert found.shape == (32, 36, 30)
+    metrics = json.loads((dataset.parent / "out/n4/sub-01/anat/sub-01_desc-T1w_metrics.json").read_text())
+    assert metrics["after"]["cjv"] is None and "before.cjv" in metrics["undefined"]
