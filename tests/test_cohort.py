@@ -46,10 +46,11 @@ def dataset(tmp_path, phantoms):
 def run(dataset, *arguments, worker="debug", out="out"):
     folder = dataset.parent
     code = "from biascorr_pydra.pydra_run import main; main()"
-    given = ["--skull-strip", "given", "--segmentation", "given", "--derivatives", str(folder / "truth")]
+    given = ("--skull-strip", "given", "--segmentation", "given", "--derivatives", str(folder / "truth"))
+    inputs = ("--bids-dir", str(dataset), "--out-dir", str(folder / out), "--worker", worker)
+    masks = () if "--skull-strip" in arguments else given
     return subprocess.run(
-        [sys.executable, "-c", code, "run", str(WORKFLOW), "--bids-dir", str(dataset), "--out-dir", str(folder / out)]
-        + [*([] if "--skull-strip" in arguments else given), "--worker", worker, *arguments],
+        [sys.executable, "-c", code, "run", str(WORKFLOW), *inputs, *masks, *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -91,11 +92,9 @@ def test_the_whole_path(dataset, phantoms, worker):
 
 def test_the_validator_accepts_what_is_written(dataset):
     assert run(dataset).returncode == 0
+    validator = shutil.which("bids-validator-deno") or Path(sys.executable).parent / "bids-validator-deno"
     found = subprocess.run(
-        [shutil.which("bids-validator-deno") or Path(sys.executable).parent / "bids-validator-deno", "--ignoreWarnings"]
-        + [str(dataset.parent / "out/n4")],
-        capture_output=True,
-        text=True,
+        [validator, "--ignoreWarnings", str(dataset.parent / "out/n4")], capture_output=True, text=True
     )
     assert found.returncode == 0, found.stdout + found.stderr
 
