@@ -147,15 +147,18 @@ def _axis(n: int, voxel_size_mm: float, axis: int, options: N4) -> _Axis:
         padding = int((spans * distance - length) / voxel_size_mm + 0.5)
         before, padded = padding // 2, n + padding
     start = _itk_start(padded, before, factor, voxel_size_mm)
+    if options.shrink_start is not None:
+        # The last sample has to stay inside the image.
+        start = min(int(options.shrink_start[axis]) + before, padded - 1 - (max(padded // factor, 1) - 1) * factor)
     return _Axis(n, before, padded, factor, start, spans)
 
 
 def _itk_start(n: int, before: int, factor: int, voxel_size_mm: float) -> int:
     """First voxel that ITK's ShrinkImageFilter takes of an axis whose first voxel has index ``-before``.
 
-    ITK aligns the centres of the two grids in mm and takes the nearest voxel. Where two are equally near, as with an even
-    size and factor, the last bit of a product decides; so the products are those that ITK forms for an image at the
-    origin with identity direction.
+    ITK aligns the centres of the two grids in mm and takes the nearest voxel. Where two are equally near, as with an
+    even size and factor, the last bit of a product decides; so the products are those that ITK forms for an image at
+    the origin with identity direction.
     """
     size = max(n // factor, 1)
     first = math.ceil(-before / factor)

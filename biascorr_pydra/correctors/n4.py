@@ -45,6 +45,9 @@ class N4(Corrector):
     shrink_factor: int | None = field(
         default=None, metadata={"help": "Use every n-th voxel of each axis, instead of shrink_mm."}
     )
+    shrink_start: tuple[int, int, int] | None = field(
+        default=None, metadata={"help": "First voxel used on each axis, where ITK chose another than this package."}
+    )
     iterations: tuple[int, ...] = field(
         default=(50, 50, 50, 50), metadata={"help": "Largest number of iterations, for each level."}
     )
@@ -115,6 +118,12 @@ class N4(Corrector):
             factor is None or (factor >= 1 and factor == int(factor)),
             "shrink_factor must be a count of at least 1",
             factor,
+        )
+        start = self.shrink_start
+        check(
+            start is None or (len(start) == 3 and all(n >= 0 for n in start)),
+            "shrink_start needs three voxel indices of at least 0",
+            start,
         )
         levels = len(self.iterations) > 0 and all(n >= 1 for n in self.iterations)
         check(levels, "iterations needs one count of at least 1 for each level", self.iterations)
