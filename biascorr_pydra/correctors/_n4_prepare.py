@@ -86,8 +86,10 @@ def prepare(scan: Scan, options: N4) -> Prepared:
     pick, skipped = zip(*(axis.inside() for axis in axes), strict=True)
     data = scan.data[pick]
     valid = scan.valid[pick]
+    limits = None
     if options.clip_percentiles is not None:
-        data = np.clip(data, *np.percentile(scan.data[scan.valid], options.clip_percentiles))
+        limits = np.percentile(scan.data[scan.valid], options.clip_percentiles).astype(np.float32)
+        data = np.clip(data, *limits)
     wanted, source = _mask(scan, data, pick, options)
     mask = wanted & valid
     nonpositive = mask & ~(data > 0)
@@ -118,6 +120,7 @@ def prepare(scan: Scan, options: N4) -> Prepared:
     }
     if options.rescale and scan.mask is not None:
         values = scan.data[scan.mask & scan.valid]
+        values = values if limits is None else np.clip(values, *limits)
         record["rescale_to"] = [float(values.min()), float(values.max())]
     elif options.rescale:
         record["rescale_to"] = None

@@ -31,7 +31,7 @@ CHOICES = {
 }
 
 # What ANTs and SimpleITK have in common, since both run ITK's filter.
-ITK = {"shrink_mm": None, "nonpositive": "keep", "default_mask": "all", "mesh_over": "samples"}
+ITK = {"shrink_mm": None, "tolerance": 1e-7, "nonpositive": "keep", "default_mask": "all", "mesh_over": "samples"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class N4(Corrector):
         metadata={"help": "Voxel size to work at, in mm; each axis is thinned by the nearest whole factor."},
     )
     shrink_factor: int | None = field(
-        default=None, metadata={"help": "Use every n-th voxel of each axis, instead of shrink_mm."}
+        default=None, metadata={"help": "Use every n-th voxel of each axis; shrink_mm then plays no part."}
     )
     shrink_start: tuple[int, int, int] | None = field(
         default=None, metadata={"help": "First voxel used on each axis, where ITK chose another than this package."}
@@ -52,7 +52,8 @@ class N4(Corrector):
         default=(50, 50, 50, 50), metadata={"help": "Largest number of iterations, for each level."}
     )
     tolerance: float = field(
-        default=1e-7, metadata={"help": "A level ends when the field changes by no more than this (std/mean of ratio)."}
+        default=1e-3,
+        metadata={"help": "A level ends when the field changes by no more than this (std/mean of new/old field)."},
     )
     mesh: tuple[int, int, int] = field(
         default=(1, 1, 1), metadata={"help": "B-spline spans per axis at the first level; each level doubles them."}
@@ -107,16 +108,12 @@ class N4(Corrector):
             if not condition:
                 raise InvalidParameterError(rule, value=repr(value))
 
-        check(
-            (self.shrink_mm is None) != (self.shrink_factor is None),
-            "give one of shrink_mm and shrink_factor",
-            (self.shrink_mm, self.shrink_factor),
-        )
+        check(self.shrink_mm or self.shrink_factor, "give shrink_mm or shrink_factor", None)
         check(self.shrink_mm is None or self.shrink_mm > 0, "shrink_mm must be positive", self.shrink_mm)
         factor = self.shrink_factor
         check(
             factor is None or (factor >= 1 and factor == int(factor)),
-            "shrink_factor must be a count of at least 1",
+            "shrink_factor must be a whole number of at least 1",
             factor,
         )
         start = self.shrink_start
