@@ -1,0 +1,64 @@
+"""The group report: ``metrics.tsv`` with its data dictionary, and ``report.html``, one file that needs no network.
+
+Everything is read from written files, so a report can be made again at any time, also while a cohort is still running.
+Missing and damaged files are reported in the page; they never stop it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..image import write_atomic
+from .collect import collect
+from .table import columns, data_dictionary, to_tsv
+
+__all__ = ["ReportPaths", "write_report"]
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """The files that :func:`write_report` wrote."""
+
+    html: Path
+    metrics_tsv: Path
+    metrics_json: Path
+
+
+def write_report(out_dir: str | Path) -> ReportPaths:
+    """Write ``metrics.tsv``, ``metrics.json`` and ``report.html`` into the output folder of a cohort.
+
+    Parameters
+    ----------
+    out_dir : path
+        Folder with one derivative data set per method, and ``status.tsv`` if the cohort has written it. What is there
+        is reported: a cohort may be unfinished, and files may be missing or damaged.
+
+    Returns
+    -------
+    ReportPaths
+        Earlier reports at these paths are replaced.
+
+    Raises
+    ------
+    BIDSError
+        There is no such folder.
+    OutputError
+        A file cannot be written.
+    """
+    from .page import render  # matplotlib and jinja2 are loaded only by those who make a report
+
+    out_dir = Path(out_dir)
+    paths = ReportPaths(out_dir / "report.html", out_dir / "metrics.tsv", out_dir / "metrics.json")
+    cohort = collect(out_dir)
+    table = columns(cohort)
+    _write(paths.metrics_tsv, to_tsv(cohort, table))
+    _write(paths.metrics_json, json.dumps(data_dictionary(table), indent=2, ensure_ascii=False) + "\n")
+    _write(paths.html, render(cohort))
+    return paths
+
+
+def _write(file: Path, text: str) -> None:
+    # Names that are not valid Unicode reach Python as surrogates; they are shown, not fatal.
+    write_atomic(file, lambda stream: stream.write(text.encode("utf-8", "backslashreplace")))

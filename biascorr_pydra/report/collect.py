@@ -1,0 +1,271 @@
+"""Find and read what a cohort has written: metrics, sidecars, images' paths, and the status of each scan.
+
+No image is opened here. Whatever is missing or unreadable becomes a :class:`Problem`, in words, for the page.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..bids import Job, output_paths, sidecar
+from ..errors import BIDSError
+
+__all__ = ["Cohort", "Problem", "Result", "collect"]
+
+IMAGES = ("corrected", "bias", "mask")
+REQUIRED = {"corrected": "corrected image", "bias": "bias field"}  # a mask may be absent by choice
+
+_METRICS = re.compile(r"^(?P<prefix>.+)_desc-(?P<suffix>[A-Za-z0-9]+)_metrics\.json$")
+_SOURCE = re.compile(r"^bids:[^:]*:")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something missing or damaged: where, and what."""
+
+    file: str
+    text: str
+
+
+@dataclass
+class Result:
+    """One scan corrected (or not) by one method.
+
+    Attributes
+    ----------
+    scan : str
+        The source image's path relative to its data set.
+    method : str
+    state : str
+        "done", "cached" (done by an earlier run), "failed", or "n/a" where status.tsv does not know it.
+    reason : str
+        Why it failed; "n/a" otherwise.
+    record : dict
+        The metrics file; empty where there is none.
+    sidecar : dict
+        The corrected image's sidecar; empty where there is none.
+    files : dict
+        Paths of the images that exist, by "corrected", "bias" and "mask".
+    """
+
+    scan: str
+    method: str
+    state: str = "n/a"
+    reason: str = "n/a"
+    record: dict[str, Any] = field(default_factory=dict)
+    sidecar: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        return self.state == "failed"
+
+    @property
+    def subject(self) -> str | None:
+        return _entity(self.scan, "sub")
+
+    @property
+    def session(self) -> str | None:
+        return _entity(self.scan, "ses")
+
+    @property
+    def suffix(self) -> str:
+        """The contrast as BIDS names it (T1w, T2w, FLAIR ...)."""
+        return self.scan.rsplit("/", 1)[-1].split(".", 1)[0].rsplit("_", 1)[-1]
+
+    def part(self, key: str) -> dict[str, Any]:
+        """A dictionary inside the metrics file; empty where it is not one."""
+        value = self.record.get(key)
+        return value if isinstance(value, dict) else {}
+
+    def number(self, part: str, key: str) -> float | None:
+        """A finite number of the metrics file, or None."""
+        value = self.part(part).get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return None
+        return float(value)
+
+    def texts(self, key: str) -> list[str]:
+        """A list of texts of the metrics file, whatever is in it."""
+        value = self.record.get(key)
+        return [str(item) for item in value] if isinstance(value, list) else [str(value)] if value else []
+
+
+@dataclass
+class Cohort:
+    """All results, in the order of scan and method, and what could not be read."""
+
+    name: str
+    results: list[Result]
+    problems: list[Problem]
+
+    @property
+    def methods(self) -> list[str]:
+        return list(dict.fromkeys(sorted((result.method for result in self.results), key=_natural)))
+
+    def by_scan(self) -> dict[str, list[Result]]:
+        scans: dict[str, list[Result]] = {}
+        for result in self.results:
+            scans.setdefault(result.scan, []).append(result)
+        return scans
+
+
+def collect(out_dir: str | Path) -> Cohort:
+    """Read the output folder of a cohort.
+
+    Raises
+    ------
+    BIDSError
+        There is no such folder.
+    """
+    out_dir = Path(out_dir)
+    if not out_dir.is_dir():
+        raise BIDSError(
+            "no such folder", file=out_dir, next_step="Give the output folder of a cohort that was started."
+        )
+    problems: list[Problem] = []
+    found: dict[tuple[str, str], Result] = {}
+    for folder in sorted(out_dir.iterdir(), key=lambda path: _natural(path.name)):
+        if folder.name.startswith(".") or not folder.is_dir():
+            continue
+        results = _read_method(folder, out_dir, problems)
+        if results and not (folder / "dataset_description.json").is_file():
+            problems.append(Problem(f"{folder.name}/dataset_description.json", "missing: not a BIDS data set"))
+        for result in results:
+            key = result.scan, result.method
+            if key in found:
+                problems.append(Problem(f"{result.method}: {result.scan}", "two metrics files name this source"))
+            found.setdefault(key, result)
+    _apply_status(out_dir, found, problems)
+    results = sorted(found.values(), key=lambda result: (_natural(result.scan), _natural(result.method)))
+    return Cohort(out_dir.resolve().name, results, problems)
+
+
+# --- file names
+
+
+def _siblings(metrics_file: Path, prefix: str, suffix: str) -> dict[str, Path]:
+    """Outputs that belong to a metrics file, by the kinds of :func:`biascorr_pydra.bids.output_paths`."""
+    entities = tuple(tuple(part.split("-", 1)) for part in prefix.split("_") if "-" in part)
+    return output_paths(Job(metrics_file, metrics_file.name, entities, suffix), metrics_file.parent)
+
+
+def _metrics_of(corrected: Path) -> Path:
+    prefix, suffix = corrected.name.removesuffix(".nii.gz").rsplit("_desc-preproc_", 1)
+    return _siblings(corrected, prefix, suffix)["metrics"]
+
+
+# --- reading
+
+
+def _read_method(folder: Path, out_dir: Path, problems: list[Problem]) -> list[Result]:
+    results = []
+    for path in sorted(folder.glob("sub-*/**/*_metrics.json")):
+        match = _METRICS.match(path.name)
+        name = path.relative_to(out_dir).as_posix()
+        record = _read_json(path, name, problems) if match else None
+        if match is None:
+            problems.append(Problem(name, "not a name this report knows (..._desc-SUFFIX_metrics.json)"))
+        elif record is not None:
+            results.append(_result(path, match, record, out_dir, problems))
+    for path in sorted(folder.glob("sub-*/**/*_desc-preproc_*.nii.gz")):
+        if not _metrics_of(path).is_file():
+            name = path.relative_to(out_dir).as_posix()
+            problems.append(Problem(name, "a corrected image without its metrics file; it is left out of the tables"))
+    return results
+
+
+def _result(path: Path, match: re.Match, record: dict, out_dir: Path, problems: list[Problem]) -> Result:
+    method = path.relative_to(out_dir).parts[0]
+    prefix, suffix = match["prefix"], match["suffix"]
+    name = path.relative_to(out_dir).as_posix()
+    source = record.get("source")
+    if not isinstance(source, str) or not source:
+        problems.append(Problem(name, "does not say which source it belongs to; named after its own file"))
+        source = f"{path.parent.relative_to(out_dir / method).as_posix()}/{prefix}_{suffix}.nii.gz"
+    images = _siblings(path, prefix, suffix)
+    sidecar_file = sidecar(images["corrected"])
+    about = _read_json(sidecar_file, sidecar_file.relative_to(out_dir).as_posix(), problems) or {}
+    files = {kind: images[kind] for kind in IMAGES if images[kind].is_file()}
+    for kind, title in REQUIRED.items():
+        if kind not in files:
+            problems.append(Problem(images[kind].relative_to(out_dir).as_posix(), f"missing: the {title}"))
+    return Result(_SOURCE.sub("", source), method, record=record, sidecar=about, files=files)
+
+
+def _read_json(path: Path, name: str, problems: list[Problem]) -> dict | None:
+    if not path.is_file():
+        problems.append(Problem(name, "missing"))
+        return None
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        problems.append(Problem(name, f"not readable as JSON: {error}"))
+        return None
+    if not isinstance(content, dict):
+        problems.append(Problem(name, f"a JSON object is needed, not a {type(content).__name__}"))
+        return None
+    return content
+
+
+def _apply_status(out_dir: Path, found: dict[tuple[str, str], Result], problems: list[Problem]) -> None:
+    """Add states and failures; a result of an earlier run does not stand in for a failure of the last one."""
+    for row in _read_status(out_dir / "status.tsv", problems):
+        scan, method, state = row["scan"], row["method"], row["state"]
+        known = found.get((scan, method))
+        result = found.setdefault((scan, method), Result(scan, method))
+        result.state, result.reason = state, row["reason"]
+        if state == "failed" and known is not None:
+            problems.append(
+                Problem(f"{method}: {scan}", "failed in the last run; an earlier run's files are there, not shown")
+            )
+            result.record, result.sidecar, result.files = {}, {}, {}
+        elif state != "failed" and known is None:
+            problems.append(
+                Problem(f"{method}: {scan}", f"{state} according to status.tsv, but no readable metrics file names it")
+            )
+
+
+def _read_status(path: Path, problems: list[Problem]) -> list[dict[str, str]]:
+    if not path.is_file():
+        problems.append(Problem(path.name, "missing, so that failures are not known"))
+        return []
+    try:
+        text = path.read_text("utf-8-sig", errors="replace")
+    except OSError as error:
+        problems.append(Problem(path.name, f"not readable: {error.strerror}"))
+        return []
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t", restval="n/a")
+        rows = list(reader)
+    except csv.Error as error:
+        problems.append(Problem(path.name, f"not readable as a table, so that failures are not known: {error}"))
+        return []
+    absent = {"scan", "method", "state", "reason"} - set(reader.fieldnames or ())
+    if absent:
+        text = f"has no column {', '.join(sorted(absent))}, so that failures are not known"
+        problems.append(Problem(path.name, text))
+        return []
+    return rows
+
+
+# --- small helpers
+
+
+def _entity(scan: str, key: str) -> str | None:
+    match = re.search(rf"(?:^|[/_]){key}-([^/_.]+)", scan)
+    return match[1] if match else None
+
+
+def _natural(text: str) -> list:
+    """Sort key that puts sub-2 before sub-10."""
+    return [
+        (0, int(part), "") if part.isdecimal() and len(part) < 20 else (1, 0, part) for part in re.split(r"(\d+)", text)
+    ]

@@ -1,0 +1,370 @@
+"""The page: a cohort's results as words, tables and pictures in one HTML file that loads nothing else.
+
+All texts go through jinja2's escaping: names, error messages and metadata come from outside.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from .. import __version__
+from .collect import Cohort, Problem, Result
+from .figures import ScanImages, draw_histogram, draw_strip
+from .table import (
+    FIELD_METRICS,
+    IMAGE_METRICS,
+    STEPS,
+    UNCHANGED_PERCENT,
+    Change,
+    Tally,
+    hint,
+    image_keys,
+    keys,
+    long_name,
+    tally,
+)
+
+__all__ = ["render"]
+
+NONE = "n/a"
+SAME = 1e-6  # relative: the same computation on the same data
+STEP_NAMES = {"skull_strip": "skull stripping", "correct": "correction"}
+
+
+def render(cohort: Cohort) -> str:
+    """The report of a cohort as HTML."""
+    sections = [_section(number, scan, results) for number, (scan, results) in enumerate(_by_scan(cohort), start=1)]
+    found = [problem for section in sections for problem in section.problems]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        name=cohort.name,
+        version=__version__,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        counts=_counts(cohort),
+        summary=list(_summary(cohort)),
+        unchanged=f"{UNCHANGED_PERCENT:g}%",
+        failures=[result for result in cohort.results if result.failed],
+        anchors={section.scan: section.anchor for section in sections},
+        problems=[*cohort.problems, *found],
+        overview_keys=[(key, long_name(key), hint(key)) for key in IMAGE_METRICS],
+        overview=[_overview_row(result) for result in cohort.results],
+        sections=sections,
+    )
+
+
+def _by_scan(cohort: Cohort) -> Iterable[tuple[str, list[Result]]]:
+    return cohort.by_scan().items()
+
+
+# --- words first
+
+
+def _counts(cohort: Cohort) -> dict[str, Any]:
+    scans = cohort.by_scan()
+    states = [result.state for result in cohort.results]
+    return {
+        "scans": len(scans),
+        "subjects": len({result.subject for result in cohort.results}),
+        "methods": cohort.methods,
+        "jobs": len(states),
+        "done": states.count("done"),
+        "cached": states.count("cached"),
+        "failed": states.count("failed"),
+        "other": len(states) - sum(states.count(state) for state in ("done", "cached", "failed")),
+    }
+
+
+def _summary(cohort: Cohort) -> Iterator[dict[str, Any]]:
+    """One paragraph per method and contrast: contrasts are not mixed, their metrics are not comparable."""
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in cohort.results:
+        groups.setdefault((result.suffix, result.method), []).append(result)
+    for (suffix, method), results in sorted(groups.items()):
+        corrected = [result for result in results if result.record]
+        times = sorted(t for result in corrected if (t := result.number("runtime_s", "correct")) is not None)
+        yield {
+            "title": f"{suffix}, {method}",
+            "corrected": f"{len(corrected)} of {_plural(len(results), 'scan')} corrected.",
+            "sentences": list(_sentences(corrected)) if corrected else [],
+            "time": f"Correction took {seconds(times[len(times) // 2])} (median)." if times else "",
+        }
+
+
+def _sentences(results: list[Result]) -> Iterator[str]:
+    undefined = []
+    for key in IMAGE_METRICS:
+        found = tally(results, key)
+        if found.n:
+            yield _sentence(found, len(results))
+        else:
+            undefined.append(long_name(key))
+    if undefined:
+        yield f"Undefined{'' if len(results) == 1 else ' for all of them'}: {', '.join(undefined)}."
+
+
+def _sentence(found: Tally, n_results: int) -> str:
+    """A metric's median change, and in how many scans it went which way: worsenings are said like improvements."""
+    if abs(found.median_percent) < UNCHANGED_PERCENT:
+        moved = "did not change"
+    else:
+        moved = f"{'fell' if found.median_percent < 0 else 'rose'} by {abs(found.median_percent):.1f}%"
+    words = [(w, n) for w in ("better", "worse", "higher", "lower", "unchanged") if (n := found.counts.get(w))]
+    if n_results == 1:
+        ways = [word for word, _ in words if word in ("better", "worse")]
+    else:
+        undefined = f", undefined for {n_results - found.n}" if found.n < n_results else ""
+        ways = [f"median of {found.n}{undefined}; " + ", ".join(f"{word} in {n}" for word, n in words)]
+    return f"{long_name(found.key)} {moved}{f' ({ways[0]})' if ways else ''}."
+
+
+def _overview_row(result: Result) -> dict[str, Any]:
+    return {
+        "result": result,
+        "cells": [_cell(Change.of(result, key)) for key in IMAGE_METRICS],
+        "range": number(result.number("field", "inu_range")),
+        "time": seconds(result.number("runtime_s", "correct")),
+    }
+
+
+# --- one scan
+
+
+@dataclass
+class Picture:
+    """An embedded picture."""
+
+    src: str
+    width: int
+    height: int
+    alt: str
+
+
+@dataclass
+class MethodSection:
+    """One method's part of a scan's section."""
+
+    name: str
+    result: Result
+    corrected: Picture | None = None
+    bias: Picture | None = None
+    missing: str = ""
+    facts: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass
+class ScanSection:
+    """What the template shows of one scan."""
+
+    anchor: str
+    scan: str
+    title: str
+    methods: list[MethodSection]
+    acquired: Picture | None = None
+    histogram: Picture | None = None
+    position: str = ""
+    masked: bool = True
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    field_metrics: list[dict[str, Any]] = field(default_factory=list)
+    times: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    segmentation: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def _section(number_: int, scan: str, results: list[Result]) -> ScanSection:
+    title = scan.rsplit("/", 1)[-1].removesuffix(".gz").removesuffix(".nii")
+    section = ScanSection(f"scan-{number_}", scan, title, [MethodSection(r.method, r) for r in results])
+    images = ScanImages()
+    for method in section.methods:
+        if method.result.failed or not method.result.files:
+            method.missing = (
+                "No picture: the correction failed." if method.result.failed else "No picture: no image file."
+            )
+            continue
+        _guarded(section, method, "the images cannot be read", lambda m=method: images.add(m.name, m.result.files))
+    for method in section.methods:
+        if method.name in images.methods:
+            _guarded(section, method, "the picture cannot be drawn", lambda m=method: _draw_method(section, m, images))
+    if images.methods:
+        first = next(method for method in section.methods if method.name in images.methods)
+        _guarded(section, first, "the picture cannot be drawn", lambda: _draw_scan(section, images))
+    _add_tables(section, [result for result in results if result.record])
+    return section
+
+
+def _guarded(section: ScanSection, method: MethodSection, what: str, act) -> None:
+    """Run one step of the pictures; whatever a damaged file makes it raise goes to the page, and the rest goes on."""
+    try:
+        act()
+    except Exception as error:  # the readers of damaged files have no common error
+        reason = str(error) or type(error).__name__
+        method.missing = f"No picture: {what}. {reason}"
+        section.problems.append(Problem(f"{method.name}: {section.scan}", f"{what}: {reason}"))
+
+
+def _draw_method(section: ScanSection, method: MethodSection, images: ScanImages) -> None:
+    mine = images.methods[method.name]
+    planes = "axial, coronal and sagittal slice"
+    if mine.corrected is not None and images.limits is not None:
+        jpeg = draw_strip(mine.corrected, images.view, images.limits)
+        method.corrected = _picture(jpeg, "jpeg", f"{section.title} corrected by {method.name}: {planes}")
+    if mine.bias is not None:
+        low, high = images.field_scale
+        jpeg = draw_strip(mine.bias, images.view, (low, high), outline=mine.outline)
+        alt = f"Bias field of {section.title} by {method.name}: {planes}, colors from {low:.2f} to {high:.2f}"
+        method.bias = _picture(jpeg, "jpeg", alt)
+
+
+def _draw_scan(section: ScanSection, images: ScanImages) -> None:
+    section.masked = images.masked
+    section.position = ", ".join(f"{value:.0f}" for value in images.position_mm)
+    shown = next((mine for mine in images.methods.values() if mine.acquired is not None), None)
+    if shown is None:
+        return
+    jpeg = draw_strip(shown.acquired, images.view, images.limits)
+    section.acquired = _picture(jpeg, "jpeg", f"{section.title} as acquired: axial, coronal and sagittal slice")
+    brain = {"acquired": shown.brain["acquired"]}
+    brain |= {name: mine.brain["corrected"] for name, mine in images.methods.items() if "corrected" in mine.brain}
+    png = draw_histogram(brain, images.limits, section.acquired.width / section.acquired.height)
+    alt = f"Histograms of {section.title} inside the mask: acquired, and corrected by {', '.join(list(brain)[1:])}"
+    section.histogram = _picture(png, "png", alt)
+
+
+def _picture(content: bytes, kind: str, alt: str) -> Picture:
+    width, height = Image.open(io.BytesIO(content)).size
+    return Picture(f"data:image/{kind};base64,{base64.b64encode(content).decode()}", width, height, alt)
+
+
+# --- tables of one scan
+
+
+def _add_tables(section: ScanSection, results: list[Result]) -> None:
+    if not results:
+        return
+    section.metrics = [_metric_row(section, results, key) for key in image_keys(results)]
+    section.field_metrics = [
+        {"name": long_name(key), "cells": [number(method.result.number("field", key)) for method in section.methods]}
+        for key in keys(results, "field", FIELD_METRICS)
+    ]
+    section.times = [
+        {
+            "name": STEP_NAMES.get(step, step),
+            "cells": [seconds(method.result.number("runtime_s", step)) for method in section.methods],
+        }
+        for step in keys(results, "runtime_s", STEPS)
+    ]
+    section.segmentation = list(dict.fromkeys(_segmentation(result) for result in results))
+    if len(section.segmentation) > 1:
+        section.problems.append(Problem(section.scan, "the methods were scored with different segmentations"))
+    sources = {str(result.sidecar["SourceSHA256"]) for result in results if result.sidecar.get("SourceSHA256")}
+    if len(sources) > 1:
+        section.problems.append(Problem(section.scan, "the methods corrected different versions of the source image"))
+    section.notes = _notes(results)
+    for method in section.methods:
+        method.facts = _facts(method.result)
+
+
+def _metric_row(section: ScanSection, results: list[Result], key: str) -> dict[str, Any]:
+    changes = {result.method: Change.of(result, key) for result in results}
+    befores = [change.before for change in changes.values() if change.before is not None]
+    if befores and max(befores) - min(befores) > SAME * max(map(abs, befores)):
+        text = f"{long_name(key)} before differs between methods; their segmentations or sources differ"
+        section.problems.append(Problem(section.scan, text))
+    return {
+        "name": long_name(key),
+        "better": hint(key),
+        "before": " / ".join(dict.fromkeys(number(value) for value in befores)) or NONE,
+        "cells": [_cell(changes[method.name]) if method.name in changes else None for method in section.methods],
+    }
+
+
+def _cell(change: Change) -> dict[str, str]:
+    """One metric after correction and its change, with the verdict as a word (a color alone is not enough)."""
+    if change.percent is None:
+        return {"after": number(change.after), "before": number(change.before), "change": "", "verdict": "", "word": ""}
+    return {
+        "after": number(change.after),
+        "before": number(change.before),
+        "change": "±0.0%" if abs(change.percent) < 0.05 else f"{change.percent:+.1f}%".replace("-", "−"),
+        "verdict": change.verdict,
+        "word": change.verdict if change.verdict in ("better", "worse") else "",
+    }
+
+
+def _segmentation(result: Result) -> str:
+    part = result.part("segmentation")
+    method, on = part.get("method"), part.get("image")
+    if not method:
+        return "no segmentation recorded"
+    return f"{method} ({on})" if on else str(method)
+
+
+def _notes(results: list[Result]) -> list[str]:
+    """Warnings, and why metrics are undefined; one that several methods share is said once."""
+    said: dict[str, list[str]] = {}
+    for result in results:
+        for text in result.texts("warnings"):
+            said.setdefault(text, []).append(result.method)
+        reasons: dict[str, list[str]] = {}
+        for where, reason in result.part("undefined").items():
+            part, _, key = str(where).partition(".")
+            reasons.setdefault(str(reason), []).append(f"{long_name(key)} {part}".strip())
+        for reason, metrics in reasons.items():
+            said.setdefault(f"Undefined, because {reason}: {', '.join(metrics)}.", []).append(result.method)
+    everyone = len(results)
+    return [text if len(by) == everyone else f"{', '.join(by)}: {text}" for text, by in said.items()]
+
+
+def _facts(result: Result) -> list[tuple[str, str]]:
+    """Method, version, parameters and software of one result, flattened; whatever the sidecar says."""
+    about = {
+        key: result.sidecar[key] for key in ("Method", "SoftwareVersions", "SourceSHA256") if key in result.sidecar
+    }
+    if result.record.get("method_version") and "Method" not in about:
+        about = {"Method": {"Name": result.method, "Version": result.record["method_version"]}, **about}
+    return list(_flat(about))
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in content.items():
+        name = f"{prefix} › {key}" if prefix else str(key)
+        if isinstance(value, Mapping):
+            yield from _flat(value, name)
+        elif isinstance(value, list):
+            yield name, ", ".join(map(str, value))
+        else:
+            yield name, "none" if value is None else str(value)
+
+
+# --- numbers as text
+
+
+def number(value: float | None) -> str:
+    """Four significant digits."""
+    return NONE if value is None else f"{value:#.4g}".rstrip(".") if value else "0"
+
+
+def seconds(value: float | None) -> str:
+    """A run time."""
+    if value is None:
+        return NONE
+    return f"{value:.1f} s" if value < 100 else f"{value / 60:.1f} min"
+
+
+def _plural(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -1,0 +1,230 @@
+"""The group table: its columns with their data dictionary, its rows, and changes from before to after in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from ..metrics import METRICS
+from .collect import Cohort, Result
+
+__all__ = ["Change", "Column", "Tally", "columns", "data_dictionary", "image_keys", "keys", "tally", "to_tsv"]
+
+MISSING = "n/a"
+#: Always in the table, also while no scan has finished; whatever else the metrics files hold is added.
+IMAGE_METRICS = ("cjv", "cv_wm", "cv_gm", "wm_gm_contrast")
+FIELD_METRICS = ("inu_range", "inu_med", "field_min", "field_max")
+STEPS = ("skull_strip", "correct", "segmentation")
+#: A change smaller than this, in percent of the value before, counts as none.
+UNCHANGED_PERCENT = 0.1
+
+NAMES = {
+    "cjv": "CJV",
+    "cjv_mriqc": "CJV, MRIQC's estimators",
+    "cjv_smoothed": "CJV, smoothed 4 mm",
+    "cv_wm": "CV of white matter",
+    "cv_gm": "CV of gray matter",
+    "wm_gm_contrast": "WM–GM contrast",
+    "wm2max": "WM median / maximum",
+    "inu_range": "Field range (P95 − P5)",
+    "inu_med": "Field median",
+    "field_min": "Field minimum",
+    "field_max": "Field maximum",
+}
+BETTER = {"lower": "lower is better", "higher": "higher is better", "one": "nearer to 1 is better", "none": ""}
+SEGMENTATION = "Tissue segmentation with which a metric was computed, before and after, and the image it was made on."
+HINTS = {"wm_gm_contrast": "should not fall"}
+
+
+def long_name(key: str) -> str:
+    """A metric's name as people read it."""
+    return NAMES.get(key, key)
+
+
+def direction(key: str) -> str:
+    """'lower', 'higher', 'one' or 'none', as in the catalogue of metrics."""
+    return METRICS[key].direction if key in METRICS else "none"
+
+
+def hint(key: str) -> str:
+    """Which way is better, as people read it; empty where neither is."""
+    return HINTS.get(key) or BETTER[direction(key)]
+
+
+# --- columns
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of metrics.tsv: its entry in the data dictionary, and how its value is read from a result."""
+
+    name: str
+    entry: dict[str, Any]
+    read: Callable[[Result], Any]
+
+
+def keys(results: Iterable[Result], part: str, always: Iterable[str]) -> list[str]:
+    """Keys of one part of the metrics files: those always shown, then any others, sorted."""
+    found = {key for result in results for key in result.part(part)}
+    return [*always, *sorted(found - set(always))]
+
+
+def image_keys(results: Iterable[Result]) -> list[str]:
+    """Metrics that are known before and after."""
+    results = list(results)
+    return list(dict.fromkeys(key for part in ("before", "after") for key in keys(results, part, IMAGE_METRICS)))
+
+
+def columns(cohort: Cohort) -> list[Column]:
+    """The columns of metrics.tsv for this cohort, in order."""
+    table = [
+        _text("scan", "Source image", "Path relative to the source data set.", lambda r: r.scan),
+        _text("participant_id", "Participant", "BIDS subject.", lambda r: r.subject and f"sub-{r.subject}"),
+        _text("session_id", "Session", "BIDS session, if any.", lambda r: r.session and f"ses-{r.session}"),
+        _text("suffix", "Suffix", "BIDS suffix: the contrast.", lambda r: r.suffix),
+        _text("method", "Method", "Bias-field corrector; the name of its derivative data set.", lambda r: r.method),
+        _text("method_version", "Method version", "", lambda r: r.record.get("method_version")),
+        Column(
+            "state",
+            {
+                "LongName": "Outcome",
+                "Description": "What became of the scan in the last run.",
+                "Levels": {
+                    "done": "corrected in the last run",
+                    "cached": "corrected by an earlier run and still valid",
+                    "failed": "not corrected; status.tsv and the report say why",
+                },
+            },
+            lambda r: r.state,
+        ),
+        _text("segmentation", "Segmentation", SEGMENTATION, _segmentation),
+    ]
+    for key in image_keys(cohort.results):
+        table += [_metric(key, "before", "the acquired image"), _metric(key, "after", "the corrected image")]
+    table += [_metric(key, "field", "the bias field") for key in keys(cohort.results, "field", FIELD_METRICS)]
+    table += [_runtime(step) for step in keys(cohort.results, "runtime_s", STEPS)]
+    return table
+
+
+def data_dictionary(table: list[Column]) -> dict[str, dict[str, Any]]:
+    """BIDS-style descriptions of the columns, by name."""
+    return {column.name: column.entry for column in table}
+
+
+def _text(name: str, title: str, description: str, read: Callable[[Result], Any]) -> Column:
+    return Column(name, {"LongName": title, "Description": description or title + "."}, read)
+
+
+def _segmentation(result: Result) -> str:
+    return ", ".join(str(value) for key in ("method", "image") if (value := result.part("segmentation").get(key)))
+
+
+def _metric(key: str, part: str, of: str) -> Column:
+    entry = {"LongName": f"{long_name(key)}, {of}"}
+    if key in METRICS:
+        metric = METRICS[key]
+        entry |= {"Description": metric.definition, "Units": metric.unit, "Direction": metric.direction}
+        entry |= {"Reference": metric.reference}
+    else:
+        entry |= {"Description": "As found in the metrics files; not in the catalogue of metrics.", "Units": MISSING}
+    safe = re.sub(r"\W+", "_", key)
+    name = safe if part == "field" else f"{safe}_{part}"
+    return Column(name, entry, lambda result: result.number(part, key))
+
+
+def _runtime(step: str) -> Column:
+    entry = {
+        "LongName": f"Run time, {step.replace('_', ' ')}",
+        "Description": f"Wall-clock time of the step {step}. A step shared by several methods counts in each of them.",
+        "Units": "s",
+        "Direction": "lower",
+    }
+    return Column(f"runtime_{step}_s", entry, lambda result: result.number("runtime_s", step))
+
+
+# --- rows
+
+
+def to_tsv(cohort: Cohort, table: list[Column]) -> str:
+    """The table as tab-separated text: one row per scan and method, n/a where a value is undefined.
+
+    Numbers are written so that reading them gives the same float. A failed scan keeps its row.
+    """
+    lines = [[column.name for column in table]]
+    lines += [[_cell(column.read(result)) for column in table] for result in cohort.results]
+    return "".join("\t".join(line) + "\n" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return repr(value)
+    # BIDS tables know no quoting, so that a tab or a line end inside a text must go.
+    return " ".join(str(value).split()) if value not in (None, "") else MISSING
+
+
+# --- changes
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of one metric of one scan."""
+
+    key: str
+    before: float | None
+    after: float | None
+
+    @classmethod
+    def of(cls, result: Result, key: str) -> Change:
+        return cls(key, result.number("before", key), result.number("after", key))
+
+    @property
+    def percent(self) -> float | None:
+        """After minus before, in percent of the magnitude before; None where that is not defined."""
+        if self.before is None or self.after is None or self.before == 0:
+            return None
+        return 100 * (self.after - self.before) / abs(self.before)
+
+    @property
+    def verdict(self) -> str | None:
+        """'better', 'worse' or 'unchanged'; 'higher' or 'lower' where neither is better; None if undefined."""
+        if self.percent is None:
+            return None
+        if abs(self.percent) < UNCHANGED_PERCENT:
+            return "unchanged"
+        way = direction(self.key)
+        if way == "none":
+            return "higher" if self.percent > 0 else "lower"
+        if way == "one":
+            return "better" if abs(self.after - 1) < abs(self.before - 1) else "worse"
+        return "better" if (self.percent > 0) == (way == "higher") else "worse"
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Changes of one metric over scans.
+
+    Attributes
+    ----------
+    n : int
+        Scans whose change is defined.
+    median_percent : float or None
+    counts : dict
+        Verdict to number of scans.
+    """
+
+    key: str
+    n: int
+    median_percent: float | None
+    counts: dict[str, int]
+
+
+def tally(results: Iterable[Result], key: str) -> Tally:
+    """Count the changes of one metric over the scans where both values are defined."""
+    changes = [change for result in results if (change := Change.of(result, key)).percent is not None]
+    counts: dict[str, int] = {}
+    for change in changes:
+        counts[change.verdict] = counts.get(change.verdict, 0) + 1
+    return Tally(key, len(changes), median([change.percent for change in changes]) if changes else None, counts)
