@@ -149,7 +149,7 @@ def correct_image(
         method_version=corrector.version,
         preset=preset or next(iter(corrector.presets)),
         parameters=corrector.parameters(),
-        weights_sha256=_weights_sha256(type(corrector)),
+        weights_sha256=_weights_sha256(corrector),
         device=device if corrector.uses_device else "cpu",
         seed=seed,
         in_file=img.get_filename() and str(img.get_filename()),
@@ -286,9 +286,7 @@ def _estimate(corrector: Corrector, img, data, valid, mask, device, seed):
         )
         coarse = to_canonical(data, img.affine, corrector.grid_shape)
         coarse_mask = (
-            None
-            if mask is None
-            else to_canonical(mask.astype(np.float32), img.affine, corrector.grid_shape) >= 0.5
+            None if mask is None else to_canonical(mask.astype(np.float32), img.affine, corrector.grid_shape) >= 0.5
         )
         size = tuple(float(s) for s in extent / (np.array(corrector.grid_shape) - 1))
         scan = Scan(coarse, np.ones(corrector.grid_shape, bool), coarse_mask, size)
@@ -344,12 +342,14 @@ def _resolve_device(device: str) -> str:
     return "cuda" if available else "cpu"
 
 
-def _weights_sha256(cls: type[Corrector]) -> str | None:
-    if cls.weights is None:
+def _weights_sha256(corrector: Corrector | type[Corrector]) -> str | None:
+    # A corrector may be given weights of the user's own instead of the packaged ones.
+    source = getattr(corrector, "weights_file", None) or corrector.weights
+    if source is None:
         return None
     from . import weights
 
-    return weights.sha256_of(cls.weights)
+    return weights.sha256_of(source)
 
 
 def _software() -> dict[str, str]:

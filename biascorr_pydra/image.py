@@ -357,8 +357,8 @@ def save_like(data: np.ndarray, like: nib.Nifti1Image, *, dtype=np.float32) -> n
     header.set_data_dtype(dtype)
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0  # display range of the old values
-    img = type(like)(np.asarray(data, dtype), None, header)
-    # Without an affine argument nibabel leaves qform, sform and their codes as they were.
+    img = type(like)(np.asarray(data, dtype), like.affine, header)
+    # The affine is the header's own, so that nibabel leaves qform, sform and their codes as they were.
     return img
 
 
