@@ -1,0 +1,491 @@
+"""The group report, made from a small cohort of written files whose numbers are known."""
+
+import base64
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from biascorr_pydra import image
+from biascorr_pydra.errors import BIDSError, UnreadableImageError
+from biascorr_pydra.metrics import METRICS
+from biascorr_pydra.report import figures, write_report
+from biascorr_pydra.report.collect import Result, collect
+from biascorr_pydra.report.table import Change, tally
+
+AFFINE = np.array([[2.0, 0, 0, -20], [0, 2, 0, -24], [0, 0, 4, -18], [0, 0, 0, 1]])
+SHAPE = (20, 24, 12)
+T1W = "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz"
+T2W = "sub-02/anat/sub-02_T2w.nii.gz"
+BEFORE = {"cjv": 0.8, "cv_wm": 0.1, "cv_gm": 0.2, "wm_gm_contrast": 0.125}
+
+
+def volumes():
+    """Corrected image, field and mask; the field's mean over the mask is 1, and every voxel differs from its mirror."""
+    x, y, z = np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij")
+    mask = x**2 + y**2 + z**2 < 0.7
+    bias = np.exp(0.3 * x + 0.1 * y)
+    corrected = 500 + 200 * y + 100 * z + 50 * x**2 + 30 * x
+    return corrected * (x**2 + y**2 + z**2 < 0.9), bias / bias[mask].mean(), mask
+
+
+def write_scan(out, scan=T1W, method="n4", *, after=None, codes="RAS", metrics=None):
+    """One method's files for one scan, as the cohort writes them; returns the metrics record."""
+    folder = out / method / scan.rsplit("/", 1)[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    (out / method / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.11.0"}')
+    stem, suffix = scan.rsplit("/", 1)[1].removesuffix(".nii.gz").rsplit("_", 1)
+    space = "" if suffix == "T1w" else f"_space-{suffix}"
+    names = f"{stem}_desc-preproc_{suffix}", f"{stem}_desc-{suffix}_biasfield", f"{stem}{space}_desc-brain_mask"
+    for data, name in zip(volumes(), names, strict=True):
+        img = nib.Nifti1Image(np.asarray(data, np.float32), AFFINE)
+        there = nib.orientations.axcodes2ornt(codes)
+        img = img.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(AFFINE), there))
+        image.save(img, folder / f"{name}.nii.gz")
+    about = {"Method": {"Name": method, "Version": "3", "Parameters": {"spline_mm": 200.0}}, "SourceSHA256": "ab"}
+    (folder / f"{names[0]}.json").write_text(json.dumps(about))
+    record = {
+        "source": f"bids:raw:{scan}",
+        "suffix": suffix,
+        "method": method,
+        "method_version": "3",
+        "before": BEFORE,
+        "after": {"cjv": 0.6, "cv_wm": 0.07, "cv_gm": 0.2, "wm_gm_contrast": 0.15} | (after or {}),
+        "field": {"inu_range": 0.31, "inu_med": 0.99, "field_min": 0.7, "field_max": 1.0 / 3},
+        "undefined": {},
+        "segmentation": {"method": "atropos", "image": "the acquired image"},
+        "runtime_s": {"skull_strip": 11.5, "correct": 2.25, "segmentation": 30.0},
+        "warnings": [],
+    }
+    record |= metrics or {}
+    (folder / f"{stem}_desc-{suffix}_metrics.json").write_text(json.dumps(record))
+    return record
+
+
+def write_status(out, *rows):
+    with open(out / "status.tsv", "w", newline="") as stream:
+        csv.writer(stream, delimiter="\t", lineterminator="\n").writerows(
+            [("scan", "method", "state", "reason"), *rows]
+        )
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path
+
+
+@pytest.fixture
+def cohort(out):
+    """Two methods on a T1w, where the second makes CJV worse; a T2w where the second failed."""
+    records = {
+        (T1W, "n4"): write_scan(out),
+        (T1W, "ubc"): write_scan(out, method="ubc", after={"cjv": 0.9, "cv_gm": 0.20001}),
+        (T2W, "n4"): write_scan(
+            out, T2W, metrics={"after": BEFORE | {"cjv": None}, "undefined": {"after.cjv": "<why>"}}
+        ),
+    }
+    reason = 'sub-02_T2w.nii.gz: "bad" <script>alert(1)</script>'
+    write_status(out, *[(*key, "done", "n/a") for key in records], (T2W, "ubc", "failed", reason))
+    return records
+
+
+def read_table(path):
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+class Page(HTMLParser):
+    """The tags of a page, its text, and its pictures."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.words = [], []
+        self.source = path.read_text("utf-8")
+        self.feed(self.source)
+        self.text = re.sub(r"\s+", " ", "".join(self.words))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def images(self):
+        return [attributes for tag, attributes in self.tags if tag == "img"]
+
+    def picture(self, *words):
+        """The first picture whose alternative text has all the words, as an array (rows, columns, 3)."""
+        found = next(a for a in self.images() if all(word in a["alt"] for word in words))
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(found["src"].split(",")[1]))).convert("RGB"), int)
+
+
+# --- the table
+
+
+def test_table_has_the_values_of_the_metrics_files(out, cohort):
+    rows = read_table(write_report(out).metrics_tsv)
+    assert [(row["scan"], row["method"]) for row in rows] == [*cohort, (T2W, "ubc")]
+    for row in rows[:3]:
+        record = cohort[row["scan"], row["method"]]
+        for part in ("before", "after"):
+            for key, value in record[part].items():
+                assert row[f"{key}_{part}"] == ("n/a" if value is None else repr(value))
+        assert {key: float(row[key]) for key in record["field"]} == record["field"]
+        assert {step: float(row[f"runtime_{step}_s"]) for step in record["runtime_s"]} == record["runtime_s"]
+    assert rows[0]["participant_id"] == "sub-01"
+    assert (rows[0]["session_id"], rows[2]["session_id"]) == ("ses-1", "n/a")
+    assert [row["state"] for row in rows] == ["done", "done", "done", "failed"]
+    assert rows[3]["cjv_before"] == rows[3]["cjv_after"] == "n/a"
+
+
+def test_data_dictionary_covers_every_column(out, cohort):
+    write_scan(out, method="n4", metrics={"before": BEFORE | {"new thing": 2}, "runtime_s": {"upload": 1.5}})
+    paths = write_report(out)
+    dictionary = json.loads(paths.metrics_json.read_text())
+    rows = read_table(paths.metrics_tsv)
+    assert list(rows[0]) == list(dictionary)
+    assert rows[0]["new_thing_before"] == "2.0"
+    assert rows[0]["runtime_upload_s"] == "1.5"
+    for entry in dictionary.values():
+        assert entry["LongName"]
+        assert entry["Description"]
+    assert dictionary["cjv_after"]["Description"] == METRICS["cjv"].definition
+    assert dictionary["cjv_after"]["Direction"] == "lower"
+    assert dictionary["runtime_correct_s"]["Units"] == "s"
+
+
+def test_text_cannot_break_the_table(out):
+    write_scan(out, metrics={"method_version": "1\t2\nnext", "segmentation": {"method": 'a"b', "image": "\tc"}})
+    write_status(out)
+    rows = read_table(write_report(out).metrics_tsv)
+    assert len(rows) == 1
+    assert rows[0]["method_version"] == "1 2 next"
+    assert rows[0]["segmentation"] == 'a"b, c'
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "0.5", True, [1], None])
+def test_what_is_not_a_finite_number_is_undefined(value):
+    assert Result(T1W, "n4", record={"before": {"cjv": value}}).number("before", "cjv") is None
+
+
+@pytest.mark.parametrize(
+    ("key", "before", "after", "percent", "verdict"),
+    [
+        ("cjv", 0.8, 0.6, -25, "better"),
+        ("cjv", 0.8, 0.9, 12.5, "worse"),
+        ("cjv", 0.8, 0.8004, 0.05, "unchanged"),
+        ("cnr", 2.0, 3.0, 50, "better"),
+        ("cnr", -2.0, -3.0, -50, "worse"),
+        ("response_slope", 0.5, 1.25, 150, "better"),
+        ("wm_gm_contrast", 0.2, 0.1, -50, "lower"),
+        ("cjv", 0.0, 0.1, None, None),
+        ("cjv", None, 0.1, None, None),
+    ],
+)
+def test_change(key, before, after, percent, verdict):
+    change = Change(key, before, after)
+    assert change.percent == (None if percent is None else pytest.approx(percent))
+    assert change.verdict == verdict
+
+
+def test_tally_counts_worsenings_and_leaves_undefined_out():
+    afters = [0.4, 0.7, 0.88, None]
+    results = [Result(T1W, "n4", record={"before": {"cjv": 0.8}, "after": {"cjv": after}}) for after in afters]
+    found = tally(results, "cjv")
+    assert (found.n, found.counts) == (3, {"better": 2, "worse": 1})
+    assert found.median_percent == pytest.approx(-12.5)
+
+
+# --- the page
+
+
+def test_summary_in_words(out, cohort):
+    text = Page(write_report(out).html).text
+    assert "2 scans of 2 subjects, 2 methods (n4, ubc)" in text
+    assert "Of 4 corrections, 3 are done and 1 failed" in text
+    assert "T1w, n4 1 of 1 scan corrected.CJV fell by 25.0% (better).CV of white matter fell by 30.0% (better)." in text
+    assert "CJV rose by 12.5% (worse)" in text
+    assert "CV of gray matter did not change." in text
+    assert "+12.5% worse" in text
+    assert "CJV after" in text  # the undefined one, by name, with its reason
+    assert "<why>" in text
+
+
+def test_page_loads_nothing_and_every_picture_has_a_text(out, cohort):
+    page = Page(write_report(out).html)
+    assert not [tag for tag, _ in page.tags if tag in {"script", "link", "iframe", "object", "embed", "base", "form"}]
+    for tag, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")], tag
+        assert attributes.get("href", "#").startswith("#")
+        assert attributes.get("src", "data:image/").startswith("data:image/")
+        assert "srcset" not in attributes
+    assert "@import" not in page.source
+    assert "url(" not in page.source
+    # T1w: acquired, histogram, two methods' images and fields; T2w: acquired, histogram, one method's.
+    assert len(page.images()) == 6 + 4
+    assert all(attributes["alt"].strip() for attributes in page.images())
+    targets = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    assert {attributes["href"][1:] for tag, attributes in page.tags if tag == "a"} <= targets
+
+
+def test_names_and_errors_are_escaped(tmp_path):
+    evil = "<script>alert(1)</script>"
+    out = tmp_path / "<img src=x onerror=alert(2)>"
+    write_scan(
+        out,
+        metrics={
+            "source": f"bids:raw:sub-<b>/anat/{evil}_T1w.nii.gz",
+            "warnings": [evil],
+            "undefined": {f"before.{evil}": evil},
+            "segmentation": {"method": evil},
+            "before": {evil: 1},
+            "runtime_s": {evil: 1},
+        },
+    )
+    sidecar = out / "n4/sub-01/ses-1/anat/sub-01_ses-1_desc-preproc_T1w.json"
+    sidecar.write_text(json.dumps({"Method": {evil: evil}}))
+    write_status(out, (T2W, evil, "failed", evil), (T2W, "n4", evil, evil))
+    paths = write_report(out)
+    page = Page(paths.html)
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert "<script" not in page.source
+    assert page.text.count(evil) >= 8
+    assert all(attributes["src"].startswith("data:") for attributes in page.images())
+
+
+def test_nothing_yet_and_no_folder(out):
+    paths = write_report(out)
+    assert "Nothing has been corrected here yet" in Page(paths.html).text
+    assert read_table(paths.metrics_tsv) == []
+    assert "cjv_before" in json.loads(paths.metrics_json.read_text())
+    with pytest.raises(BIDSError, match="no such folder"):
+        write_report(out / "nowhere")
+
+
+# --- missing and damaged files
+
+
+def test_missing_image_is_reported_and_the_rest_is_written(out, cohort):
+    (out / "n4/sub-01/ses-1/anat/sub-01_ses-1_desc-T1w_biasfield.nii.gz").unlink()
+    paths = write_report(out)
+    page = Page(paths.html)
+    assert "n4/sub-01/ses-1/anat/sub-01_ses-1_desc-T1w_biasfield.nii.gz" in page.text
+    assert "missing: the bias field" in page.text
+    assert "No picture: the field is missing." in page.text
+    alts = [attributes["alt"] for attributes in page.images()]
+    assert len(alts) == 6 + 4 - 1
+    assert any("corrected by n4" in alt for alt in alts)  # the other method gives the acquired image and the scale
+    assert read_table(paths.metrics_tsv)[0]["cjv_after"] == "0.6"
+
+
+def test_truncated_image_is_reported_and_the_rest_is_written(out, cohort):
+    file = out / "n4/sub-01/ses-1/anat/sub-01_ses-1_desc-preproc_T1w.nii.gz"
+    file.write_bytes(file.read_bytes()[:800])
+    page = Page(write_report(out).html)
+    assert "not a complete gzip file" in page.text
+    assert len(page.images()) == 10 - 2
+    with pytest.raises(UnreadableImageError):
+        figures.ScanImages().add("n4", {"corrected": file})
+
+
+def test_image_of_another_grid_is_reported(out, cohort):
+    file = out / "ubc/sub-01/ses-1/anat/sub-01_ses-1_desc-T1w_biasfield.nii.gz"
+    image.save(nib.Nifti1Image(np.ones((5, 5, 5), np.float32), AFFINE), file)
+    page = Page(write_report(out).html)
+    assert "not on the grid of the other images of this scan" in page.text
+    assert len(page.images()) == 10 - 2
+
+
+def test_damaged_records_are_reported(out, cohort):
+    (out / "n4/sub-02/anat/sub-02_desc-T2w_metrics.json").write_text('{"before": ')
+    (out / "ubc/sub-01/ses-1/anat/sub-01_ses-1_desc-preproc_T1w.json").write_text("[1]")
+    (out / "ubc/dataset_description.json").unlink()
+    paths = write_report(out)
+    text = Page(paths.html).text
+    assert "not readable as JSON" in text
+    assert "done according to status.tsv, but no readable metrics file names it" in text
+    assert "a JSON object is needed, not a list" in text
+    assert "not a BIDS data set" in text
+    rows = read_table(paths.metrics_tsv)
+    assert [row["cjv_after"] for row in rows] == ["0.6", "0.9", "n/a", "n/a"]
+
+
+def test_records_of_other_shapes_are_not_fatal(out):
+    odd = {
+        "before": [1],
+        "after": "x",
+        "field": 3,
+        "undefined": ["a"],
+        "segmentation": None,
+        "runtime_s": 5,
+        "warnings": 7,
+    }
+    write_scan(out, metrics=odd | {"source": 12})
+    write_status(out)
+    paths = write_report(out)
+    assert "does not say which source it belongs to" in Page(paths.html).text
+    assert read_table(paths.metrics_tsv)[0]["scan"] == T1W
+
+
+def test_status_is_read_as_it_was_written(out, cohort):
+    reasons = [result.reason for result in collect(out).results if result.failed]
+    assert reasons == ['sub-02_T2w.nii.gz: "bad" <script>alert(1)</script>']
+    (out / "status.tsv").write_text("scan\tmethod\n")
+    assert "has no column reason, state" in Page(write_report(out).html).text
+    (out / "status.tsv").unlink()
+    text = Page(write_report(out).html).text
+    assert "so that failures are not known" in text
+    assert "of 3 status.tsv does not say what became of them" in text
+
+
+def test_an_earlier_result_does_not_hide_a_failure(out, cohort):
+    write_status(out, (T1W, "n4", "failed", "no space"))
+    paths = write_report(out)
+    row = read_table(paths.metrics_tsv)[0]
+    assert (row["state"], row["cjv_after"]) == ("failed", "n/a")
+    text = Page(paths.html).text
+    assert "no space" in text
+    assert "an earlier run's files are there, not shown" in text
+
+
+def test_methods_that_were_not_scored_alike_are_reported(out, cohort):
+    write_scan(
+        out,
+        method="ubc",
+        metrics={"before": BEFORE | {"cjv": 0.81}, "segmentation": {"method": "kmeans", "image": "the acquired image"}},
+    )
+    text = Page(write_report(out).html).text
+    assert "CJV before differs between methods" in text
+    assert "the methods were scored with different segmentations" in text
+
+
+# --- pictures
+
+
+def test_one_gray_scale_for_acquired_and_corrected(out, cohort):
+    corrected, bias, mask = (np.asarray(v, np.float32) for v in volumes())
+    low, high = np.percentile((corrected * bias)[mask > 0], (0.5, 99.5))
+    images = figures.ScanImages()
+    for method in ("n4", "ubc"):
+        folder = out / method / "sub-01/ses-1/anat"
+        names = {"corrected": "desc-preproc_T1w", "bias": "desc-T1w_biasfield", "mask": "desc-brain_mask"}
+        images.add(method, {kind: folder / f"sub-01_ses-1_{name}.nii.gz" for kind, name in names.items()})
+    assert images.limits == pytest.approx((low, high), rel=1e-6)
+    np.testing.assert_allclose(
+        images.methods["n4"].brain["acquired"].max(), (corrected * bias)[mask > 0].max(), rtol=1e-6
+    )
+    # The same value has the same gray in every picture: a quarter of the way up the scale.
+    panels = [np.full_like(panel, low + 0.25 * (high - low)) for panel in images.methods["n4"].corrected]
+    drawn = np.asarray(
+        Image.open(io.BytesIO(figures.draw_strip(panels, images.view, images.limits))).convert("RGB"), int
+    )
+    assert drawn[drawn.shape[0] // 3, 120] == pytest.approx([64, 64, 64], abs=4)
+
+
+def test_limits_by_hand():
+    data = np.arange(1001.0).reshape(7, 11, 13)
+    mask = np.ones(data.shape, bool)
+    assert figures.intensity_limits(data, mask) == (5.0, 995.0)
+    data[0, 0, 0] = np.nan
+    assert figures.intensity_limits(data, mask)[1] == pytest.approx(995.005)
+    assert figures.intensity_limits(np.full((2, 2, 2), 7.0), np.ones((2, 2, 2), bool)) == (7.0, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "top"),
+    [
+        ([np.ones(50)], 1.1),
+        ([np.linspace(0.7, 1.02, 500)], 1.5),
+        ([np.linspace(0.95, 1.02, 500), np.linspace(0.98, 1.9, 500)], 2.0),
+        ([np.array([0.0, -3, np.nan, np.inf, 1.25, 1.25])], 1.3),
+        ([np.full(4, 1e9)], 100.0),
+        ([], 1.1),
+    ],
+)
+def test_field_scale_is_symmetric_around_one(fields, top):
+    assert figures.field_limits(fields) == (1 / top, top)
+
+
+def test_field_colors():
+    view = figures.View((0, 0, 0), (0, 0, 0), (10, 10, 10), (1.0, 1.0, 1.0))
+    half = np.zeros((10, 10), bool)
+    panels = [np.full((10, 10), value) for value in (0.5, 1.0, 2.0)]
+    jpeg = figures.draw_strip(panels, view, (0.5, 2.0), outline=[half] * 3)
+    drawn = np.asarray(Image.open(io.BytesIO(jpeg)), int)
+    width = (drawn.shape[1] - figures.BAR_PX) // 3
+    blue, white, red = (drawn[drawn.shape[0] // 4, i * width + width // 4] for i in range(3))
+    assert blue[2] > blue[0] + 60
+    assert white.min() > 240
+    assert red[0] > red[2] + 60
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LAS", "LPS", "PSR"])
+def test_the_same_picture_from_every_orientation(out, codes):
+    """Rows run from anterior or superior, columns from left or, in the sagittal plane, posterior."""
+    corrected, bias, _ = (np.asarray(v, np.float32) for v in volumes())
+    write_scan(out, codes=codes)
+    folder = out / "n4/sub-01/ses-1/anat"
+    images = figures.ScanImages()
+    images.add(
+        "n4",
+        {
+            "corrected": folder / "sub-01_ses-1_desc-preproc_T1w.nii.gz",
+            "bias": folder / "sub-01_ses-1_desc-T1w_biasfield.nii.gz",
+            "mask": folder / "sub-01_ses-1_desc-brain_mask.nii.gz",
+        },
+    )
+    view = images.view
+    x, y, z = view.at
+    assert view.voxel_size_mm == pytest.approx((2, 2, 4))
+    assert images.position_mm == pytest.approx(tuple((AFFINE @ [x, y, z, 1])[:3]), abs=1e-4)
+    assert (view.start, view.stop) == ((0, 0, 0), SHAPE)
+    acquired = corrected * bias
+    axial, coronal, sagittal = images.methods["n4"].acquired
+    last_y, last_z = SHAPE[1] - 1, SHAPE[2] - 1
+    for i in range(SHAPE[0]):
+        np.testing.assert_allclose(axial[:, i], [acquired[i, last_y - row, z] for row in range(SHAPE[1])], rtol=1e-5)
+        np.testing.assert_allclose(coronal[:, i], [acquired[i, y, last_z - row] for row in range(SHAPE[2])], rtol=1e-5)
+    for j in range(SHAPE[1]):
+        np.testing.assert_allclose(sagittal[:, j], [acquired[x, j, last_z - row] for row in range(SHAPE[2])], rtol=1e-5)
+
+
+def test_voxels_of_unequal_sides_are_drawn_in_millimetres():
+    """A cube of 40 mm on a grid of 1 x 2 x 5 mm is as wide as it is tall in every plane, at one scale."""
+    shape, size = (100, 50, 20), (1.0, 2.0, 5.0)
+    data = np.zeros(shape)
+    data[30:70, 15:35, 6:14] = 1
+    view = figures.View((50, 25, 10), (0, 0, 0), shape, size)
+    jpeg = figures.draw_strip(figures.planes(data, view), view, (0.0, 1.0))
+    drawn = np.asarray(Image.open(io.BytesIO(jpeg)).convert("L"), int)
+    scale = (figures.WIDTH_PX - figures.BAR_PX - 3 * figures.GAP_PX) / 300
+    for i in range(3):
+        left = i * (100 * scale + figures.GAP_PX)
+        # A margin keeps the orientation letters at the edges out.
+        inner = drawn[30:-30, round(left) + 30 : round(left + 100 * scale) - 30] > 128
+        assert np.ptp(np.flatnonzero(inner.any(0))) + 1 == pytest.approx(40 * scale, abs=3)
+        assert np.ptp(np.flatnonzero(inner.any(1))) + 1 == pytest.approx(40 * scale, abs=3)
+
+
+def test_pictures_in_the_page_show_the_data(out, cohort):
+    page = Page(write_report(out).html)
+    acquired, corrected = page.picture("as acquired"), page.picture("_T1w corrected by n4")
+    # The field is stronger on the right: the acquired image is brighter there than the corrected one, and darker left.
+    row, panel = acquired.shape[0] // 3, (figures.WIDTH_PX - figures.BAR_PX) * 40 / (40 + 40 + 48)
+    left, right = round(0.25 * panel), round(0.75 * panel)
+    assert acquired[row, left, 0] < corrected[row, left, 0]
+    assert acquired[row, right, 0] > corrected[row, right, 0]
+    assert sum(len(attributes["src"]) for attributes in page.images()) < 10 * 100_000
+
+
+def test_without_a_mask_the_head_is_used_and_it_is_said(out):
+    write_scan(out)
+    (out / "n4/sub-01/ses-1/anat/sub-01_ses-1_desc-brain_mask.nii.gz").unlink()
+    page = Page(write_report(out).html)
+    assert "no brain mask: scales and histogram from the detected head" in page.text
+    assert len(page.images()) == 4
