@@ -213,6 +213,8 @@ def test_summary_in_words(out, cohort):
     assert "CJV rose by 12.5% (worse)" in text
     assert "CV of gray matter did not change." in text
     assert "+12.5% worse" in text
+    assert "Correction took 2.2 s." in text
+    assert 'The correction failed: sub-02_T2w.nii.gz: "bad" <script>alert(1)</script>' in text
     assert "CJV after" in text  # the undefined one, by name, with its reason
     assert "<why>" in text
 
@@ -288,7 +290,8 @@ def test_truncated_image_is_reported_and_the_rest_is_written(out, cohort):
     file = out / "n4/sub-01/ses-1/anat/sub-01_ses-1_desc-preproc_T1w.nii.gz"
     file.write_bytes(file.read_bytes()[:800])
     page = Page(write_report(out).html)
-    assert "not a complete gzip file" in page.text
+    assert "n4/sub-01/ses-1/anat/sub-01_ses-1_desc-preproc_T1w.nii.gz: not a complete gzip file" in page.text
+    assert str(out) not in page.source
     assert len(page.images()) == 10 - 2
     with pytest.raises(UnreadableImageError):
         figures.ScanImages().add("n4", {"corrected": file})

@@ -53,6 +53,8 @@ class Result:
         The corrected image's sidecar; empty where there is none.
     files : dict
         Paths of the images that exist, by "corrected", "bias" and "mask".
+    root : path
+        The cohort's output folder.
     """
 
     scan: str
@@ -62,6 +64,7 @@ class Result:
     record: dict[str, Any] = field(default_factory=dict)
     sidecar: dict[str, Any] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
+    root: Path = Path()
 
     @property
     def failed(self) -> bool:
@@ -197,7 +200,7 @@ def _result(path: Path, match: re.Match, record: dict, out_dir: Path, problems: 
     for kind, title in REQUIRED.items():
         if kind not in files:
             problems.append(Problem(images[kind].relative_to(out_dir).as_posix(), f"missing: the {title}"))
-    return Result(_SOURCE.sub("", source), method, record=record, sidecar=about, files=files)
+    return Result(_SOURCE.sub("", source), method, record=record, sidecar=about, files=files, root=out_dir)
 
 
 def _read_json(path: Path, name: str, problems: list[Problem]) -> dict | None:

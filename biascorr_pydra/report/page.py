@@ -10,7 +10,9 @@ import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -96,12 +98,14 @@ def _summary(cohort: Cohort) -> Iterator[dict[str, Any]]:
         groups.setdefault((result.suffix, result.method), []).append(result)
     for (suffix, method), results in sorted(groups.items()):
         corrected = [result for result in results if result.record]
-        times = sorted(t for result in corrected if (t := result.number("runtime_s", "correct")) is not None)
+        times = [t for result in corrected if (t := result.number("runtime_s", "correct")) is not None]
         yield {
             "title": f"{suffix}, {method}",
             "corrected": f"{len(corrected)} of {_plural(len(results), 'scan')} corrected.",
             "sentences": list(_sentences(corrected)) if corrected else [],
-            "time": f"Correction took {seconds(times[len(times) // 2])} (median)." if times else "",
+            "time": f"Correction took {seconds(median(times))}{' (median)' if len(times) > 1 else ''}."
+            if times
+            else "",
         }
 
 
@@ -191,18 +195,21 @@ def _section(number_: int, scan: str, results: list[Result]) -> ScanSection:
     section = ScanSection(f"scan-{number_}", scan, title, [MethodSection(r.method, r) for r in results])
     images = ScanImages()
     for method in section.methods:
-        if method.result.failed or not method.result.files:
-            method.missing = (
-                "No picture: the correction failed." if method.result.failed else "No picture: no image file."
-            )
-            continue
-        _guarded(section, method, "the images cannot be read", lambda m=method: images.add(m.name, m.result.files))
+        if method.result.failed:
+            method.missing = f"The correction failed: {method.result.reason}"
+        elif not method.result.files:
+            method.missing = "No picture: no image file."
+        else:
+            read = partial(images.add, method.name, method.result.files)
+            _guarded(section, method, "the images cannot be read", read)
+    scale = images.field_scale
     for method in section.methods:
         if method.name in images.methods:
-            _guarded(section, method, "the picture cannot be drawn", lambda m=method: _draw_method(section, m, images))
+            draw = partial(_draw_method, section, method, images, scale)
+            _guarded(section, method, "the picture cannot be drawn", draw)
     if images.methods:
         first = next(method for method in section.methods if method.name in images.methods)
-        _guarded(section, first, "the picture cannot be drawn", lambda: _draw_scan(section, images))
+        _guarded(section, first, "the picture cannot be drawn", partial(_draw_scan, section, images))
     _add_tables(section, [result for result in results if result.record])
     return section
 
@@ -212,20 +219,21 @@ def _guarded(section: ScanSection, method: MethodSection, what: str, act) -> Non
     try:
         act()
     except Exception as error:  # the readers of damaged files have no common error
-        reason = str(error) or type(error).__name__
+        # Where the folder lies is nobody's business who is sent the page.
+        reason = str(error).replace(f"{method.result.root}/", "") or type(error).__name__
         method.missing = f"No picture: {what}. {reason}"
         section.problems.append(Problem(f"{method.name}: {section.scan}", f"{what}: {reason}"))
 
 
-def _draw_method(section: ScanSection, method: MethodSection, images: ScanImages) -> None:
+def _draw_method(section: ScanSection, method: MethodSection, images: ScanImages, scale: tuple[float, float]) -> None:
     mine = images.methods[method.name]
     planes = "axial, coronal and sagittal slice"
     if mine.corrected is not None and images.limits is not None:
         jpeg = draw_strip(mine.corrected, images.view, images.limits)
         method.corrected = _picture(jpeg, "jpeg", f"{section.title} corrected by {method.name}: {planes}")
     if mine.bias is not None:
-        low, high = images.field_scale
-        jpeg = draw_strip(mine.bias, images.view, (low, high), outline=mine.outline)
+        low, high = scale
+        jpeg = draw_strip(mine.bias, images.view, scale, outline=mine.outline)
         alt = f"Bias field of {section.title} by {method.name}: {planes}, colors from {low:.2f} to {high:.2f}"
         method.bias = _picture(jpeg, "jpeg", alt)
 
