@@ -45,14 +45,16 @@ EXTRA = (2, 0.15)
 VOXEL_MM = (2.0, 2.0, 2.0)
 
 
-def make_heads(files: Sequence[Path], seeds: int) -> Iterator[tuple[dict, SimulatedHead, np.ndarray]]:
+def make_heads(files: Sequence[Path], seeds: int, stripped: bool) -> Iterator[tuple[dict, SimulatedHead, np.ndarray]]:
     """What each head is, the head, and a further log field (numpy) to be injected."""
     for file in files:
         labels = load_label_map(file, voxel_size_mm=1.0)
         for seed in range(seeds):
             generator = torch.Generator().manual_seed(seed)
             for contrast in CONTRASTS:
-                sampler = HeadSampler(contrasts=(contrast,), stripped=0, noise=(0.01, 0.03), max_elastic=0.02)
+                sampler = HeadSampler(
+                    contrasts=(contrast,), stripped=float(stripped), noise=(0.01, 0.03), max_elastic=0.02
+                )
                 parameters = sampler.sample(generator)
                 extra = sample_log_bias((EXTRA[0],) * 3, EXTRA[1], generator).numpy()
                 for field, (spans, sd) in FIELDS.items():
@@ -88,11 +90,11 @@ def score(corrector, head: SimulatedHead, log_k: np.ndarray, masked: bool) -> di
     }
 
 
-def run(files: Sequence[Path], methods: Sequence[str], seeds: int) -> pd.DataFrame:
+def run(files: Sequence[Path], methods: Sequence[str], seeds: int, stripped: bool = False) -> pd.DataFrame:
     """One row for each method, mask and head."""
     correctors = {method: get_corrector(method.partition(":")[0]).from_options(*_options(method)) for method in methods}
     rows = []
-    for name, head, log_k in make_heads(files, seeds):
+    for name, head, log_k in make_heads(files, seeds, stripped):
         for method, corrector in correctors.items():
             for masked in (False, True):
                 scores = score(corrector, head, log_k, masked)
@@ -124,6 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="*", help="names of the label maps to use, without .nii.gz; by default all")
     parser.add_argument("--methods", nargs="+", default=["n4", "ubc"], help="method, or method:preset")
     parser.add_argument("--seeds", type=int, default=1, help="heads of each contrast and field from each label map")
+    parser.add_argument("--stripped", action="store_true", help="heads without anything outside the brain")
     parser.add_argument("--out", type=Path, help="folder for validation_heads.tsv and .md")
     options = parser.parse_args(argv)
     files = sorted(options.labels.glob("*.nii.gz"))
@@ -131,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         files = [file for file in files if file.name.removesuffix(".nii.gz") in options.only]
     if not files:
         parser.error(f"no label maps in {options.labels}")
-    rows = run(files, options.methods, options.seeds)
+    rows = run(files, options.methods, options.seeds, options.stripped)
     text = summarize(rows)
     print(text)
     if options.out:

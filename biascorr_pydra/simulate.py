@@ -165,7 +165,7 @@ class HeadSampler:
 
     contrasts: tuple[str, ...] = ("T1w", "T2w", "FLAIR", "random")
     max_rotation_degrees: float = 15.0
-    field_of_view: tuple[float, float] = (1.0, 1.35)
+    field_of_view: tuple[float, float] = (0.9, 1.7)
     max_translation: float = 0.05
     max_elastic: float = 0.03
     blur: tuple[float, float] = (0.05, 1 / 3)
@@ -391,9 +391,8 @@ def inject_bias(data, log_bias):
         raise GridMismatchError(
             "the field and the image have one shape", value=f"{tuple(log_bias.shape)} and {tuple(data.shape)}"
         )
-    tensor = torch.as_tensor(log_bias)
-    if not torch.isfinite(tensor).all():
+    if not np.isfinite(np.asarray(log_bias)).all():
         raise InvalidParameterError("a log bias field is finite everywhere", value="NaN or infinite voxels")
     if isinstance(data, torch.Tensor):
-        return data * tensor.exp().to(data.dtype)
+        return data * torch.exp(torch.as_tensor(log_bias)).to(data.dtype)
     return data * np.exp(np.asarray(log_bias)).astype(data.dtype)

@@ -13,6 +13,7 @@ Ashburner. Another MRI bias correction approach. HBM, 2002 (entropy of log inten
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import time
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ from ..image import write_atomic
 from ..metrics import residual_cov
 from ..networks import UBC
 from ..simulate import HeadSampler, SimulatedHead, load_label_map, simulate_head
-from ._ubc_card import DEVIATES, FILLED, FOLLOWS, LIMITS, PAPER
+from ._log import Log
+from ._ubc_card import CONTEXT, DEVIATES, FILLED, FOLLOWS, LIMITS, PAPER
 
 __all__ = ["TERMS", "UBCTraining", "entropy", "foreground", "loss_terms", "soft_histogram", "train"]
 
@@ -68,7 +70,7 @@ def soft_histogram(
     counts = values.new_zeros(values.shape[0], bins)
     counts = counts.scatter_add(1, index, weights - upper).scatter_add(1, index + 1, upper)
     kernel = torch.exp(-0.5 * torch.arange(-4, 5, device=values.device, dtype=values.dtype) ** 2)
-    # Reflection keeps the mass that the kernel would carry over the ends.
+    # Mirrored at the end bins, so that the kernel does not carry counts away over the ends.
     padded = functional.pad(counts[:, None], (4, 4), mode="reflect")
     smooth = functional.conv1d(padded, (kernel / kernel.sum())[None, None])[:, 0]
     return smooth / smooth.sum(1, keepdim=True)
@@ -154,12 +156,13 @@ class UBCTraining:
     ----------
     data : folder of label maps (.nii.gz, FreeSurfer numbers)
     out : folder for checkpoint.pt, log.tsv, ubc.safetensors and ubc.json
-    steps : optimizer steps; the learning rate follows a cosine down to 0 over them
+    steps : optimizer steps
     batch : heads per step
-    learning_rate : of Adam
+    learning_rate : of Adam, at first; it follows a cosine down to 0 at the end
+    context : whether the network's head sees features of the whole image, see :class:`~biascorr_pydra.networks.UBC`
     seed : of the network, the heads and the flips
     held_out : so many label maps, the last by name, are never trained on
-    minutes : stop and export after so long, whatever the step; None for no bound
+    minutes : end after so long in all, if the steps are not done by then; None for no bound
     checkpoint_every, log_every : steps
     threads : CPU threads
     device : torch device
@@ -170,6 +173,7 @@ class UBCTraining:
     steps: int = 2000
     batch: int = 4
     learning_rate: float = 1e-3
+    context: bool = True
     seed: int = 0
     held_out: int = 2
     minutes: float | None = None
@@ -214,9 +218,8 @@ class _Run:
     def __init__(self, config: UBCTraining):
         self.config = config
         torch.manual_seed(config.seed)
-        self.network = UBC().to(config.device)
+        self.network = UBC(context=config.context).to(config.device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), config.learning_rate)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, config.steps)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.step, self.seconds = 0, 0.0
         self.file = Path(config.out) / "checkpoint.pt"
@@ -226,12 +229,21 @@ class _Run:
         free = ("out", "data", "minutes", "checkpoint_every", "log_every", "threads", "device")
         return {name: value for name, value in asdict(self.config).items() if name not in free}
 
+    def progress(self) -> float:
+        """How much of the run is done, by steps or by time, whichever ends it first."""
+        bound = 60 * self.config.minutes if self.config.minutes else math.inf
+        return max(self.step / self.config.steps, self.seconds / bound)
+
+    def set_learning_rate(self) -> None:
+        rate = self.config.learning_rate * (1 + math.cos(math.pi * min(1, self.progress()))) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
     def save(self) -> None:
         state = {
             "config": self.settings(),
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
             "generator": self.generator.get_state(),
             "step": self.step,
             "seconds": self.seconds,
@@ -251,7 +263,6 @@ class _Run:
             )
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])
         self.step, self.seconds = state["step"], state["seconds"]
         return True
@@ -286,8 +297,8 @@ def train_step(network, optimizer, images: torch.Tensor) -> tuple[dict[str, floa
 def train(config: UBCTraining, sampler: HeadSampler | None = None) -> dict:
     """Train, or go on from the last checkpoint in the output folder, and write weights and card there.
 
-    The same configuration gives the same weights on one machine and thread count, whether or not the run was
-    interrupted between checkpoints.
+    Without a time bound, the same configuration gives the same weights on one machine and thread count, whether or not
+    the run was interrupted.
 
     Returns
     -------
@@ -300,23 +311,19 @@ def train(config: UBCTraining, sampler: HeadSampler | None = None) -> dict:
     files, held_out = config.split()
     label_maps = [load_label_map(file) for file in files]
     run = _Run(config)
-    log = _Log(out / "log.tsv", run.step if run.resume() else None)
-    began = time.monotonic()
-    earlier = run.seconds
-    while run.step < config.steps:
+    log = Log(out / "log.tsv", run.step if run.resume() else None)
+    began = time.monotonic() - run.seconds
+    while run.progress() < 1:
+        run.set_learning_rate()
         images, heads = draw(label_maps, sampler, config.batch, run.generator)
         row, log_inverse = train_step(run.network, run.optimizer, images.to(config.device))
-        run.schedule.step()
         run.step += 1
-        run.seconds = earlier + time.monotonic() - began
+        run.seconds = time.monotonic() - began
         log.add({**row, **_left_over(heads, log_inverse.cpu())})
-        last = run.step == config.steps or (config.minutes and time.monotonic() - began > 60 * config.minutes)
-        if run.step % config.log_every == 0 or last:
+        if run.step % config.log_every == 0 or run.progress() >= 1:
             log.write(run.step, run.seconds)
-        if run.step % config.checkpoint_every == 0 or last:
+        if run.step % config.checkpoint_every == 0 or run.progress() >= 1:
             run.save()
-        if last:
-            break
     card = _card(config, sampler, run, files, held_out)
     return weights.save(run.network.state_dict(), card, out / "ubc.safetensors")
 
@@ -331,41 +338,18 @@ def _left_over(heads: Sequence[SimulatedHead], log_inverse: torch.Tensor) -> dic
     return {"cov_before": sum(before) / len(before), "cov_after": sum(after) / len(after)}
 
 
-class _Log:
-    """Means of the steps since the last line, as lines of a TSV file; lines beyond a resumed step are dropped."""
-
-    def __init__(self, file: Path, resumed_step: int | None):
-        self.file, self.rows = file, []
-        if resumed_step is None:
-            file.unlink(missing_ok=True)
-        elif file.exists():
-            head, *lines = file.read_text().splitlines()
-            kept = [line for line in lines if int(line.split("\t")[0]) <= resumed_step]
-            file.write_text("\n".join([head, *kept]) + "\n")
-
-    def add(self, row: dict[str, float]) -> None:
-        self.rows.append(row)
-
-    def write(self, step: int, seconds: float) -> None:
-        means = {key: sum(row[key] for row in self.rows) / len(self.rows) for key in self.rows[0]}
-        self.rows = []
-        with open(self.file, "a") as stream:
-            if stream.tell() == 0:
-                stream.write("\t".join(["step", "seconds", *means]) + "\n")
-            stream.write("\t".join([str(step), f"{seconds:.0f}", *[f"{value:.4f}" for value in means.values()]]) + "\n")
-
-
 def _card(config: UBCTraining, sampler: HeadSampler, run: _Run, files: list[Path], held_out: list[Path]) -> dict:
     return {
         "method": "ubc",
         "paper": PAPER,
         "follows": FOLLOWS,
         "filled": FILLED,
-        "deviates": DEVIATES,
+        "deviates": [*DEVIATES, CONTEXT] if config.context else DEVIATES,
+        "network": {"context": config.context},
         "training": {
             **run.settings(),
             "steps_done": run.step,
-            "optimizer": "Adam, learning rate down to 0 along a cosine over 'steps'",
+            "optimizer": "Adam, learning rate down to 0 along a cosine over the steps, or the time allowed",
             "histogram_range": {"log Y": LOG_RANGE, "log(|grad Y| + 0.02)": LOG_GRADIENT_RANGE},
             "hardware": f"{config.device}, {config.threads} thread(s), {platform.machine()}",
             "minutes": round(run.seconds / 60, 1),
@@ -391,7 +375,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         kind = float if name in ("minutes", "learning_rate") else type(default)
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default)
     card = train(UBCTraining(**vars(parser.parse_args(argv))))
-    print(f"{card['steps']} steps, {card['minutes']} minutes, sha256 {card['sha256']}")
+    done = card["training"]
+    print(f"{done['steps_done']} steps, {done['minutes']} minutes, sha256 {card['sha256']}")
 
 
 if __name__ == "__main__":
