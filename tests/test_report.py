@@ -215,8 +215,7 @@ def test_summary_in_words(out, cohort):
     assert "+12.5% worse" in text
     assert "Correction took 2.2 s." in text
     assert 'The correction failed: sub-02_T2w.nii.gz: "bad" <script>alert(1)</script>' in text
-    assert "CJV after" in text  # the undefined one, by name, with its reason
-    assert "<why>" in text
+    assert "Undefined, because <why>: CJV (after)." in text
 
 
 def test_page_loads_nothing_and_every_picture_has_a_text(out, cohort):
@@ -400,6 +399,23 @@ def test_limits_by_hand():
     assert figures.intensity_limits(np.full((2, 2, 2), 7.0), np.ones((2, 2, 2), bool)) == (7.0, 8.0)
 
 
+@pytest.mark.parametrize(("step", "n_levels"), [(1, 110), (0.25, 700), (8, 12)])
+def test_histogram_of_integers_has_no_comb(step, n_levels):
+    """Equally many voxels on every level fill every bin equally, also after the rounding of corrected x field."""
+    values = np.repeat(np.arange(n_levels), 3) * step * np.float32(1 + 1e-7)
+    edges = figures.histogram_edges(values, 0.0, n_levels * step)
+    counts = np.histogram(values, edges)[0]
+    assert len(edges) <= 131
+    assert counts.sum() == values.size
+    filled = counts[: np.flatnonzero(counts)[-1]]
+    assert filled.min() == filled.max() == counts.max()
+
+
+def test_histogram_of_real_numbers():
+    edges = figures.histogram_edges(np.random.default_rng(0).uniform(0, 50, 10_000), 0.0, 60.0)
+    np.testing.assert_allclose(edges, np.linspace(0, 60, 129))
+
+
 @pytest.mark.parametrize(
     ("fields", "top"),
     [
@@ -484,6 +500,27 @@ def test_pictures_in_the_page_show_the_data(out, cohort):
     assert acquired[row, left, 0] < corrected[row, left, 0]
     assert acquired[row, right, 0] > corrected[row, right, 0]
     assert sum(len(attributes["src"]) for attributes in page.images()) < 10 * 100_000
+
+
+def test_without_a_segmentation_the_reason_stands_for_the_rows(out):
+    nothing = dict.fromkeys(BEFORE)
+    undefined = {f"{part}.{key}": "no tissue segmentation" for part in ("before", "after") for key in BEFORE}
+    write_scan(
+        out,
+        metrics={
+            "before": nothing,
+            "after": nothing,
+            "undefined": undefined,
+            "segmentation": None,
+            "runtime_s": {"correct": 1},
+        },
+    )
+    text = Page(write_report(out).html).text
+    names = "CJV; CV of white matter; CV of gray matter; WM–GM contrast"
+    assert f"Undefined, because no tissue segmentation: {names}." in text
+    assert "no segmentation recorded" in text
+    assert "Field range (P95 − P5)0.3100" in text
+    assert "Run time, skull stripping" not in text
 
 
 def test_without_a_mask_the_head_is_used_and_it_is_said(out):

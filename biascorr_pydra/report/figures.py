@@ -25,7 +25,16 @@ from PIL import Image
 from .. import image
 from ..errors import GridMismatchError, InvalidImageError
 
-__all__ = ["ScanImages", "View", "draw_histogram", "draw_strip", "field_limits", "intensity_limits", "planes"]
+__all__ = [
+    "ScanImages",
+    "View",
+    "draw_histogram",
+    "draw_strip",
+    "field_limits",
+    "histogram_edges",
+    "intensity_limits",
+    "planes",
+]
 
 PLANES = ("axial", "coronal", "sagittal")
 #: Letters at the left, right, top and bottom edge of each plane.
@@ -40,6 +49,7 @@ OFF_MIDLINE = 0.1  # of the mask's width: beside the fissure, where a sagittal s
 WIDTH_PX, GAP_PX, BAR_PX, DPI = 960, 8, 104, 100
 FONT_PT = 15.0
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe and Ito
+BINS = 128
 DASHES = ("-", (0, (5, 1.5)), "-.", (0, (1, 1)))
 
 
@@ -273,11 +283,11 @@ def draw_strip(panels: list[np.ndarray], view: View, limits: tuple[float, float]
 def draw_histogram(brain: dict[str, np.ndarray], limits: tuple[float, float], aspect: float) -> bytes:
     """Intensity distributions inside the mask, acquired as an area and each method's result as a line: a PNG.
 
-    ``brain`` maps labels to values, the acquired image first. The bins are common to all, from the lowest end of the
-    data or 0 to a little above the gray scale's upper end.
+    ``brain`` maps labels to values, the acquired image first. The bins are common to all, from 0 or the gray scale's
+    lower end to a little above its upper end.
     """
     low, high = limits
-    edges = np.linspace(min(0.0, low), high + 0.15 * (high - low), 129)
+    edges = histogram_edges(next(iter(brain.values())), min(0.0, low), high + 0.15 * (high - low))
     centers = (edges[1:] + edges[:-1]) / 2
     figure = _figure(round(WIDTH_PX / aspect), "white")
     axes = figure.add_axes((0.03, 0.2, 0.95, 0.77))
@@ -297,6 +307,23 @@ def draw_histogram(brain: dict[str, np.ndarray], limits: tuple[float, float], as
     axes.set_xlabel("intensity in the mask", fontsize=FONT_PT)
     axes.legend(frameon=False, fontsize=FONT_PT, loc="best")
     return _encode(figure, "png", optimize=True)
+
+
+def histogram_edges(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Edges of up to 128 bins from about ``low`` to ``high``.
+
+    Where ``values`` has few levels, as in an image stored as integers, each bin holds equally many of them, else the
+    histogram would show a comb.
+    """
+    fine = (high - low) * 1e-5
+    inside = values[(values >= low) & (values <= high)]
+    levels = np.unique(np.round(inside / fine)) * fine
+    if 2 < levels.size < 16 * BINS:
+        gaps = np.diff(levels)
+        step = (levels[-1] - levels[0]) / np.rint(gaps / np.median(gaps)).sum()
+        width = step * int(np.ceil((high - low) / BINS / step))
+        return np.arange(levels[0] - step / 2, high + width, width)
+    return np.linspace(low, high, BINS + 1)
 
 
 def _figure(height_px: int, background: str) -> Figure:

@@ -264,7 +264,9 @@ def _picture(content: bytes, kind: str, alt: str) -> Picture:
 def _add_tables(section: ScanSection, results: list[Result]) -> None:
     if not results:
         return
-    section.metrics = [_metric_row(section, results, key) for key in image_keys(results)]
+    # A metric that no method has, with a reason, is named with that reason instead of a row of n/a.
+    known = [key for key in image_keys(results) if not all(_explained(result, key) for result in results)]
+    section.metrics = [_metric_row(section, results, key) for key in known]
     section.field_metrics = [
         {"name": long_name(key), "cells": [number(method.result.number("field", key)) for method in section.methods]}
         for key in keys(results, "field", FIELD_METRICS)
@@ -275,6 +277,7 @@ def _add_tables(section: ScanSection, results: list[Result]) -> None:
             "cells": [seconds(method.result.number("runtime_s", step)) for method in section.methods],
         }
         for step in keys(results, "runtime_s", STEPS)
+        if any(result.number("runtime_s", step) is not None for result in results)
     ]
     section.segmentation = list(dict.fromkeys(_segmentation(result) for result in results))
     if len(section.segmentation) > 1:
@@ -285,6 +288,10 @@ def _add_tables(section: ScanSection, results: list[Result]) -> None:
     section.notes = _notes(results)
     for method in section.methods:
         method.facts = _facts(method.result)
+
+
+def _explained(result: Result, key: str) -> bool:
+    return all(f"{part}.{key}" in result.part("undefined") for part in ("before", "after"))
 
 
 def _metric_row(section: ScanSection, results: list[Result], key: str) -> dict[str, Any]:
@@ -328,12 +335,13 @@ def _notes(results: list[Result]) -> list[str]:
     for result in results:
         for text in result.texts("warnings"):
             said.setdefault(text, []).append(result.method)
-        reasons: dict[str, list[str]] = {}
+        reasons: dict[str, dict[str, list[str]]] = {}
         for where, reason in result.part("undefined").items():
             part, _, key = str(where).partition(".")
-            reasons.setdefault(str(reason), []).append(f"{long_name(key)} {part}".strip())
+            reasons.setdefault(str(reason), {}).setdefault(long_name(key), []).append(part)
         for reason, metrics in reasons.items():
-            said.setdefault(f"Undefined, because {reason}: {', '.join(metrics)}.", []).append(result.method)
+            names = [name if len(parts) > 1 else f"{name} ({parts[0]})" for name, parts in metrics.items()]
+            said.setdefault(f"Undefined, because {reason}: {'; '.join(names)}.", []).append(result.method)
     everyone = len(results)
     return [text if len(by) == everyone else f"{', '.join(by)}: {text}" for text, by in said.items()]
 
