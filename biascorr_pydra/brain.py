@@ -52,6 +52,8 @@ WORKING_MM = 2.0  # registration works at about this voxel size
 RING_MM = 8  # the dark ring around the template's brain that stands for the skull
 SKIN_MM = 12  # from the brain's top to the skin's
 HEAD_MM = 90  # the part of a head, from its top, whose middle tells where the brain is
+BRAIN_SCALE = 0.92  # of a usual brain's lengths over the template's, which is a large one
+START_OFFSETS_MM = (-12, 0, 12)  # heights to start from, as the top of the head may be cut off
 LOCAL_MEAN_MM = 25  # sigma of the Gaussian that levels the bias field before registration
 
 
@@ -150,7 +152,7 @@ def _given(img, mask_file) -> BrainMask:
         raise InvalidParameterError(
             "brain extraction 'given' needs a mask file",
             file=img.get_filename(),
-            next_step="Name the mask, or the derivatives that hold it, or choose another method.",
+            next_step="Check that --derivatives holds one of this scan, or choose another method.",
         )
     mask, resampled = image.load_mask(mask_file, img)
     warnings = ["The given mask lies on another grid and was resampled (nearest neighbour)."] if resampled else []
@@ -222,9 +224,9 @@ def _deepbet(data: np.ndarray, affine: np.ndarray, device: str, name) -> np.ndar
 
 @dataclass(frozen=True)
 class _Template:
-    """The MNI152 brain at the working resolution, in scanner-like RAS+ coordinates."""
+    """The MNI152 brain at the working resolution, in scanner-like RAS+ coordinates (mm)."""
 
-    data: np.ndarray
+    labels: np.ndarray  # 0 outside, 1 CSF, 2 GM, 3 WM, smoothed
     brain: np.ndarray
     near: np.ndarray  # the brain and a ring around it
     affine: np.ndarray
@@ -232,68 +234,103 @@ class _Template:
 
 @lru_cache(maxsize=1)
 def _load_template() -> _Template:
-    from nilearn.datasets import load_mni152_template
+    from nilearn import datasets
 
-    template = load_mni152_template(resolution=1)
+    loaders = (datasets.load_mni152_template, datasets.load_mni152_gm_template, datasets.load_mni152_wm_template)
+    images = [load(resolution=1) for load in loaders]
     step, pad = int(WORKING_MM), 14
-    full = np.pad(np.asarray(template.dataobj, np.float32), pad)
-    brain = ndimage.binary_fill_holes(full > 0)[::step, ::step, ::step]
-    data = ndimage.gaussian_filter(full, 0.4 * step)[::step, ::step, ::step]
+    full, gm, wm = (np.pad(np.asarray(img.dataobj, np.float32), pad) for img in images)
+    brain = ndimage.binary_fill_holes(full > 0)
+    # The average of 152 brains is blurred, its rim gray; the fourth power makes most voxels one tissue again.
+    parts = [np.clip(part, 0, 1) ** 4 for part in (1 - gm - wm, gm, wm)]
+    labels = sum(label * part for label, part in enumerate(parts, 1)) / np.maximum(sum(parts), 1e-9) * brain
+    labels = ndimage.gaussian_filter(labels, 0.4 * step)[::step, ::step, ::step]
+    brain = brain[::step, ::step, ::step]
     near = ndimage.distance_transform_edt(~brain) * step <= RING_MM
-    affine = template.affine @ np.diag([step, step, step, 1.0])
-    affine[:3, 3] = template.affine[:3, 3] - pad
-    return _Template(data * brain, brain, near, affine)
+    affine = images[0].affine @ np.diag([step, step, step, 1.0])
+    affine[:3, 3] = images[0].affine[:3, 3] - pad
+    return _Template(labels, brain, near, affine)
 
 
 def _template(data: np.ndarray, affine: np.ndarray, device: str, name) -> np.ndarray:
     """Brain mask of an array in RAS+ order, by registration to the MNI152 template.
 
-    The template has no skull and the scan has one. So the similarity (mutual information) is computed in the template's
-    brain and a ring around it only, where the template is dark as a skull is, with the template as the fixed image;
-    and the start is not the centres of mass but the tops of the two heads.
+    The template has no skull and the scan has one. So mutual information is computed in the template's brain and a ring
+    around it only, and the search starts with the tops of the two heads together and a brain of usual size: from a
+    larger one, the brain's edge would find the skin's.
     """
     import ants
 
     template = _load_template()
-    steps = [max(1, int(WORKING_MM / size)) for size in np.linalg.norm(affine[:3, :3], axis=0)]
-    small = ndimage.gaussian_filter(data, [0.4 * step if step > 1 else 0 for step in steps])
-    small = small[tuple(slice(None, None, step) for step in steps)]
-    small_affine = affine @ np.diag([*steps, 1.0])
+    small, small_affine = _reduce(data, affine)
     head = image.detect_head(small)
-    shift = _top(head, small_affine) - _top(template.brain, template.affine) - [0, 0, SKIN_MM]
-    fixed, near, brain = (_to_ants(a, template.affine) for a in (template.data, template.near, template.brain))
     moving = _to_ants(_leveled(small, head, small_affine), small_affine)
+    fixed, near, brain = (_to_ants(a, template.affine) for a in (template.labels, template.near, template.brain))
     common = {
+        "fixed": fixed,
+        "moving": moving,
         "mask": near,
         "mask_all_stages": True,
         "random_seed": 1,
         "aff_sampling": 32,
         "aff_random_sampling_rate": 0.3,
     }
+    top = _top(template.brain, template.affine)
+    shift = _top(head, small_affine) - top - [0, 0, SKIN_MM]
     with TemporaryDirectory(prefix="biascorr-") as folder:
-        start = ants.create_ants_transform(transform_type="AffineTransform", dimension=3, translation=tuple(shift))
-        ants.write_transform(start, f"{folder}/start.mat")
-        found = [f"{folder}/start.mat"]
-        for kind, iterations, shrink, sigmas in (
-            ("Rigid", (200, 100, 50), (4, 2, 2), (3, 2, 1)),
-            ("Affine", (100, 50), (2, 2), (2, 1)),
-        ):
+        rigid = []
+        for offset in START_OFFSETS_MM:
+            start = f"{folder}/start{offset}.mat"
+            place = {
+                "matrix": BRAIN_SCALE * np.eye(3),
+                "center": tuple(top),
+                "translation": tuple(shift + [0, 0, offset]),
+            }
+            ants.write_transform(ants.create_ants_transform("AffineTransform", dimension=3, **place), start)
             found = ants.registration(
-                fixed=fixed,
-                moving=moving,
-                type_of_transform=kind,
-                initial_transform=found,
-                outprefix=f"{folder}/{kind}",
-                aff_iterations=iterations,
-                aff_shrink_factors=shrink,
-                aff_smoothing_sigmas=sigmas,
+                type_of_transform="Rigid",
+                initial_transform=[start],
+                outprefix=f"{folder}/rigid{offset}",
+                aff_iterations=(100, 50),
+                aff_shrink_factors=(4, 3),
+                aff_smoothing_sigmas=(3, 2),
                 **common,
             )["fwdtransforms"]
-        native = _to_ants(data, affine)
+            aligned = ants.apply_transforms(fixed=fixed, moving=moving, transformlist=found).numpy()
+            rigid.append((_mutual_information(template.labels[template.near], aligned[template.near]), found))
+        affine_found = ants.registration(
+            type_of_transform="Affine",
+            initial_transform=max(rigid, key=lambda pair: pair[0])[1],
+            outprefix=f"{folder}/affine",
+            aff_iterations=(100, 50),
+            aff_shrink_factors=(2, 2),
+            aff_smoothing_sigmas=(1, 0),
+            **common,
+        )["fwdtransforms"]
         carried = ants.apply_transforms(
-            fixed=native, moving=brain, transformlist=found, whichtoinvert=[True] * len(found), interpolator="linear"
+            fixed=_to_ants(data, affine),
+            moving=brain,
+            transformlist=affine_found,
+            whichtoinvert=[True] * len(affine_found),
+            interpolator="linear",
         )
     return carried.numpy() > 0.5
+
+
+def _reduce(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every n-th voxel, after smoothing, so that voxels come near the working size; and the affine of what is left."""
+    steps = [max(1, int(WORKING_MM / size)) for size in np.linalg.norm(affine[:3, :3], axis=0)]
+    smooth = ndimage.gaussian_filter(data, [0.4 * step if step > 1 else 0 for step in steps])
+    return smooth[tuple(slice(None, None, step) for step in steps)], affine @ np.diag([*steps, 1.0])
+
+
+def _mutual_information(a: np.ndarray, b: np.ndarray, bins: int = 32) -> float:
+    """Mutual information in nats of two samples, from their joint histogram between the 0.5th and 99.5th percentiles."""
+    a, b = (np.clip(x, *np.percentile(x, (0.5, 99.5))) for x in (a, b))
+    joint = np.histogram2d(a, b, bins=bins)[0] / a.size
+    independent = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+    seen = joint > 0
+    return float((joint[seen] * np.log(joint[seen] / independent[seen])).sum())
 
 
 def _top(head: np.ndarray, affine: np.ndarray) -> np.ndarray:

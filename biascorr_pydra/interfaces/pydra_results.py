@@ -5,6 +5,10 @@ import re
 __all__ = ["error_line"]
 
 ERROR_LINE = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?([A-Za-z_]\w*(?:Error|Exception|Exit|Interrupt))(?:: (.*))?$")
+CHAINED = (
+    "The above exception was the direct cause of the following exception:",
+    "During handling of the above exception, another exception occurred:",
+)
 WRAPPER = re.compile(r"RuntimeError: Workflow job .* failed with errors:")
 
 
@@ -19,9 +23,16 @@ def error_line(result) -> str:
         return f"{type(result).__name__}: {result}"
     recorded = (result.errors if result is not None else None) or {}
     lines = "".join(recorded.get("error message", [])).splitlines()
-    found = [match.groups() for match in map(ERROR_LINE.match, lines) if match and not WRAPPER.match(match[0])]
-    if not found:
+    found = None
+    for line in lines:
+        match = ERROR_LINE.match(line)
+        if match and not WRAPPER.match(line):
+            found = found or match.groups()
+        elif found and line in CHAINED:
+            found = None  # it was the cause of the error that follows
+        elif found and line.startswith(("Job '", "RuntimeError: ")):
+            break  # from here on, the same is reported again further out
+    if found is None:
         return "ended without a result; its process may have been killed (out of memory?)"
-    # What a failed task is reported by again, further out, comes after it.
-    name, message = found[0]
+    name, message = found
     return f"{name}: {message or 'no message'}"
