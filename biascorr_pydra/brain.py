@@ -284,7 +284,7 @@ def _template(data: np.ndarray, affine: np.ndarray, device: str, name) -> np.nda
             place = {
                 "matrix": BRAIN_SCALE * np.eye(3),
                 "center": tuple(top),
-                "translation": tuple(shift + [0, 0, offset]),
+                "translation": tuple(shift + np.array([0, 0, offset])),
             }
             ants.write_transform(ants.create_ants_transform("AffineTransform", dimension=3, **place), start)
             found = ants.registration(
@@ -325,7 +325,7 @@ def _reduce(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _mutual_information(a: np.ndarray, b: np.ndarray, bins: int = 32) -> float:
-    """Mutual information in nats of two samples, from their joint histogram between the 0.5th and 99.5th percentiles."""
+    """Mutual information of two samples in nats, from the joint histogram between 0.5th and 99.5th percentiles."""
     a, b = (np.clip(x, *np.percentile(x, (0.5, 99.5))) for x in (a, b))
     joint = np.histogram2d(a, b, bins=bins)[0] / a.size
     independent = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
