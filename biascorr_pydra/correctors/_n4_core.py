@@ -43,6 +43,7 @@ class Settings:
     bins: int
     max_seconds: float | None = None
     precision: str = "float32"
+    itk_range: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,18 @@ def solve(
     dtype = getattr(torch, settings.precision)
     with torch.inference_mode():
         if torch.device(device).type != "cpu":
-            return _run(BatchVoxels(problems, settings.bins, dtype, device), settings, deadline, progress)
+            return _run(
+                BatchVoxels(problems, settings.bins, dtype, device, itk_range=settings.itk_range),
+                settings,
+                deadline,
+                progress,
+            )
         solutions = []
         for k, problem in enumerate(problems):
             tell = progress and (lambda _, level, facts, k=k: progress(k, level, facts))
             with _one_thread():
-                solutions += _run(SlabVoxels(problem, settings.bins, dtype), settings, deadline, tell)
+                voxels = SlabVoxels(problem, settings.bins, dtype, itk_range=settings.itk_range)
+                solutions += _run(voxels, settings, deadline, tell)
         return solutions
 
 

@@ -83,11 +83,13 @@ class _Slab:
 class SlabVoxels:
     """The voxels of one scan on the CPU, those in the mask only; results have a first axis of length 1."""
 
-    def __init__(self, problem: Problem, bins: int, dtype: torch.dtype):
+    def __init__(self, problem: Problem, bins: int, dtype: torch.dtype, *, itk_range: bool = False):
         self.problems, self.bins, self.dtype, self.device = [problem], bins, dtype, torch.device("cpu")
         self.box = problem.log.shape
         inside = problem.weight > 0
         self.slabs = _slabs(inside)
+        self.itk_order = _itk_order(inside) if itk_range else None
+        self.below = torch.empty(0, dtype=torch.int64)
         log, weight = problem.log[inside], problem.weight[inside]
         # Nothing depends on the mean of the log intensities; without it, differences keep more digits.
         self.log = torch.from_numpy(log - log.mean(dtype=np.float64).astype(np.float32)).to(dtype)
@@ -117,6 +119,11 @@ class SlabVoxels:
     def range(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Smallest and largest u in the mask, (1,) each, float64."""
         low, high = self.u.aminmax()
+        if self.itk_order is not None:
+            self.below = self.below[:0]
+            if self.u[self.itk_order[0]] == low:
+                low = _itk_low(self.u[self.itk_order])
+                self.below = torch.nonzero(self.u < low)[:, 0]
         return low.double()[None], high.double()[None]
 
     def histogram(self, low: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
@@ -131,6 +138,7 @@ class SlabVoxels:
             share -= index
             number += torch.bincount(index, minlength=self.bins)
             upper += torch.bincount(index, share, minlength=self.bins)
+        number[0] -= len(self.below)
         histogram = number - upper
         histogram[1:] += upper[:-1]
         return histogram[None]
@@ -146,6 +154,8 @@ class SlabVoxels:
             index = self.index[slab.voxels].int()
             residual = torch.index_select(rises, 0, index).mul_(self.share[slab.voxels])
             residual += torch.index_select(residuals, 0, index)
+            for voxel in self.below[(self.below >= slab.voxels.start) & (self.below < slab.voxels.stop)].tolist():
+                residual[voxel - slab.voxels.start] = self.u[voxel] - table[0, -1]
             if self.weight is not None:
                 residual *= self.weight[slab.voxels]
             numerator += self._contract(residual, slab, self.fitting)
@@ -211,10 +221,28 @@ def _slabs(inside: np.ndarray) -> list[_Slab]:
     return slabs
 
 
+def _itk_order(inside: np.ndarray) -> torch.Tensor:
+    """Indices of the mask's voxels, counted last axis fastest, in ITK's order, first axis fastest."""
+    return torch.from_numpy(np.lexsort(np.nonzero(inside)))
+
+
+def _itk_low(u: torch.Tensor) -> torch.Tensor:
+    """The smallest value as ITK's N4 finds it, voxels in its order.
+
+    It compares a voxel with the smallest so far only if it is not the largest so far. So if the first voxel is the
+    smallest, the histogram begins above it; the voxel is then left out of it, and sharpened to the last bin's value.
+    """
+    largest_before = torch.cummax(u, 0).values[:-1]
+    later = u[1:][u[1:] <= largest_before]
+    return later.min() if len(later) else u[0]
+
+
 class BatchVoxels:
     """The voxels of B scans on one device, padded to a common box."""
 
-    def __init__(self, problems: Sequence[Problem], bins: int, dtype: torch.dtype, device: str):
+    def __init__(
+        self, problems: Sequence[Problem], bins: int, dtype: torch.dtype, device: str, *, itk_range: bool = False
+    ):
         self.problems, self.bins, self.dtype, self.device = list(problems), bins, dtype, torch.device(device)
         self.box = tuple(max(p.log.shape[axis] for p in problems) for axis in range(3))
         log, weight = (np.zeros((len(problems), *self.box), np.float32) for _ in range(2))
@@ -225,6 +253,7 @@ class BatchVoxels:
         self.log, self.weight = (torch.from_numpy(a).to(self.device, dtype) for a in (log, weight))
         self.inside = self.weight > 0
         self.count = self.inside.sum((1, 2, 3)).double()
+        self.itk_range = itk_range
         self.first_bin = (torch.arange(len(problems), device=self.device) * bins)[:, None]
 
     def start_level(self, phi: torch.Tensor, bases) -> torch.Tensor:
@@ -238,6 +267,14 @@ class BatchVoxels:
         """Smallest and largest u in each mask, (B,) each, float64."""
         low = torch.where(self.inside, self.u, torch.inf).amin((1, 2, 3))
         high = torch.where(self.inside, self.u, -torch.inf).amax((1, 2, 3))
+        self.used = self.inside
+        if self.itk_range:
+            for scan in range(len(self.problems)):
+                # ITK's order, first axis fastest.
+                voxels = self.u[scan].permute(2, 1, 0)[self.inside[scan].permute(2, 1, 0)]
+                if voxels[0] == low[scan]:
+                    low[scan] = _itk_low(voxels.cpu()).to(self.device)
+            self.used = self.inside & (self.u >= low[:, None, None, None])
         return low.double(), high.double()
 
     def histogram(self, low: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
@@ -248,7 +285,7 @@ class BatchVoxels:
         )
         self.index = position.long()
         self.fraction = position - self.index
-        inside = self.inside.view(scans, -1).long()
+        inside = self.used.view(scans, -1).long()
         upper = (self.fraction.double() * FIXED_POINT).long() * inside
         bins = torch.zeros(2, scans * self.bins, dtype=torch.int64, device=self.device)
         place = (self.index + self.first_bin).view(-1)
@@ -264,7 +301,10 @@ class BatchVoxels:
         slope = torch.nn.functional.pad(table[:, 1:] - table[:, :-1], (0, 1)).to(self.dtype)
         sharpened = torch.gather(table.to(self.dtype), 1, self.index)
         sharpened += torch.gather(slope, 1, self.index) * self.fraction
-        return self._contract((self.u - sharpened.view(self.u.shape)) * self.weight, self.fitting)
+        sharpened = sharpened.view(self.u.shape)
+        if self.itk_range:
+            sharpened = torch.where(self.used, sharpened, table[:, -1, None, None, None].to(self.dtype))
+        return self._contract((self.u - sharpened) * self.weight, self.fitting)
 
     def update(self, change: torch.Tensor, tolerance: float) -> torch.Tensor | None:
         """As :meth:`SlabVoxels.update`: (B,), or None if no tolerance above 0 can have been reached."""

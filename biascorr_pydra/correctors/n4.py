@@ -26,12 +26,20 @@ __all__ = ["CORRECTOR", "N4", "rescale_intensities"]
 CHOICES = {
     "nonpositive": ("exclude", "keep"),
     "mesh_over": ("image", "samples"),
+    "histogram_range": ("full", "itk"),
     "default_mask": ("head", "positive", "all"),
     "precision": ("float32", "float64"),
 }
 
 # What ANTs and SimpleITK have in common, since both run ITK's filter.
-ITK = {"shrink_mm": None, "tolerance": 1e-7, "nonpositive": "keep", "default_mask": "all", "mesh_over": "samples"}
+ITK = {
+    "shrink_mm": None,
+    "tolerance": 1e-7,
+    "mesh_over": "samples",
+    "histogram_range": "itk",
+    "nonpositive": "keep",
+    "default_mask": "all",
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,10 @@ class N4(Corrector):
     fwhm: float = field(default=0.15, metadata={"help": "Width of the sharpening kernel, in log intensity."})
     wiener_noise: float = field(default=0.01, metadata={"help": "Noise term of the Wiener filter."})
     bins: int = field(default=200, metadata={"help": "Bins of the intensity histogram."})
+    histogram_range: str = field(
+        default="full",
+        metadata={"help": "The histogram spans the 'full' range, or as in 'itk' all but a first voxel that is lowest."},
+    )
     nonpositive: str = field(
         default="exclude",
         metadata={
@@ -184,7 +196,14 @@ class N4(Corrector):
         from ._n4_prepare import prepare
 
         settings = core.Settings(
-            self.iterations, self.tolerance, self.fwhm, self.wiener_noise, self.bins, self.max_seconds, self.precision
+            self.iterations,
+            self.tolerance,
+            self.fwhm,
+            self.wiener_noise,
+            self.bins,
+            self.max_seconds,
+            self.precision,
+            itk_range=self.histogram_range == "itk",
         )
         prepared = [prepare(scan, self) for scan in scans]
         estimates: list[Estimate | None] = [None] * len(scans)
