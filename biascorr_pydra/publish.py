@@ -102,5 +102,9 @@ def _metrics(job: Job, records: Mapping[str, Mapping | None]) -> dict:
         "segmentation": {"method": tissue["Name"], "image": tissue["Image"]} if tissue else None,
         "skull_strip": brain["Name"] if brain else None,
         "runtime_s": runtime,
-        "warnings": [*job.warnings, *correction["warnings"], *(brain or {}).get("warnings", [])],
+        "warnings": [*job.warnings, *correction["warnings"], *_warnings(brain), *_warnings(tissue)],
     }
+
+
+def _warnings(record: Mapping | None) -> list[str]:
+    return list((record or {}).get("warnings", []))

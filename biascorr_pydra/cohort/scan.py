@@ -16,7 +16,7 @@ from ..correctors import DEFAULT_METHOD
 from ..interfaces.pydra_tasks import CorrectBias, ExtractBrain, MeasureBias, SegmentTissue, method_implementation
 from ..plan import MethodSpec
 from ..publish import publish
-from ..tissue import segmentable
+from ..tissue import reason_against
 
 __all__ = ["CorrectByMethod", "CorrectScan"]
 
@@ -26,7 +26,7 @@ def PublishScan(  # noqa: N802 (a Pydra task is a class)
     work: str,
     spec: str,
     key: str,
-    segmented_on: str,
+    segmentation: str,
     corrected: File,
     bias: File,
     correction_record: File,
@@ -49,8 +49,8 @@ def PublishScan(  # noqa: N802 (a Pydra task is a class)
         the method as asked for
     key : str
         what this work is called
-    segmented_on : str
-        which image was segmented
+    segmentation : str
+        which image was segmented, or why none was
     corrected : File
         the corrected image
     bias : File
@@ -88,7 +88,7 @@ def PublishScan(  # noqa: N802 (a Pydra task is a class)
     }
     records = {name: json.loads(Path(str(file)).read_text()) if file else None for name, file in records.items()}
     if records["tissue"]:
-        records["tissue"]["Image"] = segmented_on
+        records["tissue"]["Image"] = segmentation
     chosen = json.loads(work)
     path = publish(
         Job.from_dict(chosen["job"]),
@@ -107,7 +107,7 @@ def CorrectByMethod(
     work: str,
     spec: str,
     key: str,
-    segmented_on: str,
+    segmentation: str,
     mask: File | None = None,
     mask_record: File | None = None,
     dseg: File | None = None,
@@ -128,8 +128,8 @@ def CorrectByMethod(
         the method, name or name:preset
     key : str
         what this work is called
-    segmented_on : str
-        which image was segmented
+    segmentation : str
+        which image was segmented, or why none was
     mask : File
         brain mask
     mask_record : File
@@ -158,6 +158,7 @@ def CorrectByMethod(
             bias_file=correction.bias_file,
             mask_file=mask,
             dseg_file=dseg,
+            no_dseg_reason=segmentation,
         ),
         name="measure",
     )
@@ -166,7 +167,7 @@ def CorrectByMethod(
             work=work,
             spec=spec,
             key=key,
-            segmented_on=segmented_on,
+            segmentation=segmentation,
             corrected=correction.out_file,
             bias=correction.bias_file,
             correction_record=correction.record_file,
@@ -239,7 +240,7 @@ def CorrectScan(
     """
     chosen = json.loads(work)
     suffix = chosen["job"]["suffix"]
-    shared = {"segmented_on": "no image"}
+    shared = {}
     if chosen["skull_strip"] != "none":
         brain = workflow.add(
             ExtractBrain(
@@ -253,14 +254,16 @@ def CorrectScan(
         )
         shared |= {"mask": brain.mask_file, "mask_record": brain.record_file}
     method = chosen["segmentation"]
-    if segmentable(suffix, method):
-        reference, shared["segmented_on"] = in_file, "the given segmentation's own"
+    reason = reason_against(suffix, method, masked="mask" in shared)
+    shared["segmentation"] = reason or "the given segmentation's own image"
+    if not reason:
+        reference = in_file
         if method != "given":
             found = workflow.add(
                 _correction(in_file, work, MethodSpec(DEFAULT_METHOD), shared.get("mask")), name="reference"
             )
             reference = found.out_file
-            shared["segmented_on"] = f"the scan as corrected by {DEFAULT_METHOD}, for every method"
+            shared["segmentation"] = f"the scan as corrected by {DEFAULT_METHOD}, for every method"
         tissue = workflow.add(
             SegmentTissue(
                 in_file=reference,

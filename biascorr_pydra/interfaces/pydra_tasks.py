@@ -243,6 +243,7 @@ def MeasureBias(  # noqa: N802
     bias_file: File,
     mask_file: File | None = None,
     dseg_file: File | None = None,
+    no_dseg_reason: str = "no tissue segmentation was given",
     implementation: str = __version__,
 ) -> Json:
     """Measure an image before and after correction, and its field.
@@ -259,6 +260,8 @@ def MeasureBias(  # noqa: N802
         brain mask; the detected head by default
     dseg_file : File
         tissue segmentation, 1 GM, 2 WM, 3 CSF
+    no_dseg_reason : str
+        why there is no segmentation, if there is none
     implementation : str
         version of the code, part of the cache key
 
@@ -276,7 +279,9 @@ def MeasureBias(  # noqa: N802
     dseg = None if dseg_file is None else image.load(_path(dseg_file)).get_fdata().reshape(data.shape)
     corrected = image.load(_path(out_file)).get_fdata(dtype="float32").reshape(data.shape)
     bias = image.load(_path(bias_file)).get_fdata(dtype="float32").reshape(data.shape)
-    measured = measure(data, corrected, bias, mask & valid, dseg, image.voxel_size_mm(before))
+    measured = measure(
+        data, corrected, bias, mask & valid, dseg, image.voxel_size_mm(before), no_dseg_reason=no_dseg_reason
+    )
     return _write(measured, "metrics.json")
 
 
