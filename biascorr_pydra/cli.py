@@ -73,11 +73,8 @@ def correct(**arguments):
     record = correct_file(arguments.pop("in_file"), arguments.pop("out_file"), **arguments)
     for warning in record.warnings:
         click.echo(f"Warning: {warning}", err=True)
-    low, high = record.field["p05"], record.field["p95"]
-    seconds = sum(record.runtime_s.values())
-    click.echo(
-        f"{record.method} {record.method_version}: field {low:.3f} to {high:.3f} (5th to 95th percentile), {seconds:.1f} s"
-    )
+    span = f"{record.field['p05']:.3f} to {record.field['p95']:.3f} (5th to 95th percentile)"
+    click.echo(f"{record.method} {record.method_version}: field {span}, {sum(record.runtime_s.values()):.1f} s")
 
 
 @cli.command()

@@ -160,6 +160,8 @@ def _check_out_dir(settings: Settings) -> None:
     if not existing.is_dir():
         raise OutputError("the output folder cannot be made under a file", file=existing)
     image.check_writable(existing)
+    for spec in settings.methods:
+        bids.check_ours(settings.out_dir / spec.label, overwrite=settings.overwrite)
 
 
 def _fingerprint(job: Job, settings: Settings) -> dict:

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from .bids import GROUP_FILES, STATUS_COLUMNS
 from .image import write_atomic
 from .plan import Plan, is_done
 
 __all__ = ["Row", "collect", "expected", "write"]
-
-FILE_NAME = "status.tsv"
 
 
 class Row(NamedTuple):
@@ -50,8 +49,8 @@ def write(out_dir: Path, rows: Iterable[Row]) -> Path:
     """Write the table, whole or not at all."""
     text = io.StringIO()
     table = csv.writer(text, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
-    table.writerow(Row._fields)
+    table.writerow(STATUS_COLUMNS)
     table.writerows(rows)
-    path = Path(out_dir) / FILE_NAME
+    path = Path(out_dir) / GROUP_FILES[0]
     write_atomic(path, lambda stream: stream.write(text.getvalue().encode()))
     return path

@@ -269,6 +269,15 @@ def test_a_folder_that_is_not_ours_is_refused(dataset, tmp_path):
     assert [p.name for p in (tmp_path / "out/n4").iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.parametrize("name", bids.GROUP_FILES)
+def test_group_files_that_are_not_ours_are_refused(dataset, tmp_path, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("precious")
+    with pytest.raises(OutputExistsError, match=f"{name}: the file was not written by biascorr_pydra.*--overwrite"):
+        make_plan(settings(dataset, tmp_path / "out"), implementation)
+    assert make_plan(settings(dataset, tmp_path / "out", overwrite=True), implementation).pending
+
+
 def test_output_folders_that_cannot_be(dataset, tmp_path):
     with pytest.raises(OutputError, match="is the input data set"):
         make_plan(settings(dataset, dataset), implementation)

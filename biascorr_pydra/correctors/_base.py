@@ -27,8 +27,8 @@ class Scan:
     Attributes
     ----------
     data : float32 array, shape (I, J, K)
-        Acquired intensities, on the native grid, or on the corrector's ``grid_shape`` in RAS+ order. Finite: voxels that
-        were NaN or infinite are 0 here and excluded by ``valid``.
+        Acquired intensities, on the native grid, or on the corrector's ``grid_shape`` in RAS+ order. Finite: voxels
+        that were NaN or infinite are 0 here and excluded by ``valid``.
     valid : boolean array, same shape
         Voxels whose acquired value was finite.
     mask : boolean array, same shape, or None
@@ -64,7 +64,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Corrector(ABC):
-    """A bias-field estimator. Its dataclass fields are its parameters; ``field(metadata={"help": ...})`` describes them.
+    """A bias-field estimator. Its dataclass fields are its parameters, described by ``metadata={"help": ...}``.
 
     Class attributes
     ----------------

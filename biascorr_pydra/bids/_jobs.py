@@ -1,47 +1,21 @@
-"""BIDS in and out: index a data set into a plan of frozen jobs; own every output name and sidecar.
-
-One derivative data set per method, so that names inside stay the standard ones (BIDS 1.11, derivatives)::
-
-    OUT/<method>/sub-01/ses-1/anat/sub-01_ses-1_desc-preproc_T1w.nii.gz
-                                   sub-01_ses-1_desc-T1w_biasfield.nii.gz
-                                   sub-01_ses-1_desc-brain_mask.nii.gz  ...
-
-A mask or segmentation drawn on a T1w carries no ``space``, as fMRIPrep writes and reads it; one drawn on another
-contrast carries that contrast (``space-T2w``), so that two contrasts of one session do not collide.
-"""
+"""BIDS in: a data set indexed into a list of frozen jobs."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import __version__
-from .errors import BIDSError, OutputExistsError
-from .image import sha256, write_atomic
+from ..errors import BIDSError
 
-__all__ = [
-    "ANATOMICAL_SUFFIXES",
-    "DATASET_DESCRIPTION",
-    "Job",
-    "index",
-    "output_paths",
-    "prepare_dataset",
-    "sidecar",
-    "write_json",
-]
+__all__ = ["ANATOMICAL_SUFFIXES", "DATASET_DESCRIPTION", "TISSUES", "Job", "index"]
 
 ANATOMICAL_SUFFIXES = (
     *("T1w", "T2w", "FLAIR", "PDw", "T2starw", "UNIT1"),
     *("inplaneT1", "inplaneT2", "PDT2", "angio", "T1rho"),
 )
 DATASET_DESCRIPTION = "dataset_description.json"
-BIDS_VERSION = "1.11.0"
-RAW = "raw"
-# BIDS common labels as fMRIPrep writes them
-DSEG_LABELS = "index\tname\tabbreviation\n1\tGray Matter\tGM\n2\tWhite Matter\tWM\n3\tCerebrospinal Fluid\tCSF\n"
 TISSUES = ("CSF", "GM", "WM")
 
 
@@ -94,9 +68,6 @@ class Job:
             given={kind: Path(path) for kind, path in record["given"].items()},
             warnings=tuple(record["warnings"]),
         )
-
-
-# --- in
 
 
 def index(
@@ -220,140 +191,3 @@ def _same_space(job: Job, parts: Mapping[str, str], name: str) -> bool:
     if f"_{job.suffix}_" in name:  # an older spelling, sub-01_T2w_desc-brain_mask, names the contrast itself
         return "space" not in parts
     return parts.get("space") == job.suffix or (job.suffix == "T1w" and "space" not in parts)
-
-
-# --- out
-
-
-def output_paths(job: Job, dataset: str | Path) -> dict[str, Path]:
-    """Where each output of a scan goes, by kind, inside one derivative data set."""
-    folder = Path(dataset) / Path(job.relative).parent
-    space = "" if job.suffix == "T1w" else f"_space-{job.suffix}"
-    names = {
-        "corrected": f"_desc-preproc_{job.suffix}.nii.gz",
-        "bias": f"_desc-{job.suffix}_biasfield.nii.gz",
-        "mask": f"{space}_desc-brain_mask.nii.gz",
-        "dseg": f"{space}_dseg.nii.gz",
-        **{tissue: f"{space}_label-{tissue}_probseg.nii.gz" for tissue in TISSUES},
-        "metrics": f"_desc-{job.suffix}_metrics.json",
-    }
-    return {kind: folder / (job.stem + ending) for kind, ending in names.items()}
-
-
-def sidecar(path: Path) -> Path:
-    """The JSON file beside an image."""
-    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
-
-
-def bids_uri(job: Job, dataset: str = RAW) -> str:
-    """The scan as a BIDS URI."""
-    return f"bids:{dataset}:{job.relative}"
-
-
-def write_json(path: Path, content: Mapping) -> None:
-    """Write JSON whole or not at all."""
-    text = json.dumps(content, indent=2, default=str) + "\n"
-    write_atomic(path, lambda stream: stream.write(text.encode()))
-
-
-def prepare_dataset(
-    dataset: str | Path, bids_dir: str | Path, label: str, description: str, *, overwrite: bool = False
-) -> None:
-    """Make a derivative data set's root: dataset_description.json, .bidsignore, dseg.tsv, README.
-
-    Raises
-    ------
-    OutputExistsError
-        The folder holds something that this package did not write.
-    """
-    dataset = Path(dataset)
-    if dataset.is_dir() and any(dataset.iterdir()) and not _ours(dataset) and not overwrite:
-        raise OutputExistsError(
-            "the folder is not empty and was not written by biascorr_pydra",
-            file=dataset,
-            next_step="Choose another --out-dir.",
-        )
-    dataset.mkdir(parents=True, exist_ok=True)
-    raw = Path(bids_dir).resolve()
-    link = Path(os.path.relpath(raw, dataset.resolve())).as_posix()
-    source = json.loads((raw / DATASET_DESCRIPTION).read_text())
-    write_json(
-        dataset / DATASET_DESCRIPTION,
-        {
-            "Name": f"Bias correction by {label} of {source.get('Name', raw.name)}",
-            "BIDSVersion": BIDS_VERSION,
-            "DatasetType": "derivative",
-            "License": source.get("License", "n/a"),
-            "GeneratedBy": [{"Name": "biascorr_pydra", "Version": __version__, "Description": description}],
-            "SourceDatasets": [{"URL": source["DatasetDOI"]} if source.get("DatasetDOI") else {"URL": link}],
-            "DatasetLinks": {RAW: link},
-        },
-    )
-    _write_text(dataset / ".bidsignore", "*_biasfield.*\n*_metrics.json\n")
-    _write_text(dataset / "dseg.tsv", DSEG_LABELS)
-    _write_text(
-        dataset / "README",
-        f"Images corrected for the bias field by {label}, with the fields, masks and segmentations.\n"
-        "corrected = acquired / biasfield; the field has mean 1 over the mask.\n",
-    )
-
-
-def _ours(dataset: Path) -> bool:
-    try:
-        made = json.loads((dataset / DATASET_DESCRIPTION).read_text()).get("GeneratedBy", [])
-        return any(entry.get("Name") == "biascorr_pydra" for entry in made)
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
-def _write_text(path: Path, text: str) -> None:
-    if not path.is_file() or path.read_text() != text:
-        write_atomic(path, lambda stream: stream.write(text.encode()))
-
-
-def sidecars(job: Job, correction: Mapping, brain: Mapping | None, tissue: Mapping | None) -> dict[str, dict]:
-    """JSON sidecar of each image output, by kind, from the records of the steps that made them."""
-    sources = {"Sources": [bids_uri(job)]}
-    method = {
-        "SourceSHA256": sha256(job.source),
-        "Method": {
-            "Name": correction["method"],
-            "Version": correction["method_version"],
-            "Preset": correction["preset"],
-            "Parameters": correction["parameters"],
-            "WeightsSHA256": correction["weights_sha256"],
-            "Device": correction["device"],
-            "Seed": correction["seed"],
-        },
-        "FieldScaledOver": correction["scaled_over"],
-        "MaskMethod": brain["Name"] if brain else None,
-        "MaskResampled": correction["mask_resampled"],
-        "Intensities": correction["intensities"],
-        "FieldSummary": correction["field"],
-        "EstimateRecord": correction["estimate"],
-        "Warnings": [*job.warnings, *correction["warnings"]],
-        "Software": correction["software"],
-    }
-    made = {
-        "corrected": {
-            "Description": "Acquired image divided by the bias field",
-            **sources,
-            "SkullStripped": False,
-            **method,
-        },
-        "bias": {
-            "Description": "Bias field: acquired = corrected x field, mean 1 over the mask",
-            "Units": "dimensionless",
-            **sources,
-            **method,
-        },
-    }
-    # BIDS wants to know what a space that is not a template's refers to.
-    place = sources if job.suffix == "T1w" else {**sources, "SpatialReference": bids_uri(job)}
-    if brain:
-        made["mask"] = {"Type": "Brain", **place, "Method": dict(brain)}
-    if tissue:
-        made["dseg"] = {"Description": "Tissue segmentation", **place, "Manual": False, "Method": dict(tissue)}
-        for name in TISSUES:
-            made[name] = {"Description": f"Probability of {name}", **place, "Method": dict(tissue)}
-    return made

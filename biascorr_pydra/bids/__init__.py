@@ -1,0 +1,43 @@
+"""BIDS in and out: index a data set into a plan of frozen jobs; own every output name and sidecar.
+
+One derivative data set per method, so that names inside stay the standard ones (BIDS 1.11, derivatives)::
+
+    OUT/<method>/sub-01/ses-1/anat/sub-01_ses-1_desc-preproc_T1w.nii.gz
+                                   sub-01_ses-1_desc-T1w_biasfield.nii.gz
+                                   sub-01_ses-1_desc-brain_mask.nii.gz  ...
+
+A mask or segmentation drawn on a T1w carries no ``space``, as fMRIPrep writes and reads it; one drawn on another
+contrast carries that contrast (``space-T2w``), so that two contrasts of one session do not collide.
+"""
+
+from ._jobs import ANATOMICAL_SUFFIXES, DATASET_DESCRIPTION, TISSUES, Job, index
+from ._outputs import (
+    GROUP_FILES,
+    STATUS_COLUMNS,
+    bids_uri,
+    check_ours,
+    make_folder,
+    output_paths,
+    prepare_dataset,
+    sidecar,
+    sidecars,
+    write_json,
+)
+
+__all__ = [
+    "ANATOMICAL_SUFFIXES",
+    "DATASET_DESCRIPTION",
+    "GROUP_FILES",
+    "STATUS_COLUMNS",
+    "TISSUES",
+    "Job",
+    "bids_uri",
+    "check_ours",
+    "index",
+    "make_folder",
+    "output_paths",
+    "prepare_dataset",
+    "sidecar",
+    "sidecars",
+    "write_json",
+]
