@@ -1,11 +1,17 @@
 """Tissue segmentation by method name: gray matter, white matter and CSF inside a brain mask.
 
-======== ================================================================================================
-atropos  ANTs' Atropos: k-means start, then a mixture of Gaussians with a Markov random field (antspyx).
-kmeans   ANTs' k-means only (antspyx): quicker, no spatial prior.
-given    A segmentation, and probabilities if there are any, made elsewhere.
-none     No segmentation.
-======== ================================================================================================
+========== ============================================================================================================
+atropos    ANTs' Atropos (antspyx): Gaussian mixture of three classes from k-means, with a Markov random field.
+kmeans     ANTs' k-means segmentation (antspyx): the same machinery with a weaker field, on normalized intensities.
+given      A segmentation made elsewhere, labelled as fMRIPrep does: 1 GM, 2 WM, 3 CSF.
+none       No segmentation.
+========== ============================================================================================================
+
+Classes found from intensities get their names by their order, which the contrast decides (:data:`CONTRAST_ORDER`).
+Where a suffix does not tell the order, nothing is segmented: a guess would score every method on the wrong tissues. PDw
+is left out because CSF and gray matter overlap in it, T2starw and PDT2 because the order depends on the echo times.
+
+Segment an image that was corrected for its bias field, once per scan, and score every method on that segmentation.
 
 References
 ----------
@@ -15,59 +21,102 @@ Neuroinformatics 9(4), 2011. doi:10.1007/s12021-011-9109-y
 
 from __future__ import annotations
 
+import tempfile
+import threading
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from nibabel.processing import resample_from_to
+from scipy import ndimage
 
 from . import image
-from .errors import GridMismatchError, InvalidParameterError, SegmentationError, UnknownMethodError
+from .errors import GridMismatchError, InvalidMaskError, InvalidParameterError, SegmentationError, UnknownMethodError
 from .metrics import DSEG_LABELS
 
-__all__ = ["METHODS", "Tissue", "segment_tissue", "segmentable"]
+__all__ = ["CONTRAST_ORDER", "METHODS", "Tissue", "reason_against", "segment_tissue", "segmentable"]
 
 METHODS = ("atropos", "kmeans", "given", "none")
-# Tissues from dark to bright; suffixes that are not here have no order that could be relied on.
-ORDER = {
-    **dict.fromkeys(("T1w", "UNIT1", "inplaneT1"), ("CSF", "GM", "WM")),
-    **dict.fromkeys(("T2w", "inplaneT2"), ("WM", "GM", "CSF")),
-    # Proton density: gray matter is brighter than white; CSF comes out near or above gray matter at the usual TR.
-    "PDw": ("WM", "GM", "CSF"),
+TISSUES = tuple(DSEG_LABELS)
+
+_T1W, _T2W = ("CSF", "GM", "WM"), ("WM", "GM", "CSF")
+#: BIDS suffix -> tissues from the darkest to the brightest.
+CONTRAST_ORDER = {
+    "T1w": _T1W,
+    "UNIT1": _T1W,
+    "MPRAGE": _T1W,
+    "inplaneT1": _T1W,
+    "T2w": _T2W,
+    "inplaneT2": _T2W,
     "FLAIR": ("CSF", "WM", "GM"),
 }
-MRF = {"atropos": "[0.1,1x1x1]", "kmeans": "[0,1x1x1]"}
-ITERATIONS = {"atropos": "[5,0]", "kmeans": "[0,0]"}
-STRIPPED_ZEROS = 0.5
-MIN_VOXELS = 300
+
+MRF_WEIGHT = 0.2
+ITERATIONS = 5
+MIN_VOXELS = 1000
+# A tissue with a smaller part of the brain than this is a sign that the classes do not stand for tissues.
+SMALL_FRACTION = 0.03
+_TEMPDIR_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Tissue:
-    """A segmentation on the image's grid.
+    """A tissue segmentation and how it was made.
 
     Attributes
     ----------
-    dseg : uint8 array, shape (I, J, K)
-        0 outside, 1 GM, 2 WM, 3 CSF: the labels that fMRIPrep writes.
-    probseg : dict or None
-        Tissue -> float32 array of probabilities.
+    dseg : int8 array, shape (I, J, K)
+        0 outside, 1 GM, 2 WM, 3 CSF.
+    probseg : dict of 'GM', 'WM' and 'CSF' to float32 arrays of that shape with values from 0 to 1, or None
     method : str
+        'atropos', 'kmeans' or 'given'.
     record : dict
-        Volumes in ml, the assumed order of intensities, software; JSON-serialisable.
+        method, order of intensities, volumes_ml, warnings and software versions; JSON-serialisable.
     """
 
     dseg: np.ndarray
-    probseg: Mapping[str, np.ndarray] | None
+    probseg: dict[str, np.ndarray] | None
     method: str
     record: Mapping[str, Any]
 
 
-def segmentable(suffix: str | None, method: str) -> bool:
-    """Whether this method can segment images of this BIDS suffix: it must know which tissue is the brighter."""
-    return method == "given" or (method != "none" and suffix in ORDER)
+def reason_against(suffix: str | None, method: str, *, masked: bool = True) -> str | None:
+    """Why an image of this suffix cannot be segmented by this method, as a sentence; None if it can.
+
+    Parameters
+    ----------
+    suffix : str or None
+        BIDS suffix.
+    method : str
+    masked : bool
+        Whether there is a brain mask.
+
+    Raises
+    ------
+    UnknownMethodError
+    """
+    if method not in METHODS:
+        raise UnknownMethodError(
+            "no tissue segmentation of that name", value=repr(method), next_step=f"Methods: {', '.join(METHODS)}."
+        )
+    if method == "none":
+        return "no tissue segmentation was asked for"
+    if method == "given":
+        return None
+    if suffix not in CONTRAST_ORDER:
+        return f"the order of the tissues' intensities is not known for suffix {suffix!r}"
+    return None if masked else f"segmentation by {method!r} needs a brain mask"
+
+
+def segmentable(suffix: str | None, method: str, *, masked: bool = True) -> bool:
+    """Whether :func:`reason_against` has nothing to say."""
+    return reason_against(suffix, method, masked=masked) is None
 
 
 def segment_tissue(
@@ -75,124 +124,196 @@ def segment_tissue(
     mask: np.ndarray | None,
     *,
     method: str = "atropos",
-    suffix: str | None = "T1w",
+    suffix: str | None = None,
     given: Mapping[str, str | Path] | None = None,
-) -> Tissue:
-    """Segment one image, best one that has been corrected for its bias field.
+) -> Tissue | None:
+    """Segment gray matter, white matter and CSF.
 
     Parameters
     ----------
     img : NIfTI image, 3-D
-    mask : boolean array (I, J, K), or None for an image that is skull-stripped already
-    method : one of :data:`METHODS`, not "none"
-    suffix : BIDS suffix; gives the order of the tissues' intensities
-    given : for method "given", files by kind: "dseg", and optionally "GM", "WM", "CSF"
+        Best corrected for its bias field.
+    mask : boolean array, shape (I, J, K)
+        Brain mask; not needed for method 'given'.
+    method : str
+        One of :data:`METHODS`.
+    suffix : str
+        BIDS suffix of the image.
+    given : dict, optional
+        For method 'given': files by kind, 'dseg' and, or, 'GM', 'WM' and 'CSF' (probabilities).
+
+    Returns
+    -------
+    Tissue, or None for method 'none'
 
     Raises
     ------
-    UnknownMethodError, InvalidParameterError
-        The method or the suffix cannot be used.
     SegmentationError
-        There is no mask and the image is a whole head, no dseg was given, or a tissue came out empty.
-    GridMismatchError
-        What was given is not on the image's grid.
+        The contrast's order of tissues is not known, there is no mask, or no three classes were found.
+    InvalidMaskError
+        The mask has fewer voxels than a segmentation needs.
+    InvalidParameterError, GridMismatchError
+        For 'given': no file, or one of another place.
+    UnknownMethodError
     """
-    if method not in METHODS or method == "none":
-        raise UnknownMethodError(
-            "no tissue segmentation of that name", value=repr(method), next_step=f"Methods: {', '.join(METHODS)}."
-        )
-    if not segmentable(suffix, method):
-        raise InvalidParameterError(
-            "the order of the tissues' intensities is not known for this contrast",
-            value=repr(suffix),
-            next_step=f"Known: {', '.join(ORDER)}. Or give a segmentation.",
+    reason = reason_against(suffix, method, masked=mask is not None)
+    if method == "none":
+        return None
+    if reason:
+        raise SegmentationError(
+            f"{reason}, so that nothing was segmented",
+            file=img.get_filename(),
+            next_step="Give a segmentation or a mask, or choose segmentation 'none'.",
         )
     if method == "given":
-        return _given(img, given or {})
+        return _given(img, dict(given or {}))
     data, valid, _ = image.inspect(img)
-    mask = _stripped_brain(data, img) if mask is None else mask
-    return _classify(data, mask & valid & (data > 0), img, method, suffix)
-
-
-def _stripped_brain(data: np.ndarray, img) -> np.ndarray:
-    if (data == 0).mean() < STRIPPED_ZEROS:
-        raise SegmentationError(
-            "a whole head cannot be segmented without a brain mask",
-            file=img.get_filename() or "image",
-            value=f"{(data == 0).mean():.0%} of the voxels are 0",
-            next_step="Add skull stripping or give a mask; or go without segmentation.",
+    inside = np.asarray(mask, bool) & valid
+    if inside.sum() < MIN_VOXELS:
+        raise InvalidMaskError(
+            f"a segmentation needs a mask of at least {MIN_VOXELS} voxels",
+            file=img.get_filename(),
+            value=int(inside.sum()),
+            next_step="Check the brain extraction.",
         )
-    return data > 0
+    order = CONTRAST_ORDER[suffix]
+    # In RAS+ order the result does not depend on how the image is stored: the random field is swept voxel by voxel.
+    turn = io_orientation(img.affine)
+    back = ornt_transform(axcodes2ornt("RAS"), turn)
+    sizes = np.linalg.norm((img.affine @ inv_ornt_aff(turn, data.shape))[:3, :3], axis=0)
+    data, inside = (apply_orientation(array, turn) for array in (data, inside))
+    classes, probabilities = _ants_classes(data, inside, tuple(sizes.tolist()), method)
+    ranks = _ranks(data, classes, method, img.get_filename())
+    labels = np.zeros(4, np.int8)
+    for tissue, rank in zip(order, ranks, strict=True):
+        labels[rank + 1] = DSEG_LABELS[tissue]
+    dseg = np.ascontiguousarray(apply_orientation(labels[classes], back))
+    by_tissue = dict(zip(order, ranks, strict=True))
+    probseg = {t: np.ascontiguousarray(apply_orientation(probabilities[by_tissue[t]], back)) for t in TISSUES}
+    return _tissue(img, dseg, probseg, method, order=list(order))
 
 
-def _classify(data, mask, img, method: str, suffix: str) -> Tissue:
+def _tissue(img, dseg, probseg, method: str, **record) -> Tissue:
+    voxel_ml = float(abs(np.linalg.det(img.affine[:3, :3]))) / 1000
+    counts = {tissue: int((dseg == label).sum()) for tissue, label in DSEG_LABELS.items()}
+    total = sum(counts.values())
+    warnings = [
+        f"Only {count / total:.1%} of the segmented brain is {tissue}. Look at the segmentation."
+        for tissue, count in counts.items()
+        if count < SMALL_FRACTION * total
+    ]
+    volumes = {tissue: round(count * voxel_ml, 1) for tissue, count in counts.items()}
+    software = {} if method == "given" else {"antspyx": version("antspyx")}
+    record = {"method": method, **record, "volumes_ml": volumes, "warnings": warnings, "software": software}
+    return Tissue(dseg, probseg, method, record)
+
+
+# --- antspyx
+
+
+def _ants_classes(data, inside, voxel_size_mm, method) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Classes 1, 2, 3 (0 outside) and the probability of each, by intensity alone."""
     import ants
 
-    name = img.get_filename() or "image"
-    if mask.sum() < MIN_VOXELS:
-        raise SegmentationError(
-            "too few voxels inside the mask to tell tissues apart", file=name, value=f"{int(mask.sum())} voxels"
-        )
-    spacing = image.voxel_size_mm(img)
-    # Extreme values would take a class of their own.
-    clipped = np.clip(data, 0, np.percentile(data[mask], 99.8)).astype(np.float32)
-    found = ants.atropos(
-        a=ants.from_numpy(clipped, spacing=spacing),
-        x=ants.from_numpy(mask.astype(np.float32), spacing=spacing),
-        i="kmeans[3]",
-        m=MRF[method],
-        c=ITERATIONS[method],
-        priorweight=0,
-        verbose=0,
+    box = ndimage.find_objects(inside.astype(np.int8))[0]  # Atropos takes time for every voxel, masked or not
+    # A few very bright voxels (vessels, skin) would take a class of their own.
+    low, high = np.percentile(data[inside], (0.5, 99.5))
+    # Axes and place play no part, and ITK refuses some real headers.
+    values, mask = (
+        ants.from_numpy(np.ascontiguousarray(array[box], np.float32), spacing=voxel_size_mm)
+        for array in (np.clip(data, low, high), inside)
     )
-    labels = np.rint(found["segmentation"].numpy()).astype(int) * mask
-    probabilities = [image_.numpy() for image_ in found["probabilityimages"]]
-    means = [data[labels == k].mean() if (labels == k).any() else np.nan for k in (1, 2, 3)]
-    if np.isnan(means).any():
+    with _own_temporary_folder():  # Atropos leaves its probability images in the temporary folder
+        if method == "kmeans":
+            found = ants.kmeans_segmentation(values, 3, kmask=mask)
+        else:
+            found = ants.atropos(a=values, x=mask, i="Kmeans[3]", m=f"[{MRF_WEIGHT},1x1x1]", c=f"[{ITERATIONS},0]", v=0)
+
+    def whole(part):
+        array = np.zeros(data.shape, np.float32)
+        array[box] = np.where(inside[box], part.numpy(), 0)
+        return array
+
+    return np.round(whole(found["segmentation"])).astype(np.int8), [whole(p) for p in found["probabilityimages"]]
+
+
+@contextmanager
+def _own_temporary_folder():
+    with _TEMPDIR_LOCK, tempfile.TemporaryDirectory(prefix="biascorr-") as folder:
+        before, tempfile.tempdir = tempfile.tempdir, folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
+def _ranks(data, classes, method, name) -> list[int]:
+    """Indices of the three classes from the darkest to the brightest."""
+    means = [float(data[classes == k].mean()) if (classes == k).any() else np.nan for k in (1, 2, 3)]
+    if not np.all(np.isfinite(means)) or len(set(means)) < 3:
         raise SegmentationError(
-            "a tissue came out empty", file=name, value=f"class means {means}", next_step="Look at the mask and image."
+            f"{method!r} did not find three classes of intensity in the brain",
+            file=name,
+            value=f"class means {', '.join(f'{mean:g}' for mean in means)}",
+            next_step="Look at the image and its mask, or give a segmentation.",
         )
-    dseg, probseg = np.zeros(data.shape, np.uint8), {}
-    for tissue, k in zip(ORDER[suffix], np.argsort(means), strict=True):
-        dseg[labels == k + 1] = DSEG_LABELS[tissue]
-        probseg[tissue] = np.where(mask, np.clip(probabilities[k], 0, 1), 0).astype(np.float32)
-    record = {"dark_to_bright": list(ORDER[suffix]), "antspyx_version": version("antspyx")}
-    return Tissue(dseg, probseg, method, {**record, **_volumes(dseg, spacing)})
+    return [int(k) for k in np.argsort(means)]
 
 
-def _volumes(dseg: np.ndarray, spacing) -> dict[str, float]:
-    ml = float(np.prod(spacing)) / 1000
-    return {f"{tissue.lower()}_ml": round(int((dseg == k).sum()) * ml, 1) for tissue, k in DSEG_LABELS.items()}
+# --- given
 
 
-def _given(img, files: Mapping[str, str | Path]) -> Tissue:
-    if "dseg" not in files:
+def _given(img, files: dict) -> Tissue:
+    probabilities = {tissue: files[tissue] for tissue in TISSUES if tissue in files}
+    if "dseg" not in files and len(probabilities) < len(TISSUES):
+        raise InvalidParameterError(
+            "segmentation 'given' needs a dseg image, or the probabilities of GM, WM and CSF",
+            file=img.get_filename(),
+            value=", ".join(files) or "no file",
+            next_step="Name the derivatives that hold them, or choose another segmentation.",
+        )
+    probseg = None
+    if len(probabilities) == len(TISSUES):
+        probseg = {tissue: np.clip(_read(file, img, order=1), 0, 1) for tissue, file in probabilities.items()}
+    if "dseg" in files:
+        dseg = np.round(_read(files["dseg"], img, order=0))
+        _check_labels(dseg, files["dseg"])
+    else:
+        stacked = np.stack([probseg[tissue] for tissue in TISSUES])
+        dseg = np.where(stacked.sum(0) > 0.5, stacked.argmax(0) + 1, 0)
+    names = [Path(str(file)).name for file in files.values()]
+    return _tissue(img, dseg.astype(np.int8), probseg, "given", files=names)
+
+
+def _check_labels(dseg: np.ndarray, file) -> None:
+    found = {int(label) for label in np.unique(dseg)}
+    unknown, missing = found - {0, *DSEG_LABELS.values()}, {DSEG_LABELS["GM"], DSEG_LABELS["WM"]} - found
+    if unknown or missing:
         raise SegmentationError(
-            "no segmentation of this scan was found among the derivatives",
-            file=img.get_filename() or "image",
-            next_step="Check --derivatives for its dseg, or segment with atropos or kmeans.",
-        )
-    shape = img.shape[:3]
-    dseg = np.rint(_on_grid(files["dseg"], img)).astype(int)
-    if not np.isin(dseg, [0, *DSEG_LABELS.values()]).all() or not dseg.any():
-        raise SegmentationError(
-            "a dseg has the labels 1 GM, 2 WM, 3 CSF",
-            file=files["dseg"],
-            value=f"labels {np.unique(dseg)[:10].tolist()}",
-            next_step="Relabel it.",
-        )
-    probseg = {tissue: _on_grid(files[tissue], img) for tissue in DSEG_LABELS if tissue in files}
-    record = {"file": str(files["dseg"]), **_volumes(dseg.reshape(shape), image.voxel_size_mm(img))}
-    return Tissue(dseg.astype(np.uint8), probseg or None, "given", record)
-
-
-def _on_grid(file, img) -> np.ndarray:
-    other = image.load(file)
-    if not image.same_grid(other, img):
-        raise GridMismatchError(
-            "a given segmentation must be on the scan's grid",
+            "a segmentation has the labels 1 (GM), 2 (WM) and 3 (CSF)",
             file=file,
-            value=f"shapes {other.shape} and {img.shape}",
-            next_step="Resample it to the scan (nearest neighbor for labels).",
+            value=f"labels {', '.join(str(label) for label in sorted(found)[:10])}",
+            next_step="Relabel it, or choose another segmentation.",
         )
-    return np.asarray(other.dataobj, np.float32).reshape(img.shape[:3])
+
+
+def _read(file, img, *, order: int) -> np.ndarray:
+    """Values of a file on the grid of an image, float32; of another grid, resampled (0 nearest, 1 linear)."""
+    other = image.load(file)
+    values = np.nan_to_num(np.asarray(other.dataobj, np.float32))
+    values = values.reshape(values.shape[:3]) if values.size == np.prod(values.shape[:3]) else values
+    if values.ndim != 3:
+        raise SegmentationError("a 3-D segmentation is needed", file=file, value=f"shape {other.shape}")
+    if image.same_grid(other, img):
+        return values
+    source = nib.Nifti1Image(values, other.affine)
+    moved = np.asarray(resample_from_to(source, (img.shape[:3], img.affine), order=order).dataobj, np.float32)
+    before, after = (np.abs(a).sum() * abs(np.linalg.det(i.affine[:3, :3])) for a, i in ((values, other), (moved, img)))
+    if not before or after < 0.9 * before:
+        raise GridMismatchError(
+            f"the segmentation does not lie inside the image {img.get_filename() or ''}".rstrip(),
+            file=file,
+            value=f"shapes {other.shape} and {img.shape[:3]}, {after / before if before else 0:.0%} of it inside",
+            next_step="Give a segmentation of this image, or resample it to the image first.",
+        )
+    return moved
