@@ -22,6 +22,9 @@ doi:10.1016/j.neuroimage.2010.07.033
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -259,62 +262,49 @@ def _template(data: np.ndarray, affine: np.ndarray, device: str, name) -> np.nda
     around it only, and the search starts with the tops of the two heads together and a brain of usual size: from a
     larger one, the brain's edge would find the skin's.
     """
-    import ants
-
     template = _load_template()
+    affine = _orthogonal(affine, data.shape)
     small, small_affine = _reduce(data, affine)
     head = image.detect_head(small)
-    moving = _to_ants(_leveled(small, head, small_affine), small_affine)
-    fixed, near, brain = (_to_ants(a, template.affine) for a in (template.labels, template.near, template.brain))
-    common = {
-        "fixed": fixed,
-        "moving": moving,
-        "mask": near,
-        "mask_all_stages": True,
-        "random_seed": 1,
-        "aff_sampling": 32,
-        "aff_random_sampling_rate": 0.3,
-    }
     top = _top(template.brain, template.affine)
-    shift = _top(head, small_affine) - top - [0, 0, SKIN_MM]
+    start = np.diag([BRAIN_SCALE] * 3 + [1.0])
+    start[:3, 3] = _top(head, small_affine) - BRAIN_SCALE * top - [0, 0, SKIN_MM]
+    starts = np.stack([start + np.outer([0, 0, offset, 0], [0, 0, 0, 1]) for offset in START_OFFSETS_MM])
     with TemporaryDirectory(prefix="biascorr-") as folder:
-        rigid = []
-        for offset in START_OFFSETS_MM:
-            start = f"{folder}/start{offset}.mat"
-            place = {
-                "matrix": BRAIN_SCALE * np.eye(3),
-                "center": tuple(top),
-                "translation": tuple(shift + np.array([0, 0, offset])),
-            }
-            ants.write_transform(ants.create_ants_transform("AffineTransform", dimension=3, **place), start)
-            found = ants.registration(
-                type_of_transform="Rigid",
-                initial_transform=[start],
-                outprefix=f"{folder}/rigid{offset}",
-                aff_iterations=(100, 50),
-                aff_shrink_factors=(4, 3),
-                aff_smoothing_sigmas=(3, 2),
-                **common,
-            )["fwdtransforms"]
-            aligned = ants.apply_transforms(fixed=fixed, moving=moving, transformlist=found).numpy()
-            rigid.append((_mutual_information(template.labels[template.near], aligned[template.near]), found))
-        affine_found = ants.registration(
-            type_of_transform="Affine",
-            initial_transform=max(rigid, key=lambda pair: pair[0])[1],
-            outprefix=f"{folder}/affine",
-            aff_iterations=(100, 50),
-            aff_shrink_factors=(2, 2),
-            aff_smoothing_sigmas=(1, 0),
-            **common,
-        )["fwdtransforms"]
-        carried = ants.apply_transforms(
-            fixed=_to_ants(data, affine),
-            moving=brain,
-            transformlist=affine_found,
-            whichtoinvert=[True] * len(affine_found),
-            interpolator="linear",
+        np.savez(
+            f"{folder}/input.npz",
+            labels=template.labels,
+            near=template.near,
+            template_affine=template.affine,
+            scan=_leveled(small, head, small_affine),
+            scan_affine=small_affine,
+            starts=starts,
         )
-    return carried.numpy() > 0.5
+        to_scan = _run_registration(folder, name)
+    # From the scan's voxels to the template's.
+    pull = np.linalg.inv(template.affine) @ np.linalg.inv(to_scan) @ affine
+    carried = ndimage.affine_transform(template.brain.astype(np.float32), pull, output_shape=data.shape, order=1)
+    return carried > 0.5
+
+
+def _run_registration(folder: str, name) -> np.ndarray:
+    program = Path(__file__).with_name("_register.py")
+    run = subprocess.run(
+        [sys.executable, "-P", str(program), folder],
+        env={**os.environ, "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1", "TMPDIR": folder},
+        capture_output=True,
+        text=True,
+    )
+    result = Path(folder, "affine.npy")
+    if run.returncode or not result.is_file():
+        said = (run.stderr.strip() or run.stdout.strip() or f"exit status {run.returncode}").splitlines()[-1]
+        raise SegmentationError(
+            "the registration of the template failed",
+            file=name,
+            value=said,
+            next_step="Check the image's orientation and voxel size, try another method, or give a mask.",
+        )
+    return np.load(result)
 
 
 def _reduce(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -322,15 +312,6 @@ def _reduce(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarra
     steps = [max(1, int(WORKING_MM / size)) for size in np.linalg.norm(affine[:3, :3], axis=0)]
     smooth = ndimage.gaussian_filter(data, [0.4 * step if step > 1 else 0 for step in steps])
     return smooth[tuple(slice(None, None, step) for step in steps)], affine @ np.diag([*steps, 1.0])
-
-
-def _mutual_information(a: np.ndarray, b: np.ndarray, bins: int = 32) -> float:
-    """Mutual information of two samples in nats, from the joint histogram between 0.5th and 99.5th percentiles."""
-    a, b = (np.clip(x, *np.percentile(x, (0.5, 99.5))) for x in (a, b))
-    joint = np.histogram2d(a, b, bins=bins)[0] / a.size
-    independent = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
-    seen = joint > 0
-    return float((joint[seen] * np.log(joint[seen] / independent[seen])).sum())
 
 
 def _top(head: np.ndarray, affine: np.ndarray) -> np.ndarray:
@@ -350,15 +331,12 @@ def _leveled(data: np.ndarray, head: np.ndarray, affine: np.ndarray) -> np.ndarr
     return clipped / local_mean
 
 
-def _to_ants(array: np.ndarray, affine: np.ndarray):
-    """An ANTs image in RAS+ world coordinates; ITK wants orthonormal axes, so shear is left to the registration."""
-    import ants
-
+def _orthogonal(affine: np.ndarray, shape) -> np.ndarray:
+    """The nearest affine without shear, about the image's centre: ITK wants one; the registration finds the shear."""
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     u, _, vt = np.linalg.svd(affine[:3, :3] / sizes)
-    direction = u @ vt
-    centre = (np.array(array.shape) - 1) / 2
-    origin = affine[:3, :3] @ centre + affine[:3, 3] - direction @ (sizes * centre)
-    return ants.from_numpy(
-        np.ascontiguousarray(array, np.float32), origin=tuple(origin), spacing=tuple(sizes), direction=direction
-    )
+    straight = np.eye(4)
+    straight[:3, :3] = u @ vt * sizes
+    centre = (np.array(shape) - 1) / 2
+    straight[:3, 3] = affine[:3, 3] + (affine[:3, :3] - straight[:3, :3]) @ centre
+    return straight
