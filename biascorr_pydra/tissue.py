@@ -182,7 +182,7 @@ def segment_tissue(
     back = ornt_transform(axcodes2ornt("RAS"), turn)
     sizes = np.linalg.norm((img.affine @ inv_ornt_aff(turn, data.shape))[:3, :3], axis=0)
     data, inside = (apply_orientation(array, turn) for array in (data, inside))
-    classes, probabilities = _ants_classes(data, inside, tuple(sizes.tolist()), method)
+    classes, probabilities = _ants_classes(data, inside, tuple(sizes.tolist()), method, img.get_filename())
     ranks = _ranks(data, classes, method, img.get_filename())
     labels = np.zeros(4, np.int8)
     for tissue, rank in zip(order, ranks, strict=True):
@@ -211,7 +211,7 @@ def _tissue(img, dseg, probseg, method: str, **record) -> Tissue:
 # --- antspyx
 
 
-def _ants_classes(data, inside, voxel_size_mm, method) -> tuple[np.ndarray, list[np.ndarray]]:
+def _ants_classes(data, inside, voxel_size_mm, method, name) -> tuple[np.ndarray, list[np.ndarray]]:
     """Classes 1, 2, 3 (0 outside) and the probability of each, by intensity alone."""
     import ants
 
@@ -223,11 +223,16 @@ def _ants_classes(data, inside, voxel_size_mm, method) -> tuple[np.ndarray, list
         ants.from_numpy(np.ascontiguousarray(array[box], np.float32), spacing=voxel_size_mm)
         for array in (np.clip(data, low, high), inside)
     )
-    with _own_temporary_folder():  # Atropos leaves its probability images in the temporary folder
-        if method == "kmeans":
-            found = ants.kmeans_segmentation(values, 3, kmask=mask)
-        else:
-            found = ants.atropos(a=values, x=mask, i="Kmeans[3]", m=f"[{MRF_WEIGHT},1x1x1]", c=f"[{ITERATIONS},0]", v=0)
+    try:
+        with _own_temporary_folder():  # Atropos leaves its probability images in the temporary folder
+            found = _run_ants(values, mask, method)
+    except Exception as error:  # antspyx raises nothing more particular
+        raise SegmentationError(
+            f"{method!r} failed: it may be that the brain has not three classes of intensity",
+            file=name,
+            value=str(error),
+            next_step="Look at the image and its mask, or give a segmentation.",
+        ) from error
 
     def whole(part):
         array = np.zeros(data.shape, np.float32)
@@ -235,6 +240,14 @@ def _ants_classes(data, inside, voxel_size_mm, method) -> tuple[np.ndarray, list
         return array
 
     return np.round(whole(found["segmentation"])).astype(np.int8), [whole(p) for p in found["probabilityimages"]]
+
+
+def _run_ants(values, mask, method):
+    import ants
+
+    if method == "kmeans":
+        return ants.kmeans_segmentation(values, 3, kmask=mask)
+    return ants.atropos(a=values, x=mask, i="Kmeans[3]", m=f"[{MRF_WEIGHT},1x1x1]", c=f"[{ITERATIONS},0]", v=0)
 
 
 @contextmanager
