@@ -61,6 +61,7 @@ def _options(context, parameter, values: tuple[str, ...]) -> dict:
     "--set", "options", multiple=True, metavar="NAME=VALUE", callback=_options, help="One parameter; repeatable."
 )
 @click.option("--mask-file", type=FILE, help="Where to estimate the field.")
+@click.option("--weight-file", type=FILE, help="How much each voxel counts (n4, ants-n4).")
 @click.option("--bias-file", type=FILE, help="Also write the bias field (mean 1 over the mask or the detected head).")
 @click.option("--record-file", type=FILE, help="Also write what was done and found, as JSON.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)

@@ -21,7 +21,7 @@ from . import __version__, image
 from .canonical import spline_from_canonical, to_canonical
 from .correctors import DEFAULT_METHOD, get_corrector
 from .correctors._base import Corrector, Scan
-from .errors import BiasCorrError, GridMismatchError, InvalidImageError, InvalidParameterError
+from .errors import BiasCorrError, GridMismatchError, InvalidImageError, InvalidMaskError, InvalidParameterError
 from .field import LogBiasSpline, mean_one
 
 __all__ = ["CorrectedImage", "Correction", "apply_file", "correct_file", "correct_image", "implementation"]
@@ -38,7 +38,7 @@ class Correction:
     ----------
     method, method_version, preset, parameters, weights_sha256, device, seed
         How the field was estimated.
-    in_file, in_sha256, mask_file, mask_sha256
+    in_file, in_sha256, mask_file, mask_sha256, weight_file, weight_sha256
         On what.
     mask_resampled : bool
         The mask came on another grid and was resampled to the image's.
@@ -70,6 +70,8 @@ class Correction:
     in_sha256: str | None
     mask_file: str | None
     mask_sha256: str | None
+    weight_file: str | None
+    weight_sha256: str | None
     mask_resampled: bool
     scaled_over: str
     n_mask_voxels: int
@@ -105,6 +107,7 @@ def correct_image(
     *,
     method: str = DEFAULT_METHOD,
     mask: nib.spatialimages.SpatialImage | str | Path | None = None,
+    weight: nib.spatialimages.SpatialImage | str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
     preset: str | None = None,
@@ -118,6 +121,8 @@ def correct_image(
     method : name from :func:`biascorr_pydra.correctors.method_names`
     mask : image or file, optional
         Where to estimate the field, voxels above 0. Resampled if it is on another grid over the same place.
+    weight : image or file, optional
+        How much each voxel counts, 0 or more, on the image's grid; for the methods that take one.
     device : "auto", "cpu" or "cuda"
     seed : int
         For methods that draw random numbers.
@@ -137,12 +142,15 @@ def correct_image(
     warnings = intensities.warnings()
     if resampled:
         warnings.append("The mask was on another grid and was resampled to the image's (nearest neighbour).")
+    scan = Scan(data, valid, mask_array, image.voxel_size_mm(img), _load_weight(weight, img, corrector))
     inspected = time.perf_counter()
-    log_bias, record = _estimate(corrector, img, data, valid, mask_array, device, seed)
+    log_bias, record = _estimate(corrector, img, scan, device, seed)
+    warnings += record.get("notes", [])
     estimated = time.perf_counter()
 
     scale_mask = (image.detect_head(data) if mask_array is None else mask_array) & valid
     bias, corrected = _apply(log_bias, data, valid, scale_mask, img)
+    corrected = corrector.finish(corrected, mask_array, record)
     inside = bias[scale_mask]
     correction = Correction(
         method=corrector.name,
@@ -156,6 +164,8 @@ def correct_image(
         in_sha256=None,
         mask_file=str(mask) if isinstance(mask, str | Path) else None,
         mask_sha256=image.sha256(mask) if isinstance(mask, str | Path) else None,
+        weight_file=str(weight) if isinstance(weight, str | Path) else None,
+        weight_sha256=image.sha256(weight) if isinstance(weight, str | Path) else None,
         mask_resampled=resampled,
         scaled_over="detected head" if mask_array is None else "given mask",
         n_mask_voxels=int(scale_mask.sum()),
@@ -183,6 +193,7 @@ def correct_file(
     *,
     method: str = DEFAULT_METHOD,
     mask_file: str | Path | None = None,
+    weight_file: str | Path | None = None,
     bias_file: str | Path | None = None,
     record_file: str | Path | None = None,
     device: str = "auto",
@@ -199,6 +210,8 @@ def correct_file(
         The output is float32 with the input's affine, qform, sform, their codes, units and description.
     mask_file : optional
         Where to estimate the field.
+    weight_file : optional
+        How much each voxel counts.
     bias_file : optional
         Also write the bias field (dimensionless, mean 1 over the mask or the detected head).
     record_file : optional
@@ -218,10 +231,19 @@ def correct_file(
     if len({Path(file).resolve() for file in outputs}) < len(outputs):
         raise InvalidParameterError("every output needs a name of its own", value=", ".join(map(str, outputs)))
     for file in outputs:
-        image.check_output(file, inputs=(in_file, mask_file), overwrite=overwrite)
+        image.check_output(file, inputs=(in_file, mask_file, weight_file), overwrite=overwrite)
     img = image.load(in_file)
     read_s = time.perf_counter() - started
-    result = correct_image(img, method=method, mask=mask_file, device=device, seed=seed, preset=preset, options=options)
+    result = correct_image(
+        img,
+        method=method,
+        mask=mask_file,
+        weight=weight_file,
+        device=device,
+        seed=seed,
+        preset=preset,
+        options=options,
+    )
     before_write = time.perf_counter()
     image.save(result.corrected, out_file)
     if bias_file is not None:
@@ -275,28 +297,54 @@ def apply_file(bias_file: str | Path, in_file: str | Path, out_file: str | Path,
 # --- steps
 
 
-def _estimate(corrector: Corrector, img, data, valid, mask, device, seed):
+def _load_weight(weight, img, corrector: Corrector) -> np.ndarray | None:
+    """The weight image's values, if there is one, on the image's grid."""
+    if weight is None:
+        return None
+    if not corrector.uses_weight:
+        raise InvalidParameterError(
+            f"method {corrector.name!r} takes no weight image", next_step="Leave it out, or use n4 or ants-n4."
+        )
+    weight_img = weight if isinstance(weight, nib.spatialimages.SpatialImage) else image.load(weight)
+    name = weight_img.get_filename() or "weight image"
+    if not image.same_grid(weight_img, img):
+        raise GridMismatchError(
+            "a weight image must be on the image's grid",
+            file=name,
+            value=f"shapes {weight_img.shape} and {img.shape}",
+            next_step="Resample it to the image.",
+        )
+    values = np.asarray(weight_img.dataobj, np.float32).reshape(img.shape[:3])
+    if not (values > 0).any():
+        raise InvalidMaskError("the weight image is empty", file=name, value="no voxel above 0")
+    return values
+
+
+def _estimate(corrector: Corrector, img, scan: Scan, device: str, seed: int):
     """Log bias on the native grid, and the method's record; moved through the method's own grid if it declares one."""
-    spacing = image.voxel_size_mm(img)
-    if corrector.grid_shape is None:
-        scan = Scan(data, valid, mask, spacing)
-    else:
-        extent = np.abs(nib.affines.voxel_sizes(nib.as_closest_canonical(img).affine)) * (
-            np.array(nib.as_closest_canonical(img).shape[:3]) - 1
-        )
-        coarse = to_canonical(data, img.affine, corrector.grid_shape)
-        coarse_mask = (
-            None if mask is None else to_canonical(mask.astype(np.float32), img.affine, corrector.grid_shape) >= 0.5
-        )
-        size = tuple(float(s) for s in extent / (np.array(corrector.grid_shape) - 1))
-        scan = Scan(coarse, np.ones(corrector.grid_shape, bool), coarse_mask, size)
+    native = scan.data.shape
+    if corrector.grid_shape is not None:
+        scan = _on_canonical(scan, img.affine, corrector.grid_shape)
     estimate = corrector.estimate(scan, device=device, seed=seed)
     log_bias = estimate.log_bias
     if isinstance(log_bias, LogBiasSpline):
         if corrector.grid_shape is not None:
-            log_bias = spline_from_canonical(log_bias, img.affine, data.shape)
-        log_bias = log_bias.on_grid(data.shape)
+            log_bias = spline_from_canonical(log_bias, img.affine, native)
+        log_bias = log_bias.on_grid(native)
     return log_bias, estimate.record
+
+
+def _on_canonical(scan: Scan, affine: np.ndarray, shape: tuple[int, int, int]) -> Scan:
+    """The scan resampled to RAS+ order and ``shape`` samples over its field of view."""
+    mask = scan.mask
+    if mask is not None:
+        mask = to_canonical(mask.astype(np.float32), affine, shape) >= 0.5
+    ornt = nib.io_orientation(affine)
+    extent = np.empty(3)
+    for axis, (world, _) in enumerate(ornt):
+        extent[int(world)] = scan.voxel_size_mm[axis] * (scan.data.shape[axis] - 1)
+    size = tuple(float(s) for s in extent / (np.array(shape) - 1))
+    return Scan(to_canonical(scan.data, affine, shape), np.ones(shape, bool), mask, size)
 
 
 def _apply(log_bias, data, valid, scale_mask, img):

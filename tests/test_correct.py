@@ -267,3 +267,41 @@ def test_errors_survive_the_way_between_processes():
 def test_naming_the_package_loads_neither_torch_nor_antspyx():
     code = "import sys, biascorr_pydra.cli; sys.exit(any(m in sys.modules for m in ('torch', 'ants', 'pydra', 'bids')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# --- weight images and rescaling, as ANTs' N4 has them
+
+
+def test_a_weight_image_decides_where_the_field_is_estimated(tmp_path, phantom, phantom_file):
+    weight = np.where(phantom.dseg == 2, 1.0, 0.0)
+    image.save(phantom.image(weight), tmp_path / "weight.nii.gz")
+    image.save(phantom.image(phantom.dseg == 2, np.uint8), tmp_path / "mask.nii.gz")
+    image.save(phantom.image(phantom.brain, np.uint8), tmp_path / "brain.nii.gz")
+    outputs = [tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"]
+    record = correct_file(
+        phantom_file, outputs[0], mask_file=tmp_path / "brain.nii.gz", weight_file=tmp_path / "weight.nii.gz"
+    )
+    correct_file(phantom_file, outputs[1], mask_file=tmp_path / "mask.nii.gz")
+    assert record.weight_sha256 == image.sha256(tmp_path / "weight.nii.gz")
+    # the same field up to its scale, which follows the mask
+    ratio = image.load(outputs[0]).get_fdata() / np.maximum(image.load(outputs[1]).get_fdata(), 1e-6)
+    inside = ratio[phantom.brain]
+    assert inside.std() / inside.mean() < 1e-4
+
+
+def test_weight_images_that_cannot_be_used(tmp_path, phantom):
+    with pytest.raises(InvalidParameterError, match="'ubc' takes no weight image"):
+        correct_image(phantom.image(), method="ubc", weight=phantom.image())
+    with pytest.raises(GridMismatchError, match="weight image must be on the image's grid"):
+        correct_image(phantom.image(), weight=make_phantom((20, 20, 20)).image())
+    with pytest.raises(InvalidMaskError, match="the weight image is empty"):
+        correct_image(phantom.image(), weight=phantom.image(np.zeros(phantom.acquired.shape)))
+
+
+def test_rescaling_gives_the_input_range_in_the_mask_and_says_so_without_one(phantom):
+    mask = phantom.image(phantom.brain, np.uint8)
+    rescaled = correct_image(phantom.image(), preset="ants", mask=mask).corrected.get_fdata()[phantom.brain]
+    acquired = phantom.acquired[phantom.brain]
+    assert (rescaled.min(), rescaled.max()) == pytest.approx((acquired.min(), acquired.max()), rel=1e-5)
+    warned = correct_image(phantom.image(), preset="ants").correction.warnings
+    assert any("rescale needs a mask" in warning for warning in warned)

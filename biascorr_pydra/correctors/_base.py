@@ -76,6 +76,7 @@ class Corrector(ABC):
         native grid and axis order
     weights : name of the packaged weights, or None
     uses_device : whether ``device`` makes a difference; False for methods that run on the CPU only
+    uses_weight : whether it takes a weight image
     """
 
     name: ClassVar[str]
@@ -85,6 +86,7 @@ class Corrector(ABC):
     grid_shape: ClassVar[tuple[int, int, int] | None] = None
     weights: ClassVar[str | None] = None
     uses_device: ClassVar[bool] = True
+    uses_weight: ClassVar[bool] = False
 
     @classmethod
     def from_options(cls, preset: str | None = None, **options) -> Corrector:
@@ -115,6 +117,10 @@ class Corrector(ABC):
     def parameters(self) -> dict[str, Any]:
         """The parameters in force, by name, as JSON-serialisable values."""
         return asdict(self)
+
+    def finish(self, corrected: np.ndarray, mask: np.ndarray | None, record: Mapping[str, Any]) -> np.ndarray:
+        """What the method does to corrected intensities beyond dividing by the field; by default nothing."""
+        return corrected
 
     @abstractmethod
     def estimate(self, scan: Scan, *, device: str = "cpu", seed: int = 0) -> Estimate:

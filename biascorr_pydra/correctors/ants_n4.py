@@ -49,6 +49,7 @@ class AntsN4(Corrector):
     version: ClassVar[str] = "1"
     summary: ClassVar[str] = "N4 as ANTs runs it (antspyx, in process, CPU)"
     uses_device: ClassVar[bool] = False
+    uses_weight: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "antspy": {},
         "ants": {"tolerance": 0.0},

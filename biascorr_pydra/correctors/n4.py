@@ -101,6 +101,7 @@ class N4(Corrector):
     precision: str = field(default="float32", metadata={"help": "Of passes over voxels: 'float32' or 'float64'."})
 
     name: ClassVar[str] = "n4"
+    uses_weight: ClassVar[bool] = True
     version: ClassVar[str] = "1"
     summary: ClassVar[str] = "N4, exactly as ANTs computes it, many times faster"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -214,6 +215,11 @@ class N4(Corrector):
             for k, solution in zip(group, solutions, strict=True):
                 estimates[k] = prepared[k].estimate(solution)
         return estimates
+
+    def finish(self, corrected: np.ndarray, mask: np.ndarray | None, record: Mapping[str, Any]) -> np.ndarray:
+        """ANTs' ``-r``, where it was asked for and there is a mask."""
+        limits = record.get("rescale_to")
+        return corrected if limits is None else rescale_intensities(corrected, mask, limits)
 
 
 def rescale_intensities(corrected: np.ndarray, mask: np.ndarray, limits: tuple[float, float]) -> np.ndarray:

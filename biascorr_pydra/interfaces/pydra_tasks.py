@@ -34,6 +34,7 @@ def CorrectBias(
     in_file: File,
     method: str = DEFAULT_METHOD,
     mask_file: File | None = None,
+    weight_file: File | None = None,
     preset: str | None = None,
     options: dict[str, Any] | None = None,
     device: str = "auto",
@@ -50,6 +51,8 @@ def CorrectBias(
         the correction method, see `biascorr methods`
     mask_file : File
         where to estimate the field
+    weight_file : File
+        how much each voxel counts, for n4 and ants-n4
     preset : str
         a named set of the method's parameters
     options : dict
@@ -78,6 +81,7 @@ def CorrectBias(
         out_file,
         method=method,
         mask_file=_path(mask_file),
+        weight_file=_path(weight_file),
         bias_file=bias_file,
         record_file=record_file,
         device=device,
