@@ -62,6 +62,8 @@ ITERATIONS = 5
 MIN_VOXELS = 1000
 # A tissue with a smaller part of the brain than this is a sign that the classes do not stand for tissues.
 SMALL_FRACTION = 0.03
+# Part of the median intensity in the mask below which a voxel is no tissue, where white matter is the darkest.
+DARK = 0.4
 _TEMPDIR_LOCK = threading.Lock()
 
 
@@ -177,6 +179,9 @@ def segment_tissue(
             next_step="Check the brain extraction.",
         )
     order = CONTRAST_ORDER[suffix]
+    if order[0] == "WM":
+        # Nothing in a brain is this dark in such an image: skull inside a generous mask, which would be taken for WM.
+        inside &= data > DARK * np.median(data[inside])
     # In RAS+ order the result does not depend on how the image is stored: the random field is swept voxel by voxel.
     turn = io_orientation(img.affine)
     back = ornt_transform(axcodes2ornt("RAS"), turn)

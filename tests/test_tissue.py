@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from scipy import ndimage
 
 from biascorr_pydra import image, tissue
 from biascorr_pydra.errors import (
@@ -43,7 +44,7 @@ def overlap(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     return {name: dice(found == label, truth == label) for name, label in DSEG_LABELS.items()}
 
 
-def steps(order=(20.0, 60.0, 100.0)) -> tuple[nib.Nifti1Image, np.ndarray]:
+def steps(order=(40.0, 70.0, 100.0)) -> tuple[nib.Nifti1Image, np.ndarray]:
     """Three slabs of noise about three means inside a mask."""
     rng = np.random.default_rng(0)
     data = np.repeat(order, 8)[:, None, None] + rng.normal(0, 3, (24, 20, 18))
@@ -192,3 +193,11 @@ def test_two_values_are_not_three_tissues():
     data = np.where(np.indices(mask.shape)[0] < 12, 40.0, 80.0)
     with pytest.raises(SegmentationError, match="three classes"):
         tissue.segment_tissue(nib.Nifti1Image(data, img.affine), mask, suffix="T1w")
+
+
+def test_dark_skull_inside_a_generous_mask_is_not_taken_for_white_matter():
+    # The template's outline of this T2w takes in skull; without a bound on darkness all of "WM" was skull (Dice 0.0).
+    img, mask, truth = corrected_scan("T2w")
+    generous = ndimage.binary_dilation(mask, iterations=3)
+    found = tissue.segment_tissue(img, generous, method="kmeans", suffix="T2w")
+    assert dice(found.dseg == DSEG_LABELS["WM"], truth == DSEG_LABELS["WM"]) > 0.9
