@@ -9,16 +9,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
-from . import __version__, image
+from . import image
 from .canonical import spline_from_canonical, to_canonical
+from .correction import CorrectedImage, Correction, software_versions, summarize
 from .correctors import DEFAULT_METHOD, get_corrector
 from .correctors._base import Corrector, Scan
 from .errors import BiasCorrError, GridMismatchError, InvalidImageError, InvalidMaskError, InvalidParameterError
@@ -27,73 +26,6 @@ from .field import LogBiasSpline, mean_one
 __all__ = ["CorrectedImage", "Correction", "apply_file", "correct_file", "correct_image", "implementation"]
 
 DEVICES = ("auto", "cpu", "cuda")
-SOFTWARE = ("antspyx", "nibabel", "numpy", "torch")
-
-
-@dataclass(frozen=True)
-class Correction:
-    """What was done to one image, and what was found: JSON-serialisable by :meth:`as_dict`.
-
-    Attributes
-    ----------
-    method, method_version, preset, parameters, weights_sha256, device, seed
-        How the field was estimated.
-    in_file, in_sha256, mask_file, mask_sha256, weight_file, weight_sha256
-        On what.
-    mask_resampled : bool
-        The mask came on another grid and was resampled to the image's.
-    scaled_over : str
-        Over which voxels the field has mean 1: "given mask" or "detected head".
-    n_mask_voxels : int
-    voxel_size_mm : three floats
-    intensities : dict
-        Counts of NaN, infinite, negative and zero voxels.
-    field : dict
-        Minimum, maximum, and 5th and 95th percentile of the bias field over those voxels; dimensionless.
-    estimate : dict
-        The method's own record, such as iterations and convergence.
-    warnings : tuple of str
-    runtime_s : dict
-        Seconds per step.
-    software : dict
-        Versions.
-    """
-
-    method: str
-    method_version: str
-    preset: str | None
-    parameters: Mapping[str, Any]
-    weights_sha256: str | None
-    device: str
-    seed: int
-    in_file: str | None
-    in_sha256: str | None
-    mask_file: str | None
-    mask_sha256: str | None
-    weight_file: str | None
-    weight_sha256: str | None
-    mask_resampled: bool
-    scaled_over: str
-    n_mask_voxels: int
-    voxel_size_mm: tuple[float, float, float]
-    intensities: Mapping[str, int]
-    field: Mapping[str, float]
-    estimate: Mapping[str, Any]
-    warnings: tuple[str, ...]
-    runtime_s: Mapping[str, float]
-    software: Mapping[str, str]
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class CorrectedImage:
-    """A corrected image, its bias field (both float32, on the input's grid), and the record of the correction."""
-
-    corrected: nib.Nifti1Image
-    bias: nib.Nifti1Image
-    correction: Correction
 
 
 def implementation(method: str) -> str:
@@ -171,7 +103,7 @@ def correct_image(
         n_mask_voxels=int(scale_mask.sum()),
         voxel_size_mm=image.voxel_size_mm(img),
         intensities=intensities.as_dict(),
-        field=_summary(inside),
+        field=summarize(inside),
         estimate=dict(record),
         warnings=tuple(warnings),
         runtime_s={
@@ -179,7 +111,7 @@ def correct_image(
             "estimate": round(estimated - inspected, 4),
             "apply": round(time.perf_counter() - estimated, 4),
         },
-        software=_software(),
+        software=software_versions(),
     )
     shape = img.shape
     return CorrectedImage(
@@ -227,11 +159,7 @@ def correct_file(
         Before any output is written; what existed is untouched.
     """
     started = time.perf_counter()
-    outputs = [file for file in (out_file, bias_file, record_file) if file is not None]
-    if len({Path(file).resolve() for file in outputs}) < len(outputs):
-        raise InvalidParameterError("every output needs a name of its own", value=", ".join(map(str, outputs)))
-    for file in outputs:
-        image.check_output(file, inputs=(in_file, mask_file, weight_file), overwrite=overwrite)
+    _check_outputs((out_file, bias_file), record_file, (in_file, mask_file, weight_file), overwrite)
     img = image.load(in_file)
     read_s = time.perf_counter() - started
     result = correct_image(
@@ -244,16 +172,28 @@ def correct_file(
         preset=preset,
         options=options,
     )
-    before_write = time.perf_counter()
-    image.save(result.corrected, out_file)
+    encoding = time.perf_counter()
+    contents = {out_file: image.encode(result.corrected, out_file)}
     if bias_file is not None:
-        image.save(result.bias, bias_file)
+        contents[bias_file] = image.encode(result.bias, bias_file)
+    encode_s = time.perf_counter() - encoding
     record = result.correction.as_dict() | {"in_sha256": image.sha256(in_file)}
-    write_s = time.perf_counter() - before_write
-    record["runtime_s"] = {"read": round(read_s, 4), **record["runtime_s"], "write": round(write_s, 4)}
+    record["runtime_s"] = {"read": round(read_s, 4), **record["runtime_s"], "encode": round(encode_s, 4)}
     if record_file is not None:
-        image.write_atomic(record_file, lambda stream: stream.write(json.dumps(record, indent=2).encode()))
+        contents[record_file] = json.dumps(record, indent=2).encode()
+    image.write_all(contents)
     return Correction(**record)
+
+
+def _check_outputs(images, record_file, inputs, overwrite: bool) -> None:
+    outputs = [file for file in (*images, record_file) if file is not None]
+    if len({Path(file).resolve() for file in outputs}) < len(outputs):
+        raise InvalidParameterError("every output needs a name of its own", value=", ".join(map(str, outputs)))
+    for file in images:
+        if file is not None:
+            image.check_output(file, inputs=inputs, overwrite=overwrite)
+    if record_file is not None:
+        image.check_output(record_file, inputs=inputs, overwrite=overwrite, suffixes=(".json",))
 
 
 def apply_file(bias_file: str | Path, in_file: str | Path, out_file: str | Path, *, overwrite: bool = False) -> None:
@@ -274,6 +214,15 @@ def apply_file(bias_file: str | Path, in_file: str | Path, out_file: str | Path,
     """
     image.check_output(out_file, inputs=(bias_file, in_file), overwrite=overwrite)
     bias_img, img = image.load(bias_file), image.load(in_file)
+    image.check_real(bias_img)
+    image.check_real(img)
+    if any(n > 1 for n in bias_img.shape[3:]):
+        raise InvalidImageError(
+            "a bias field has three axes",
+            file=bias_file,
+            value=f"shape {bias_img.shape}",
+            next_step="The field comes first: `biascorr apply BIAS IN OUT`.",
+        )
     if len(img.shape) < 3 or not image.same_grid(bias_img, img):
         raise GridMismatchError(
             "the field and the image must be on the same grid",
@@ -363,16 +312,6 @@ def _apply(log_bias, data, valid, scale_mask, img):
     return bias, corrected
 
 
-def _summary(inside: np.ndarray) -> dict[str, float]:
-    low, high = np.percentile(inside, [5, 95])
-    return {
-        "min": float(inside.min()),
-        "p05": float(low),
-        "p95": float(high),
-        "max": float(inside.max()),
-    }
-
-
 def _resolve_device(device: str) -> str:
     if device not in DEVICES:
         raise InvalidParameterError(
@@ -398,13 +337,3 @@ def _weights_sha256(corrector: Corrector | type[Corrector]) -> str | None:
     from . import weights
 
     return weights.sha256_of(source)
-
-
-def _software() -> dict[str, str]:
-    found = {"biascorr_pydra": __version__}
-    for name in SOFTWARE:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -7,10 +7,6 @@ is complete or absent: it is written under a temporary name in the same folder a
 
 from __future__ import annotations
 
-import hashlib
-import os
-import secrets
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,20 +16,16 @@ from isal import igzip, isal_zlib
 from nibabel.processing import resample_from_to
 from scipy import ndimage
 
-from .errors import (
-    GridMismatchError,
-    InvalidImageError,
-    InvalidMaskError,
-    OutputError,
-    OutputExistsError,
-    UnreadableImageError,
-)
+from .errors import GridMismatchError, InvalidImageError, InvalidMaskError, UnreadableImageError
+from .files import SUFFIXES, check_output, check_writable, sha256, write_all, write_atomic
 
 __all__ = [
     "Intensities",
     "check_output",
+    "check_real",
     "check_writable",
     "detect_head",
+    "encode",
     "inspect",
     "load",
     "load_mask",
@@ -42,12 +34,13 @@ __all__ = [
     "save_like",
     "sha256",
     "voxel_size_mm",
+    "write_all",
     "write_atomic",
 ]
 
-SUFFIXES = (".nii.gz", ".nii")
 GRID_TOLERANCE_VOXELS = 1e-2
 MASK_KEPT = 0.99
+MIN_VOXEL_MM3 = 1e-9
 
 
 # --- reading
@@ -97,6 +90,13 @@ def _parse(content: bytes, path: Path) -> nib.Nifti1Image:
         raise UnreadableImageError(
             "not a NIfTI image", file=path, value=str(error), next_step="Check how the file was made."
         ) from error
+    if not np.isfinite(img.affine).all() or abs(np.linalg.det(img.affine[:3, :3])) < MIN_VOXEL_MM3:
+        raise UnreadableImageError(
+            "the header gives no usable position in space (its affine is singular)",
+            file=path,
+            value=img.affine[:3].tolist(),
+            next_step="Repair qform or sform, or convert the image again.",
+        )
     if len(content) < offset + size:
         raise UnreadableImageError(
             "the image data end too early",
@@ -106,12 +106,6 @@ def _parse(content: bytes, path: Path) -> nib.Nifti1Image:
         )
     img.set_filename(path)
     return img
-
-
-def sha256(file: str | Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 # --- checking
@@ -180,11 +174,7 @@ def inspect(img: nib.spatialimages.SpatialImage, *, name: str | Path | None = No
             value=f"shape {shape}",
             next_step="Check that this is a whole volume and not a slab, a slice or a localiser.",
         )
-    dtype = img.get_data_dtype()
-    if dtype.kind not in "iufb":
-        raise InvalidImageError(
-            "real numbers are needed", file=name, value=f"data type {dtype}", next_step="Use the magnitude image."
-        )
+    check_real(img, name)
     data = np.asarray(img.dataobj, dtype=np.float32).reshape(shape)
     n_nan, n_infinite = int(np.isnan(data).sum()), int(np.isinf(data).sum())
     valid = np.isfinite(data) if n_nan or n_infinite else np.ones(shape, bool)
@@ -195,6 +185,18 @@ def inspect(img: nib.spatialimages.SpatialImage, *, name: str | Path | None = No
     )
     _check_values(data, valid, name)
     return data, valid, found
+
+
+def check_real(img: nib.spatialimages.SpatialImage, name: str | Path | None = None) -> None:
+    """Raise InvalidImageError for complex or RGB values."""
+    dtype = img.get_data_dtype()
+    if dtype.kind not in "iufb":
+        raise InvalidImageError(
+            "real numbers are needed",
+            file=name or img.get_filename() or "image",
+            value=f"data type {dtype}",
+            next_step="Use the magnitude image.",
+        )
 
 
 def _check_values(data, valid, name) -> None:
@@ -257,6 +259,7 @@ def load_mask(file: str | Path | nib.spatialimages.SpatialImage, img) -> tuple[n
     """
     mask_img = file if isinstance(file, nib.spatialimages.SpatialImage) else load(file)
     name = mask_img.get_filename() or "mask"
+    check_real(mask_img, name)
     array = np.nan_to_num(np.asarray(mask_img.dataobj, np.float32)) > 0
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
@@ -320,37 +323,6 @@ def _otsu(data: np.ndarray) -> float:
 # --- writing
 
 
-def check_output(file: str | Path, *, inputs=(), overwrite: bool = False) -> Path:
-    """Refuse, before any work, an output that cannot or must not be written.
-
-    Raises
-    ------
-    OutputExistsError
-        The file exists and ``overwrite`` is false.
-    OutputError
-        It is one of ``inputs``, its name has no NIfTI suffix, or its folder is missing or not writable.
-    """
-    path = Path(file)
-    if not path.name.endswith((*SUFFIXES, ".json")):
-        raise OutputError("images are written to .nii or .nii.gz files", file=path, next_step="Change the suffix.")
-    if any(source is not None and path.resolve() == Path(source).resolve() for source in inputs):
-        raise OutputError("output and input are the same file", file=path, next_step="Give the output another name.")
-    if not path.parent.is_dir():
-        raise OutputError("the output folder does not exist", file=path.parent, next_step="Create it first.")
-    if path.exists() and not overwrite:
-        raise OutputExistsError(
-            "the output exists", file=path, next_step="Remove it, choose another name, or ask to overwrite it."
-        )
-    check_writable(path.parent)
-    return path
-
-
-def check_writable(folder: Path) -> None:
-    """Raise OutputError if no file can be made in this folder."""
-    if not os.access(folder, os.W_OK):
-        raise OutputError("the output folder is not writable", file=folder, next_step="Check its permissions.")
-
-
 def save_like(data: np.ndarray, like: nib.Nifti1Image, *, dtype=np.float32) -> nib.Nifti1Image:
     """An image with the header of ``like`` (affine, forms, codes, units, description) and new values."""
     header = like.header.copy()
@@ -364,32 +336,10 @@ def save_like(data: np.ndarray, like: nib.Nifti1Image, *, dtype=np.float32) -> n
 
 def save(img: nib.Nifti1Image, file: str | Path) -> None:
     """Write an image, whole or not at all; equal images give equal bytes."""
+    write_all({file: encode(img, file)})
+
+
+def encode(img: nib.Nifti1Image, file: str | Path) -> bytes:
+    """An image's bytes as they belong into a file of this name."""
     content = img.to_bytes()
-    if str(file).endswith(".gz"):
-        content = igzip.compress(content, 3, mtime=0)
-    write_atomic(file, lambda stream: stream.write(content))
-
-
-def write_atomic(file: str | Path, write: Callable) -> None:
-    """Call ``write(binary stream)`` on a temporary file in the same folder, then rename it to ``file``.
-
-    Raises
-    ------
-    OutputError
-        Naming the file and the system's reason (no space, no permission ...); nothing is left behind.
-    """
-    path = Path(file)
-    temporary = path.with_name(f".{secrets.token_hex(6)}.{path.name}"[:255])
-    try:
-        try:
-            with open(temporary, "xb") as stream:
-                write(stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            "cannot be written", file=path, value=error.strerror or str(error), next_step="Check space and permissions."
-        ) from error
+    return igzip.compress(content, 3, mtime=0) if str(file).endswith(".gz") else content

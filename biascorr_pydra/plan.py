@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from . import __version__, bids, image
@@ -19,6 +20,7 @@ from .errors import InvalidParameterError, OutputError
 __all__ = ["MethodSpec", "Plan", "Settings", "is_done", "make_plan"]
 
 SKULL_STRIP = ("auto", "deepbet", "template", "given", "none")
+BIDS_ASIDE = ("derivatives", "sourcedata", "code")
 SEGMENTATION = ("atropos", "kmeans", "given", "none")
 
 
@@ -59,6 +61,7 @@ class Settings:
     device: str = "auto"
     seed: int = 0
     overwrite: bool = False
+    reference_method: str = "n4"
 
     def __post_init__(self):
         for option, value, allowed in (
@@ -90,12 +93,18 @@ class Plan:
     settings : Settings
     jobs : tuple of Job
     keys : (job.relative, method label) -> key of the work
+    contents : job.relative -> SHA-256 over the scan and what was given for it, part of the cache key of every step
+    sources : job.relative -> SHA-256 of the scan
+    problems : job.relative -> why the scan cannot even be begun
     pending : (job, methods that are not done yet), for the jobs that have any
     """
 
     settings: Settings
     jobs: tuple[Job, ...]
     keys: Mapping[tuple[str, str], str]
+    contents: Mapping[str, str]
+    sources: Mapping[str, str]
+    problems: Mapping[str, str]
     pending: tuple[tuple[Job, tuple[MethodSpec, ...]], ...]
 
 
@@ -114,6 +123,7 @@ def make_plan(settings: Settings, implementation: Callable[[str, str | None], st
     BiasCorrError
         The data set, the selection, a method or the output folder cannot be used.
     """
+    reference = implementation(settings.reference_method, None)
     implementations = {spec: implementation(spec.method, spec.preset) for spec in settings.methods}
     jobs = tuple(
         bids.index(
@@ -125,28 +135,54 @@ def make_plan(settings: Settings, implementation: Callable[[str, str | None], st
         )
     )
     _check_out_dir(settings)
-    keys, pending = {}, []
+    keys, contents, sources, pending = {}, {}, {}, []
+    problems = _problems(jobs)
     for job in jobs:
         inputs = _fingerprint(job, settings)
+        sources[job.relative] = inputs["source"]
+        contents[job.relative] = _key({name: inputs[name] for name in ("source", "given")})
         for spec in settings.methods:
-            keys[job.relative, spec.label] = _key(inputs, str(spec), implementations[spec])
+            work = {"method": str(spec), "implementation": implementations[spec]}
+            if settings.segmentation in ("atropos", "kmeans"):
+                work["reference"] = reference
+            keys[job.relative, spec.label] = _key({**inputs, **work})
         left = tuple(
             spec
             for spec in settings.methods
             if rerun or not is_done(job, settings.out_dir / spec.label, keys[job.relative, spec.label])
         )
-        if left:
+        if left and job.relative not in problems:
             pending.append((job, left))
-    return Plan(settings, jobs, keys, tuple(pending))
+    return Plan(settings, jobs, keys, contents, sources, problems, tuple(pending))
 
 
-def is_done(job: Job, dataset: Path, key: str) -> bool:
-    """Whether the outputs in this data set are complete and of exactly this work."""
+def _problems(jobs: Sequence[Job]) -> dict[str, str]:
+    """Scans that cannot be begun, and why: files that are not there, two scans with one name for their results."""
+    problems, first = {}, {}
+    for job in jobs:
+        missing = [path for path in (job.source, *job.given.values()) if not path.is_file()]
+        if missing:
+            problems[job.relative] = (
+                f"UnreadableImageError: {missing[0]}: the file's content is not here (a broken link?). "
+                "Fetch it, for instance with `datalad get`."
+            )
+        name = bids.output_paths(job, ".")["metrics"]
+        other = first.setdefault(name, job.relative)
+        if other != job.relative:
+            rule = "BIDSError: {} and {} are the same scan to BIDS. Remove one."
+            problems[other] = problems[job.relative] = rule.format(other, job.relative)
+    return problems
+
+
+def is_done(job: Job, dataset: Path, key: str, run_id: str | None = None) -> bool:
+    """Whether the outputs in this data set are complete and of exactly this work, and, if asked, of this run."""
     metrics = bids.output_paths(job, dataset)["metrics"]
     try:
         marker = json.loads(metrics.read_text())["work"]
-        return marker["key"] == key and all(
-            (dataset / name).stat().st_size == size for name, size in marker["files"].items()
+        return (
+            marker["key"] == key
+            and run_id in (None, marker["run_id"])
+            and all((dataset / name).stat().st_size == size for name, size in marker["files"].items())
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False  # absent or damaged: to be made again
@@ -160,8 +196,18 @@ def _check_out_dir(settings: Settings) -> None:
     if not existing.is_dir():
         raise OutputError("the output folder cannot be made under a file", file=existing)
     image.check_writable(existing)
+    inside = out.relative_to(source).parts if out.is_relative_to(source) else ()
+    if inside and inside[0] not in BIDS_ASIDE:
+        raise OutputError(
+            "an output folder inside the data set belongs under derivatives/, or it would be taken for data",
+            file=out,
+            next_step=f"Use {source / 'derivatives' / inside[-1]}, or a folder elsewhere.",
+        )
     for spec in settings.methods:
-        bids.check_ours(settings.out_dir / spec.label, overwrite=settings.overwrite)
+        dataset = settings.out_dir / spec.label
+        bids.check_ours(dataset, overwrite=settings.overwrite)
+        if dataset.is_dir():
+            image.check_writable(dataset)
 
 
 def _fingerprint(job: Job, settings: Settings) -> dict:
@@ -175,6 +221,8 @@ def _fingerprint(job: Job, settings: Settings) -> dict:
         "skull_strip": settings.skull_strip,
         "segmentation": settings.segmentation,
         "seed": settings.seed,
+        "warnings": job.warnings,
+        "software": {name: version(name) for name in ("antspyx", "deepbet")},
     }
 
 
@@ -185,6 +233,5 @@ def _digest(path: Path) -> str:
         return f"unreadable: {error.strerror}"  # the scan then fails where it is read, with its own message
 
 
-def _key(inputs: Mapping, method: str, implementation: str) -> str:
-    text = json.dumps({**inputs, "method": method, "implementation": implementation}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+def _key(content: Mapping) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

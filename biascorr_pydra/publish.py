@@ -22,6 +22,7 @@ def publish(
     records: Mapping[str, Mapping | None],
     *,
     key: str,
+    run_id: str,
     overwrite: bool = False,
 ) -> Path:
     """Copy a scan's results into a derivative data set, with sidecars.
@@ -33,6 +34,7 @@ def publish(
     files : image files by kind, as :func:`biascorr_pydra.bids.output_paths` names the kinds
     records : "correction", "brain", "tissue" and "metrics"
     key : what this work is called, see :mod:`biascorr_pydra.plan`
+    run_id : the run that did it
     overwrite : bool
         Also replace files that this package did not write.
 
@@ -51,6 +53,7 @@ def publish(
         for kind in files:
             _refuse_foreign(paths[kind])
     paths["metrics"].parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(paths, files)
     # Until the new metrics file is there, the scan counts as not done.
     paths["metrics"].unlink(missing_ok=True)
     sidecars = bids.sidecars(job, records["correction"], records.get("brain"), records.get("tissue"))
@@ -59,18 +62,27 @@ def publish(
         bids.write_json(bids.sidecar(paths[kind]), sidecars[kind])
         _copy(file, paths[kind])
         sizes[paths[kind].relative_to(dataset).as_posix()] = paths[kind].stat().st_size
-    bids.write_json(paths["metrics"], _metrics(job, records) | {"work": {"key": key, "files": sizes}})
+    bids.write_json(paths["metrics"], _metrics(job, records) | {"work": {"key": key, "run_id": run_id, "files": sizes}})
     return paths["metrics"]
 
 
-def _refuse_foreign(path: Path) -> None:
-    if not path.exists():
-        return
+def _ours(path: Path) -> bool:
     try:
-        ours = "Method" in json.loads(bids.sidecar(path).read_text())
+        return "Method" in json.loads(bids.sidecar(path).read_text())
     except (OSError, ValueError):
-        ours = False
-    if not ours:
+        return False
+
+
+def _remove_stale(paths: Mapping[str, Path], files: Mapping[str, Path]) -> None:
+    """Remove what an earlier run with other choices left, such as a mask where there is none now."""
+    for kind, path in paths.items():
+        if kind not in files and kind != "metrics" and path.exists() and _ours(path):
+            path.unlink()
+            bids.sidecar(path).unlink()
+
+
+def _refuse_foreign(path: Path) -> None:
+    if path.exists() and not _ours(path):
         raise OutputExistsError(
             "the output exists and was not written by biascorr_pydra",
             file=path,

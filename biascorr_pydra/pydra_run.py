@@ -40,8 +40,11 @@ class RunHooks(ty.Protocol):
     def progress(self, task) -> tuple[int, int]:
         """Steps done and steps in all, cheap: asked for about once a second while the workflow runs."""
 
-    def finish(self, task, cache_root: Path, submit: ty.Callable) -> int:
-        """Report the outcome, also of a run with errors; ``submit(task)`` runs one more. Returns the exit code."""
+    def finish(self, task, cache_root: Path, submit: ty.Callable, outcome) -> int:
+        """Report the outcome, also of a run with errors; ``submit(task)`` runs one more. Returns the exit code.
+
+        ``outcome`` is the engine's result, or the exception that it raised instead.
+        """
 
 
 def main() -> None:
@@ -106,11 +109,12 @@ def _load_workflow(text: str):
 def _import(path: Path) -> types.ModuleType:
     import cloudpickle
 
-    spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
+    name = f"pydra_run_{path.stem}"  # a file named json.py must not stand in for that module
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
     if spec is None:
         raise click.UsageError(f"not a Python file: {path}")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     sys.path.insert(0, str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
@@ -171,7 +175,7 @@ def _option(field) -> click.Option:
     if field.mandatory:  # click takes any default, also None, as an answer
         return click.Option([flag], type=kind, multiple=multiple, required=True, help=text)
     if kind is bool:
-        return click.Option([f"{flag}/--no-{flag[2:]}"], default=bool(field.default), help=text)
+        return click.Option([f"{flag}/--no-{flag[2:]}"], default=field.default, help=text)
     shown = field.default not in (None, "", [], ())
     return click.Option([flag], type=kind, multiple=multiple, default=field.default, help=text, show_default=shown)
 
@@ -216,6 +220,7 @@ class _Json(click.ParamType):
 def _run(module, workflow_class, values: dict) -> int:
     options = {name: values.pop(name) for name in ("worker", "n_procs", "work_dir", "dry_run", "rerun")}
     hooks = getattr(module, "hooks", None)
+    _share_cores(options)
     inputs = {name: list(value) or None if isinstance(value, tuple) else value for name, value in values.items()}
     try:
         task = workflow_class(**{name: value for name, value in inputs.items() if value is not None})
@@ -254,10 +259,7 @@ def _describe(task) -> list[str]:
 
 def _submit(task, hooks, options: dict, inputs: dict) -> int:
     worker = options["worker"] or "cf"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    n_procs = options["n_procs"] or cores
-    arguments = {"n_procs": n_procs} if worker == "cf" else {}
-    _share_cores(max(1, cores // n_procs) if worker == "cf" else cores)
+    arguments = {"n_procs": options["n_procs"] or _cores()} if worker == "cf" else {}
     os.environ.setdefault("NO_ET", "1")  # nothing is sent anywhere at run time
     from pydra.engine.submitter import Submitter
 
@@ -269,16 +271,46 @@ def _submit(task, hooks, options: dict, inputs: dict) -> int:
         raise click.UsageError(f"--worker {worker}: {error}") from error
     except OSError as error:
         raise click.UsageError(f"--work-dir {work_dir} cannot be used: {error.strerror or error}") from error
-    with submitter, _watched(hooks, task):
-        result = _attempt(submitter, task)
-    if hasattr(hooks, "finish"):
-        with submitter:
-            return hooks.finish(task, work_dir.resolve(), lambda again: _attempt(submitter, again))
-    return _outcome(result)
+    with _clean_after_interrupts(work_dir), submitter:
+        with _watched(hooks, task):
+            result = _attempt(submitter, task)
+        if not hasattr(hooks, "finish"):
+            return _outcome(result)
+        try:
+            return hooks.finish(task, work_dir.resolve(), lambda again: _attempt(submitter, again), result)
+        except BiasCorrError as error:
+            click.echo(f"Error: {error}", err=True)
+            return 1
 
 
-def _share_cores(threads: int) -> None:
+@contextmanager
+def _clean_after_interrupts(work_dir: Path):
+    """Forget the empty results that an interrupted run leaves: the engine would take them for finished work.
+
+    A mark is in the work folder while a run goes on; where it is found at the start, the run before was interrupted.
+    """
+    from .interfaces.pydra_results import forget_empty_results
+
+    mark = work_dir / ".running"
+    if mark.exists():
+        forget_empty_results(work_dir)
+    mark.touch()
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("Interrupted. Run the same command again to go on from here.", err=True)
+        sys.exit(130)
+    mark.unlink(missing_ok=True)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _share_cores(options: dict) -> None:
     """Give each worker process its share of the cores, unless the user said otherwise; before torch is loaded."""
+    processes = (options["n_procs"] or _cores()) if options["worker"] in (None, "cf") else 1
+    threads = max(1, _cores() // processes)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
         os.environ.setdefault(name, str(threads))
 

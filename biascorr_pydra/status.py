@@ -27,18 +27,22 @@ class Row(NamedTuple):
 def expected(plan: Plan) -> list[Row]:
     """The table as it will be if nothing fails."""
     pending = {(job.relative, spec) for job, specs in plan.pending for spec in specs}
-    return [
-        Row(job.relative, spec.label, "done" if (job.relative, spec) in pending else "cached")
-        for job in plan.jobs
-        for spec in plan.settings.methods
-    ]
+    rows = []
+    for job in plan.jobs:
+        for spec in plan.settings.methods:
+            state = "done" if (job.relative, spec) in pending else "cached"
+            row = Row(job.relative, spec.label, state)
+            problem = plan.problems.get(job.relative)
+            rows.append(row._replace(state="failed", reason=problem) if problem else row)
+    return rows
 
 
-def collect(plan: Plan, reasons: Mapping[tuple[str, str], str]) -> list[Row]:
-    """The table as the files on disk are, with the reasons found for what is not there."""
+def collect(plan: Plan, reasons: Mapping[tuple[str, str], str], run_id: str) -> list[Row]:
+    """The table as the files on disk are, with the reasons found for what this run should have made and did not."""
     rows, jobs = [], {job.relative: job for job in plan.jobs}
     for row in expected(plan):
-        if not is_done(jobs[row.scan], plan.settings.out_dir / row.method, plan.keys[row.scan, row.method]):
+        key, dataset = plan.keys[row.scan, row.method], plan.settings.out_dir / row.method
+        if row.state == "done" and not is_done(jobs[row.scan], dataset, key, run_id):
             reason = reasons.get((row.scan, row.method), "not run")
             row = row._replace(state="failed", reason=" ".join(reason.split()))
         rows.append(row)
@@ -46,11 +50,20 @@ def collect(plan: Plan, reasons: Mapping[tuple[str, str], str]) -> list[Row]:
 
 
 def write(out_dir: Path, rows: Iterable[Row]) -> Path:
-    """Write the table, whole or not at all."""
+    """Write the table, whole or not at all; rows of scans and methods that are not among ``rows`` are kept."""
+    path = Path(out_dir) / GROUP_FILES[0]
+    merged = {(row.scan, row.method): row for row in [*_read(path), *rows]}
     text = io.StringIO()
     table = csv.writer(text, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
     table.writerow(STATUS_COLUMNS)
-    table.writerows(rows)
-    path = Path(out_dir) / GROUP_FILES[0]
+    table.writerows(merged[name] for name in sorted(merged))
     write_atomic(path, lambda stream: stream.write(text.getvalue().encode()))
     return path
+
+
+def _read(path: Path) -> list[Row]:
+    try:
+        lines = list(csv.reader(io.StringIO(path.read_text()), delimiter="\t"))
+    except (OSError, ValueError):
+        return []
+    return [Row(*line) for line in lines[1:] if len(line) == len(STATUS_COLUMNS)]

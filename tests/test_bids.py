@@ -182,7 +182,7 @@ def put(job, plan, phantom_file, **options):
         "x",
     )
     correction |= {"method": "n4", "runtime_s": {"estimate": 1.5}, "warnings": [], "mask_resampled": False}
-    correction |= {"field": {}, "estimate": {}, "software": {}}
+    correction |= {"field": {}, "estimate": {}, "software": {}, "in_sha256": image.sha256(job.source)}
     metrics = {"before": {}, "after": {}, "field": {}, "undefined": {}}
     return publish(
         job,
@@ -190,6 +190,7 @@ def put(job, plan, phantom_file, **options):
         {"corrected": phantom_file, "bias": phantom_file},
         {"correction": correction, "metrics": metrics},
         key=plan.keys[job.relative, "n4"],
+        run_id="first",
         **options,
     )
 
@@ -198,7 +199,7 @@ def test_nothing_is_pending_once_published(published):
     again = make_plan(published.settings, implementation)
     assert pending(again) == []
     assert {row.state for row in status.expected(again)} == {"cached"}
-    assert {row.state for row in status.collect(published, {})} == {"done"}
+    assert {row.state for row in status.collect(published, {}, "first")} == {"done"}
 
 
 def test_rerun_takes_everything_as_pending(published):
@@ -240,7 +241,7 @@ def test_another_version_of_the_method_is_other_work(published):
 def test_status_gives_the_reason(published):
     job = published.jobs[1]
     bids.output_paths(job, published.settings.out_dir / "n4")["bias"].unlink()
-    rows = status.collect(published, {(job.relative, "n4"): "ValueError: of\tsome\nkind"})
+    rows = status.collect(published, {(job.relative, "n4"): "ValueError: of\tsome\nkind"}, "first")
     assert [row.state for row in rows] == ["done", "failed", "done", "done", "done"]
     assert rows[1].reason == "ValueError: of some kind"
     lines = status.write(published.settings.out_dir, rows).read_text().splitlines()

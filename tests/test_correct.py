@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import make_phantom, reorient
 
-from biascorr_pydra import image
+from biascorr_pydra import files, image
 from biascorr_pydra.correct import apply_file, correct_file, correct_image
 from biascorr_pydra.errors import (
     BiasCorrError,
@@ -113,7 +113,7 @@ def test_record_names_everything_that_the_result_depends_on(tmp_path, phantom_fi
     assert written["in_sha256"] == image.sha256(phantom_file) == record.in_sha256
     assert written["method"] == "n4" and written["parameters"] == json.loads(json.dumps(record.parameters))
     assert {"biascorr_pydra", "numpy", "torch"} <= set(written["software"])
-    assert {"read", "inspect", "estimate", "apply", "write"} == set(written["runtime_s"])
+    assert {"read", "inspect", "estimate", "apply", "encode"} == set(written["runtime_s"])
 
 
 # --- applying a field
@@ -305,3 +305,50 @@ def test_rescaling_gives_the_input_range_in_the_mask_and_says_so_without_one(pha
     assert (rescaled.min(), rescaled.max()) == pytest.approx((acquired.min(), acquired.max()), rel=1e-5)
     warned = correct_image(phantom.image(), preset="ants").correction.warnings
     assert any("rescale needs a mask" in warning for warning in warned)
+
+
+def test_apply_names_what_is_wrong_with_its_inputs(tmp_path, phantom, phantom_file):
+    image.save(phantom.image(np.stack([phantom.bias] * 2, -1)), tmp_path / "series.nii.gz")
+    with pytest.raises(InvalidImageError, match=r"series.nii.gz: a bias field has three axes.*BIAS IN OUT"):
+        apply_file(tmp_path / "series.nii.gz", phantom_file, tmp_path / "out.nii.gz")
+    image.save(phantom.image(phantom.bias), tmp_path / "bias.nii.gz")
+    image.save(phantom.image(phantom.acquired, np.complex64), tmp_path / "complex.nii.gz")
+    with pytest.raises(InvalidImageError, match=r"complex.nii.gz: real numbers are needed"):
+        apply_file(tmp_path / "bias.nii.gz", tmp_path / "complex.nii.gz", tmp_path / "out.nii.gz")
+
+
+def test_all_outputs_or_none(tmp_path, phantom_file, monkeypatch):
+    written = []
+
+    def full(content, stream):
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(stream.write(content))
+
+    monkeypatch.setattr(files, "_put", full)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(OutputError, match=r"bias.nii.gz: cannot be written.*No space left"):
+        correct_file(phantom_file, tmp_path / "out.nii.gz", bias_file=tmp_path / "bias.nii.gz")
+    assert written and sorted(tmp_path.iterdir()) == before
+
+
+def test_outputs_have_the_suffix_of_their_kind(tmp_path, phantom_file):
+    with pytest.raises(OutputError, match=r"must end in \.nii\.gz or \.nii"):
+        correct_file(phantom_file, tmp_path / "out.json")
+    with pytest.raises(OutputError, match=r"must end in \.json"):
+        correct_file(phantom_file, tmp_path / "out.nii.gz", record_file=tmp_path / "record.nii.gz")
+
+
+def test_an_affine_that_is_singular_is_refused(tmp_path, phantom):
+    flat = nib.Nifti1Image(phantom.acquired, np.diag([1.0, 1, 1, 1]))
+    flat.header["sform_code"], flat.header["qform_code"] = 1, 0
+    flat.header["srow_z"] = 0
+    path = tmp_path / "flat.nii.gz"
+    image.save(type(flat)(phantom.acquired, None, flat.header), path)
+    with pytest.raises(UnreadableImageError, match=r"flat.nii.gz: the header gives no usable position"):
+        correct_file(path, tmp_path / "out.nii.gz")
+
+
+def test_options_of_the_wrong_type(phantom):
+    with pytest.raises(InvalidParameterError, match="cannot use a value"):
+        correct_image(phantom.image(), options={"bins": "abc"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import BIDSError
@@ -99,6 +99,8 @@ def index(
     wanted |= {"subject": participants} if participants else {}
     wanted |= {"session": sessions} if sessions else {}
     files = sorted(layout.get(**wanted), key=lambda file: file.relpath)
+    # Derivatives and sources inside the data set are not its raw images; phase is not an intensity.
+    files = [file for file in files if Path(file.relpath).parts[0].startswith("sub-")]
     files = [file for file in files if file.get_entities().get("part") not in ("phase", "real", "imag")]
     if not files:
         present = sorted({str(f.get_entities().get("suffix")) for f in layout.get(extension=[".nii", ".nii.gz"])})
@@ -110,11 +112,11 @@ def index(
             next_step="Change --participant-label, --session-label or --suffix.",
         )
     found = _layout(derivatives, derivative=True) if derivatives else None
-    return [_job(file, found) for file in files]
+    return [_job(file, found, Path(bids_dir)) for file in files]
 
 
 def _layout(root: str | Path, *, derivative: bool = False):
-    from bids import BIDSLayout
+    from bids import BIDSLayout, BIDSLayoutIndexer
 
     root = Path(root)
     if not root.is_dir():
@@ -127,11 +129,14 @@ def _layout(root: str | Path, *, derivative: bool = False):
             next_step='Point to the root, or add one: {"Name": "...", "BIDSVersion": "1.11.0"}.',
         )
     try:
-        json.loads((root / DATASET_DESCRIPTION).read_text())
+        description = json.loads((root / DATASET_DESCRIPTION).read_text())
     except ValueError as error:
         raise BIDSError("not valid JSON", file=root / DATASET_DESCRIPTION, value=str(error)) from error
+    if not isinstance(description, dict):
+        raise BIDSError("not a JSON object", file=root / DATASET_DESCRIPTION, value=type(description).__name__)
     options = {"is_derivative": True, "config": ["bids", "derivatives"]} if derivative else {}
-    return BIDSLayout(root, validate=False, **options)
+    # One damaged sidecar would stop the indexing of all; the little that is needed of them is read scan by scan.
+    return BIDSLayout(root, validate=False, indexer=BIDSLayoutIndexer(validate=False, index_metadata=False), **options)
 
 
 def _labels(asked, prefix: str, present: Iterable[str], what: str, bids_dir) -> list[str] | None:
@@ -150,21 +155,33 @@ def _labels(asked, prefix: str, present: Iterable[str], what: str, bids_dir) -> 
     return labels
 
 
-def _job(file, derivatives) -> Job:
+def _job(file, derivatives, root: Path) -> Job:
     path = Path(file.path)
     parts = path.name.split(".")[0].split("_")
     entities = tuple(tuple(part.split("-", 1)) for part in parts[:-1] if "-" in part)
-    job = Job(path.resolve(), Path(file.relpath).as_posix(), entities, parts[-1], {}, _sidecar_warnings(file))
-    if derivatives is None:
-        return job
-    return Job(job.source, job.relative, entities, job.suffix, _given(job, derivatives), job.warnings)
+    # Not resolved: a link's target (as of git-annex) has another name than the scan.
+    job = Job(path.absolute(), Path(file.relpath).as_posix(), entities, parts[-1])
+    given = {} if derivatives is None else _given(job, derivatives)
+    return replace(job, given=given, warnings=_sidecar_warnings(job, root.absolute()))
 
 
-def _sidecar_warnings(file) -> tuple[str, ...]:
-    image_type = file.get_metadata().get("ImageType") or []
-    if "NORM" in image_type:
-        return ("The sidecar's ImageType has NORM: the scanner corrected this image already.",)
-    return ()
+def _sidecar_warnings(job: Job, root: Path) -> tuple[str, ...]:
+    """What the scan's sidecars, inherited ones included, say against correcting it; the nearest one counts."""
+    warnings, image_type = [], []
+    folders = [root, *(root / parent for parent in reversed(Path(job.relative).parents) if parent != Path())]
+    for sidecar in [file for folder in folders for file in sorted(folder.glob(f"*{job.suffix}.json"))]:
+        *entities, suffix = sidecar.stem.split("_")
+        if suffix != job.suffix or not {tuple(e.split("-", 1)) for e in entities} <= set(job.entities):
+            continue
+        try:
+            content = json.loads(sidecar.read_text())
+            image_type = content.get("ImageType", image_type)
+        except (OSError, ValueError, AttributeError) as error:
+            warnings.append(f"The sidecar {sidecar.relative_to(root).as_posix()} cannot be read ({error}).")
+    values = image_type.split("\\") if isinstance(image_type, str) else image_type
+    if isinstance(values, list) and "NORM" in values:
+        warnings.append("The sidecar's ImageType has NORM: the scanner corrected this image already.")
+    return tuple(warnings)
 
 
 def _given(job: Job, layout) -> dict[str, Path]:

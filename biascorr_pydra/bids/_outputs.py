@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import OutputError, OutputExistsError
-from ..image import sha256, write_atomic
+from ..image import write_atomic
 from ._jobs import DATASET_DESCRIPTION, TISSUES, Job
 
 __all__ = [
@@ -112,6 +112,8 @@ def check_ours(dataset: Path, *, overwrite: bool = False) -> None:
     if overwrite:
         return
     advice = "Choose another --out-dir, or add --overwrite."
+    if dataset.exists() and not dataset.is_dir():
+        raise OutputExistsError("a file is where the method's folder belongs", file=dataset, next_step=advice)
     if dataset.is_dir() and any(dataset.iterdir()) and not _ours(dataset):
         raise OutputExistsError(
             "the folder is not empty and was not written by biascorr_pydra", file=dataset, next_step=advice
@@ -161,7 +163,7 @@ def sidecars(job: Job, correction: Mapping, brain: Mapping | None, tissue: Mappi
     """JSON sidecar of each image output, by kind, from the records of the steps that made them."""
     sources = {"Sources": [bids_uri(job)]}
     method = {
-        "SourceSHA256": sha256(job.source),
+        "SourceSHA256": correction["in_sha256"],
         "Method": {
             "Name": correction["method"],
             "Version": correction["method_version"],

@@ -11,8 +11,10 @@ from pathlib import Path
 from fileformats.generic import File
 from pydra.compose import python, workflow
 
+from .. import __version__
 from ..bids import Job
 from ..correctors import DEFAULT_METHOD
+from ..errors import InvalidImageError
 from ..interfaces.pydra_tasks import CorrectBias, ExtractBrain, MeasureBias, SegmentTissue, method_implementation
 from ..plan import MethodSpec
 from ..publish import publish
@@ -90,12 +92,16 @@ def PublishScan(  # noqa: N802 (a Pydra task is a class)
     if records["tissue"]:
         records["tissue"]["Image"] = segmentation
     chosen = json.loads(work)
+    job = Job.from_dict(chosen["job"])
+    if records["correction"]["in_sha256"] != chosen["source_sha256"]:
+        raise InvalidImageError("the file changed during the run", file=job.source, next_step="Run again.")
     path = publish(
-        Job.from_dict(chosen["job"]),
+        job,
         Path(chosen["out_dir"]) / MethodSpec.parse(spec).label,
         {kind: Path(str(file)) for kind, file in files.items() if file is not None},
         records,
         key=key,
+        run_id=chosen["run_id"],
         overwrite=chosen["overwrite"],
     )
     return str(path)
@@ -159,6 +165,7 @@ def CorrectByMethod(
             mask_file=mask,
             dseg_file=dseg,
             no_dseg_reason=segmentation,
+            implementation=_implementation(work),
         ),
         name="measure",
     )
@@ -194,8 +201,13 @@ def _correction(in_file, work: str, spec: MethodSpec, mask) -> CorrectBias:
         mask_file=mask,
         device=chosen["device"],
         seed=chosen["seed"],
-        implementation=method_implementation(spec.method),
+        implementation=f"{method_implementation(spec.method)} {_implementation(work)}",
     )
+
+
+def _implementation(work: str) -> str:
+    """Version and content hash: Pydra's own hash of a file is remembered by path and time, and can be out of date."""
+    return f"{__version__} {json.loads(work)['content']}"
 
 
 @workflow.define(outputs=["metrics_files"])
@@ -249,6 +261,7 @@ def CorrectScan(
                 suffix=suffix,
                 mask_file=given_mask,
                 device=chosen["device"],
+                implementation=_implementation(work),
             ),
             name="brain",
         )
@@ -274,6 +287,7 @@ def CorrectScan(
                 given_gm=given_gm,
                 given_wm=given_wm,
                 given_csf=given_csf,
+                implementation=_implementation(work),
             ),
             name="tissue",
         )

@@ -11,6 +11,7 @@ from pydra.compose import python, workflow
 from .. import bids, report, status
 from ..bids import Job
 from ..correctors import DEFAULT_METHOD, get_corrector
+from ..errors import InvalidParameterError
 from ..interfaces.pydra_tasks import method_implementation
 from ..plan import MethodSpec, Plan, Settings, make_plan
 from .scan import CorrectScan
@@ -100,6 +101,10 @@ def CorrectBids(
     report_file : str
         path of report.html
     """
+    for name, folder in (("bids_dir", bids_dir), ("out_dir", out_dir), ("derivatives", derivatives)):
+        if folder is not None and not Path(folder).is_absolute():
+            # Pydra has changed the working folder by now.
+            raise InvalidParameterError(f"{name} must be an absolute path", value=str(folder))
     settings = settings_of(
         CorrectBids(
             bids_dir=bids_dir,
@@ -148,6 +153,7 @@ def settings_of(task: CorrectBids) -> Settings:
         device=task.device,
         seed=task.seed,
         overwrite=task.overwrite,
+        reference_method=DEFAULT_METHOD,
     )
 
 
@@ -179,6 +185,8 @@ def scan_task(plan: Plan, job: Job, specs: tuple[MethodSpec, ...], run_id: str) 
     settings = plan.settings
     work = {
         "job": job.as_dict(),
+        "content": plan.contents[job.relative],
+        "source_sha256": plan.sources[job.relative],
         "out_dir": str(settings.out_dir),
         "skull_strip": settings.skull_strip,
         "segmentation": settings.segmentation,

@@ -112,7 +112,12 @@ class Corrector(ABC):
                     value=repr(option),
                     next_step=f"Its parameters: {', '.join(known) or 'none'}.",
                 )
-        return cls(**{**cls.presets[preset], **options})
+        try:
+            return cls(**{**cls.presets[preset], **options})
+        except TypeError as error:
+            raise InvalidParameterError(
+                f"method {cls.name!r} cannot use a value given to it", value=options, next_step=f"({error})"
+            ) from error
 
     def parameters(self) -> dict[str, Any]:
         """The parameters in force, by name, as JSON-serialisable values."""

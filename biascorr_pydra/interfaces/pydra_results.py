@@ -1,8 +1,10 @@
 """What Pydra's results say when a task has failed."""
 
 import re
+import shutil
+from pathlib import Path
 
-__all__ = ["error_line"]
+__all__ = ["error_line", "forget_empty_results"]
 
 ERROR_LINE = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?([A-Za-z_]\w*(?:Error|Exception|Exit|Interrupt))(?:: (.*))?$")
 CHAINED = (
@@ -36,3 +38,21 @@ def error_line(result) -> str:
         return "ended without a result; its process may have been killed (out of memory?)"
     name, message = found
     return f"{name}: {message or 'no message'}"
+
+
+def forget_empty_results(cache_root: Path) -> None:
+    """Remove results that hold no outputs and no error, with their folders and locks.
+
+    Pydra writes such a result for a task that a KeyboardInterrupt ended, and would go on with its missing outputs.
+    """
+    import cloudpickle
+
+    for file in Path(cache_root).glob("*/_result.pklz"):
+        try:
+            result = cloudpickle.loads(file.read_bytes())
+            empty = result.outputs is None and not result.errored
+        except Exception:  # whatever is in a half-written file
+            empty = True
+        if empty:
+            shutil.rmtree(file.parent, ignore_errors=True)
+            Path(f"{file.parent}.lock").unlink(missing_ok=True)
