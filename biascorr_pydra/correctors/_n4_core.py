@@ -44,14 +44,15 @@ class Settings:
     max_seconds: float | None = None
     precision: str = "float32"
     itk_range: bool = False
+    itk_convergence: bool = False
 
 
 @dataclass(frozen=True)
 class Level:
     """How one level of one scan ended.
 
-    ``convergence`` is the coefficient of variation, over the mask, of the ratio of the last two bias fields; None if
-    the level did not run.
+    ``convergence`` is the coefficient of variation, over the mask, of the ratio of the last two bias fields, with ITK's
+    rounding where that is asked for and could decide; None if the level did not run.
     """
 
     iterations: int
@@ -90,20 +91,15 @@ def solve(
     """
     deadline = math.inf if settings.max_seconds is None else time.monotonic() + settings.max_seconds
     dtype = getattr(torch, settings.precision)
+    itk = {"itk_range": settings.itk_range, "itk_convergence": settings.itk_convergence}
     with torch.inference_mode():
         if torch.device(device).type != "cpu":
-            return _run(
-                BatchVoxels(problems, settings.bins, dtype, device, itk_range=settings.itk_range),
-                settings,
-                deadline,
-                progress,
-            )
+            return _run(BatchVoxels(problems, settings.bins, dtype, device, **itk), settings, deadline, progress)
         solutions = []
         for k, problem in enumerate(problems):
             tell = progress and (lambda _, level, facts, k=k: progress(k, level, facts))
             with _one_thread():
-                voxels = SlabVoxels(problem, settings.bins, dtype, itk_range=settings.itk_range)
-                solutions += _run(voxels, settings, deadline, tell)
+                solutions += _run(SlabVoxels(problem, settings.bins, dtype, **itk), settings, deadline, tell)
         return solutions
 
 
@@ -158,8 +154,7 @@ def _level(voxels, lattices, most: int, settings: Settings, deadline: float):
         phi += change
         out_of_time = time.monotonic() > deadline
         last = number == most - 1 or out_of_time
-        # Without a tolerance the convergence is of interest at the end only.
-        ratio = voxels.update(change, math.inf if last else settings.tolerance)
+        ratio = voxels.update(change, settings.tolerance, last)
         iterations += active
         if ratio is not None:
             convergence = torch.where(active, ratio, convergence)

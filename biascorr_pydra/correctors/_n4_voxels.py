@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..field import bspline_basis
+from ._n4_convergence import itk_reach, itk_variation
 
 __all__ = ["BatchVoxels", "Problem", "SlabVoxels", "level_bases"]
 
@@ -83,12 +84,21 @@ class _Slab:
 class SlabVoxels:
     """The voxels of one scan on the CPU, those in the mask only; results have a first axis of length 1."""
 
-    def __init__(self, problem: Problem, bins: int, dtype: torch.dtype, *, itk_range: bool = False):
+    def __init__(
+        self,
+        problem: Problem,
+        bins: int,
+        dtype: torch.dtype,
+        *,
+        itk_range: bool = False,
+        itk_convergence: bool = False,
+    ):
         self.problems, self.bins, self.dtype, self.device = [problem], bins, dtype, torch.device("cpu")
         self.box = problem.log.shape
         inside = problem.weight > 0
         self.slabs = _slabs(inside)
-        self.itk_order = _itk_order(inside) if itk_range else None
+        self.itk_range, self.itk_convergence = itk_range, itk_convergence
+        self.itk_order = _itk_order(inside) if itk_range or itk_convergence else None
         self.below = torch.empty(0, dtype=torch.int64)
         log, weight = problem.log[inside], problem.weight[inside]
         # Nothing depends on the mean of the log intensities; without it, differences keep more digits.
@@ -119,7 +129,7 @@ class SlabVoxels:
     def range(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Smallest and largest u in the mask, (1,) each, float64."""
         low, high = self.u.aminmax()
-        if self.itk_order is not None:
+        if self.itk_range:
             self.below = self.below[:0]
             if self.u[self.itk_order[0]] == low:
                 low = _itk_low(self.u[self.itk_order])
@@ -161,15 +171,17 @@ class SlabVoxels:
             numerator += self._contract(residual, slab, self.fitting)
         return numerator[None]
 
-    def update(self, change: torch.Tensor, tolerance: float) -> torch.Tensor | None:
+    def update(self, change: torch.Tensor, tolerance: float, last: bool) -> torch.Tensor | None:
         """Take a change of the lattice off u.
 
         Returns the variation (1,) of the ratio of the new and old fields, or None if it certainly is above
-        ``tolerance``: the spread within one slab already shows that, most of the time.
+        ``tolerance`` and this is not the ``last`` iteration: the spread within one slab already shows that, most of
+        the time.
         """
         control = self._expand_y(change[0])
         bound = float(change.abs().max())
         count = len(self.u)
+        reach = tolerance * (itk_reach(count) if self.itk_convergence else 1)
         sums = torch.zeros(2, dtype=torch.float64)
         measure = True
         for number, slab in enumerate(self.slabs):
@@ -178,12 +190,19 @@ class SlabVoxels:
             if measure:
                 ratio = _expm1(difference, bound).double()
                 sums += torch.stack([ratio.sum(), torch.dot(ratio, ratio)])
-            if number == 0:
+            if number == 0 and not last:
                 here = len(ratio)
                 spread = _variation(*sums, torch.tensor(float(here))) * math.sqrt(max(here - 1, 0) / max(count - 1, 1))
                 # The mean ratio may differ between the slab and the mask, but by less than a factor of two.
-                measure = not (bound < 0.3 and spread > 2 * tolerance)
-        return _variation(*sums, torch.tensor(float(count)))[None] if measure else None
+                measure = not (bound < 0.3 and spread > 2 * reach)
+        if not measure:
+            return None
+        variation = _variation(*sums, torch.tensor(float(count)))[None]
+        if self.itk_convergence and 0 < variation <= reach:
+            for slab in self.slabs:
+                self.share[slab.voxels] = self._expand(control, slab)
+            variation[0] = _itk_variation(self.share[self.itk_order])
+        return variation
 
     def _expand_y(self, control: torch.Tensor) -> torch.Tensor:
         """A lattice (i, j, k) evaluated along the second axis, which all slabs share: (i, Y * k)."""
@@ -241,7 +260,14 @@ class BatchVoxels:
     """The voxels of B scans on one device, padded to a common box."""
 
     def __init__(
-        self, problems: Sequence[Problem], bins: int, dtype: torch.dtype, device: str, *, itk_range: bool = False
+        self,
+        problems: Sequence[Problem],
+        bins: int,
+        dtype: torch.dtype,
+        device: str,
+        *,
+        itk_range: bool = False,
+        itk_convergence: bool = False,
     ):
         self.problems, self.bins, self.dtype, self.device = list(problems), bins, dtype, torch.device(device)
         self.box = tuple(max(p.log.shape[axis] for p in problems) for axis in range(3))
@@ -253,7 +279,7 @@ class BatchVoxels:
         self.log, self.weight = (torch.from_numpy(a).to(self.device, dtype) for a in (log, weight))
         self.inside = self.weight > 0
         self.count = self.inside.sum((1, 2, 3)).double()
-        self.itk_range = itk_range
+        self.itk_range, self.itk_convergence = itk_range, itk_convergence
         self.first_bin = (torch.arange(len(problems), device=self.device) * bins)[:, None]
 
     def start_level(self, phi: torch.Tensor, bases) -> torch.Tensor:
@@ -270,8 +296,7 @@ class BatchVoxels:
         self.used = self.inside
         if self.itk_range:
             for scan in range(len(self.problems)):
-                # ITK's order, first axis fastest.
-                voxels = self.u[scan].permute(2, 1, 0)[self.inside[scan].permute(2, 1, 0)]
+                voxels = self._in_itk_order(self.u, scan)
                 if voxels[0] == low[scan]:
                     low[scan] = _itk_low(voxels.cpu()).to(self.device)
             self.used = self.inside & (self.u >= low[:, None, None, None])
@@ -306,14 +331,23 @@ class BatchVoxels:
             sharpened = torch.where(self.used, sharpened, table[:, -1, None, None, None].to(self.dtype))
         return self._contract((self.u - sharpened) * self.weight, self.fitting)
 
-    def update(self, change: torch.Tensor, tolerance: float) -> torch.Tensor | None:
+    def update(self, change: torch.Tensor, tolerance: float, last: bool) -> torch.Tensor | None:
         """As :meth:`SlabVoxels.update`: (B,), or None if no tolerance above 0 can have been reached."""
         difference = self._expand(change.to(self.dtype))
         self.u -= difference
-        if tolerance <= 0:
+        if tolerance <= 0 and not last:
             return None
         ratio = torch.expm1(difference).double() * self.inside
-        return _variation(ratio.sum((1, 2, 3)), (ratio * ratio).sum((1, 2, 3)), self.count)
+        variation = _variation(ratio.sum((1, 2, 3)), (ratio * ratio).sum((1, 2, 3)), self.count)
+        if self.itk_convergence:
+            for scan, (value, count) in enumerate(zip(variation.tolist(), self.count.tolist(), strict=True)):
+                if 0 < value <= tolerance * itk_reach(int(count)):
+                    variation[scan] = _itk_variation(self._in_itk_order(difference, scan))
+        return variation
+
+    def _in_itk_order(self, array: torch.Tensor, scan: int) -> torch.Tensor:
+        """One scan's voxels in the mask, first axis fastest."""
+        return array[scan].permute(2, 1, 0)[self.inside[scan].permute(2, 1, 0)]
 
     def _stack(self, bases) -> list[torch.Tensor]:
         """One matrix (B, n, k) per axis; scans smaller than the box get rows of zeros."""
@@ -332,6 +366,11 @@ class BatchVoxels:
         bx, by, bz = bases
         values = (array.flatten(1, 2) @ bz).view(-1, self.box[0], self.box[1], bz.shape[2])
         return torch.einsum("bxi,bxjk->bijk", bx, torch.einsum("byj,bxyk->bxjk", by, values))
+
+
+def _itk_variation(difference: torch.Tensor) -> float:
+    """ITK's measure of a change of the log bias, voxels in its order."""
+    return itk_variation(np.exp(-difference.float().cpu().numpy()))
 
 
 def _expm1(x: torch.Tensor, bound: float) -> torch.Tensor:

@@ -27,6 +27,7 @@ CHOICES = {
     "nonpositive": ("exclude", "keep"),
     "mesh_over": ("image", "samples"),
     "histogram_range": ("full", "itk"),
+    "convergence_measure": ("exact", "itk"),
     "default_mask": ("head", "positive", "all"),
     "precision": ("float32", "float64"),
 }
@@ -37,6 +38,7 @@ ITK = {
     "tolerance": 1e-7,
     "mesh_over": "samples",
     "histogram_range": "itk",
+    "convergence_measure": "itk",
     "nonpositive": "keep",
     "default_mask": "all",
 }
@@ -79,6 +81,10 @@ class N4(Corrector):
     histogram_range: str = field(
         default="full",
         metadata={"help": "The histogram spans the 'full' range, or as in 'itk' all but a first voxel that is lowest."},
+    )
+    convergence_measure: str = field(
+        default="exact",
+        metadata={"help": "Convergence is measured 'exact', or with the rounding that decides when 'itk' stops."},
     )
     nonpositive: str = field(
         default="exclude",
@@ -205,6 +211,7 @@ class N4(Corrector):
             self.max_seconds,
             self.precision,
             itk_range=self.histogram_range == "itk",
+            itk_convergence=self.convergence_measure == "itk",
         )
         prepared = [prepare(scan, self) for scan in scans]
         estimates: list[Estimate | None] = [None] * len(scans)
