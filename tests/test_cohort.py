@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -16,6 +18,7 @@ from biascorr_pydra import image
 from biascorr_pydra.metrics import cjv, residual_cov
 
 WORKFLOW = Path(__file__).parents[1] / "workflows" / "correct_bids.py"
+WITHOUT = ("--skull-strip", "none", "--segmentation", "none")
 SCANS = ["sub-01/anat/sub-01_T1w.nii.gz", "sub-02/anat/sub-02_T1w.nii.gz", "sub-03/anat/sub-03_T1w.nii.gz"]
 
 
@@ -161,8 +164,7 @@ def test_bad_scans_are_named_and_the_others_go_on(dataset, phantoms, worker):
     for scan, kind in bad.items():
         (dataset / scan).parent.mkdir(parents=True)
         spoil(kind, dataset / scan, phantoms[0])
-    without = ("--skull-strip", "none", "--segmentation", "none")
-    done = run(dataset, *without, worker=worker)
+    done = run(dataset, *WITHOUT, worker=worker)
     assert done.returncode == 1
     assert f"3 done, 0 done before, {len(bad)} failed." in done.stdout
     for scan, kind in bad.items():
@@ -171,7 +173,7 @@ def test_bad_scans_are_named_and_the_others_go_on(dataset, phantoms, worker):
     assert "Traceback" not in done.stderr
     assert states(dataset) == ["done"] * 3 + ["failed"] * len(bad)
     image.save(phantoms[0].image(), dataset / next(iter(bad)))
-    again = run(dataset, *without, worker=worker)
+    again = run(dataset, *WITHOUT, worker=worker)
     assert f"1 done, 3 done before, {len(bad) - 1} failed" in again.stdout
 
 
@@ -259,3 +261,103 @@ def test_under_pytest_with_the_debug_worker(dataset):
     metrics = json.loads((dataset.parent / "out/n4/sub-01/anat/sub-01_desc-T1w_metrics.json").read_text())
     assert metrics["after"]["cjv"] is None
     assert metrics["undefined"]["before.cjv"] == "no tissue segmentation was asked for"
+
+
+def test_changed_bytes_with_the_old_time_recompute(dataset, phantoms):
+    run(dataset, *WITHOUT)
+    scan = dataset / SCANS[0]
+    modified = scan.stat().st_mtime_ns
+    image.save(phantoms[0].image(phantoms[0].acquired * 3), scan)
+    os.utime(scan, ns=(modified, modified))  # as rsync -t or cp -p leave it
+    assert "1 done, 2 done before" in run(dataset, *WITHOUT).stdout
+    stem = dataset.parent / "out/n4/sub-01/anat/sub-01_"
+    corrected = image.load(f"{stem}desc-preproc_T1w.nii.gz").get_fdata()
+    bias = image.load(f"{stem}desc-T1w_biasfield.nii.gz").get_fdata()
+    np.testing.assert_allclose(corrected * bias, phantoms[0].acquired * 3, rtol=1e-4, atol=1e-2)
+
+
+def test_rerun_does_not_call_done_what_it_did_not_do(dataset):
+    run(dataset, *WITHOUT)
+    again = run(dataset, *WITHOUT, "--rerun", "--device", "cuda")
+    assert again.returncode == 1 and "0 done, 0 done before, 3 failed" in again.stdout
+    assert "no CUDA device is available" in again.stderr
+
+
+@pytest.mark.parametrize("worker", ["debug", "cf"])
+def test_broken_links_bad_sidecars_and_twins_fail_alone(dataset, worker):
+    (dataset / SCANS[0]).unlink()
+    (dataset / SCANS[0]).symlink_to(dataset.parent / ".git/annex/objects/SHA256-x")
+    (dataset / SCANS[1].replace(".nii.gz", ".json")).write_text("{not json")
+    twin = dataset / SCANS[2].removesuffix(".gz")
+    image.save(image.load(dataset / SCANS[2]), twin)
+    done = run(dataset, *WITHOUT, worker=worker)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert states(dataset) == ["failed", "done", "failed", "failed"]
+    assert "datalad get" in done.stderr and "the same scan to BIDS. Remove one." in done.stderr
+    metrics = json.loads((dataset.parent / "out/n4/sub-02/anat/sub-02_desc-T1w_metrics.json").read_text())
+    assert any("sub-02_T1w.json cannot be read" in warning for warning in metrics["warnings"])
+
+
+def test_a_link_to_an_object_without_a_suffix_is_read(dataset):
+    target = dataset.parent / "SHA256-abc"
+    (dataset / SCANS[0]).rename(target)
+    (dataset / SCANS[0]).symlink_to(target)
+    assert run(dataset, *WITHOUT, "--participant-label", "01").returncode == 0
+
+
+@pytest.mark.parametrize("worker", ["debug", "cf"])
+def test_an_interrupted_run_goes_on_where_it_was(dataset, worker):
+    code = "from biascorr_pydra.pydra_run import main; main()"
+    inputs = ["--bids-dir", str(dataset), "--out-dir", str(dataset.parent / "out"), "--worker", worker, *WITHOUT]
+    slow = ["--method", "n4", "--method", "ants-n4"]  # long enough to be caught in the middle
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "run", str(WORKFLOW), *inputs, *slow],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    work = dataset.parent / "out/work"
+    deadline = time.monotonic() + 60
+    while not list(work.glob("python-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Run the same command again" in errors
+    again = run(dataset, *WITHOUT, *slow, worker=worker)
+    assert again.returncode == 0, again.stderr
+    assert set(states(dataset)) <= {"done", "cached"}
+
+
+def test_what_an_earlier_choice_left_does_not_stay(dataset):
+    run(dataset)
+    folder = dataset.parent / "out/n4/sub-01/anat"
+    assert (folder / "sub-01_desc-brain_mask.nii.gz").exists() and (folder / "sub-01_dseg.json").exists()
+    run(dataset, *WITHOUT)
+    assert not list(folder.glob("*mask*")) and not list(folder.glob("*dseg*"))
+
+
+def test_the_status_of_other_scans_is_kept(dataset):
+    run(dataset, *WITHOUT, "--participant-label", "02")
+    run(dataset, *WITHOUT, "--participant-label", "01")
+    lines = (dataset.parent / "out/status.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines[1:]] == SCANS[:2]
+
+
+def test_an_output_folder_among_the_data_is_refused_and_derivatives_is_not(dataset):
+    code = "from biascorr_pydra.pydra_run import main; main()"
+    base = [sys.executable, "-c", code, "run", str(WORKFLOW), "--bids-dir", str(dataset), "--worker", "debug", *WITHOUT]
+    refused = subprocess.run([*base, "--out-dir", str(dataset / "results")], capture_output=True, text=True)
+    assert refused.returncode == 2 and "derivatives" in refused.stderr and not (dataset / "results").exists()
+    for _ in range(2):
+        done = subprocess.run([*base, "--out-dir", str(dataset / "derivatives/b")], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "0 done, 3 done before" in done.stdout
+
+
+def test_relative_paths_in_python_are_refused(dataset, monkeypatch):
+    from biascorr_pydra.cohort import CorrectBids
+
+    monkeypatch.chdir(dataset.parent)
+    with pytest.raises(Exception, match="bids_dir must be an absolute path"):
+        CorrectBids(bids_dir="raw", out_dir="out")(worker="debug", cache_root=dataset.parent / "cache")

@@ -61,8 +61,10 @@ class CohortHooks:
         for row in rows:
             if row.state == "failed":
                 click.echo(f"FAILED  {row.scan}  {row.method}\n        {row.reason}", err=True)
-        status.write(plan.settings.out_dir, rows)
-        paths = report.write_report(plan.settings.out_dir)
+        paths = report.ReportPaths.inside(plan.settings.out_dir)
+        if counts["failed"] or getattr(outcome, "errored", True):  # otherwise the workflow's last node has done it
+            status.write(plan.settings.out_dir, rows)
+            paths = report.write_report(plan.settings.out_dir)
         click.echo(f"Metrics: {paths.metrics_tsv}\nReport:  {paths.html}")
         return 1 if counts["failed"] else 0
 

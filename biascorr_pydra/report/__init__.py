@@ -19,11 +19,17 @@ __all__ = ["ReportPaths", "write_report"]
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """The files that :func:`write_report` wrote."""
+    """The files that :func:`write_report` writes."""
 
     html: Path
     metrics_tsv: Path
     metrics_json: Path
+
+    @classmethod
+    def inside(cls, out_dir: str | Path) -> ReportPaths:
+        """Where they are in the output folder of a cohort."""
+        out_dir = Path(out_dir)
+        return cls(out_dir / "report.html", out_dir / "metrics.tsv", out_dir / "metrics.json")
 
 
 def write_report(out_dir: str | Path) -> ReportPaths:
@@ -50,7 +56,7 @@ def write_report(out_dir: str | Path) -> ReportPaths:
     from .page import render  # matplotlib and jinja2 are loaded only by those who make a report
 
     out_dir = Path(out_dir)
-    paths = ReportPaths(out_dir / "report.html", out_dir / "metrics.tsv", out_dir / "metrics.json")
+    paths = ReportPaths.inside(out_dir)
     cohort = collect(out_dir)
     table = columns(cohort)
     _write(paths.metrics_tsv, to_tsv(cohort, table))
