@@ -66,16 +66,25 @@ def _options(context, parameter, values: tuple[str, ...]) -> dict:
 @click.option("--record-file", type=FILE, help="Also write what was done and found, as JSON.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="For methods that draw random numbers.")
+@click.option("--average-frames", is_flag=True, help="IN is a 4-D series: one field, from the mean of its frames.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
-def correct(**arguments):
+@click.option("-v", "--verbose", is_flag=True, help="Tell of each level of N4 as it ends.")
+def correct(verbose, **arguments):
     """Correct the bias field of the 3-D image IN and write OUT (.nii or .nii.gz, float32, header kept)."""
     from .correct import correct_file
 
-    record = correct_file(arguments.pop("in_file"), arguments.pop("out_file"), **arguments)
+    progress = _tell if verbose else None
+    record = correct_file(arguments.pop("in_file"), arguments.pop("out_file"), **arguments, progress=progress)
     for warning in record.warnings:
         click.echo(f"Warning: {warning}", err=True)
     span = f"{record.field['p05']:.3f} to {record.field['p95']:.3f} (5th to 95th percentile)"
     click.echo(f"{record.method} {record.method_version}: field {span}, {sum(record.runtime_s.values()):.1f} s")
+
+
+def _tell(scan: int, level: int, facts) -> None:
+    how = "converged" if facts.converged else "did not converge"
+    measure = "not run" if facts.convergence is None else f"{facts.convergence:.2g}"
+    click.echo(f"level {level + 1}: {facts.iterations} iterations, {how} ({measure})", err=True)
 
 
 @cli.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ def correct_image(
     seed: int = 0,
     preset: str | None = None,
     options: Mapping[str, Any] | None = None,
+    average_frames: bool = False,
+    progress: Callable | None = None,
 ) -> CorrectedImage:
     """Estimate and remove the bias field of one image in memory.
 
@@ -60,6 +62,11 @@ def correct_image(
         For methods that draw random numbers.
     preset, options
         A named set of the method's parameters, and single ones on top of it.
+    average_frames : bool
+        Take a 4-D series: estimate one field on the mean of its frames and divide every frame by it.
+    progress : callable, optional
+        For methods that report it; n4 calls ``progress(0, level, facts)`` when a level ends, see
+        :meth:`biascorr_pydra.correctors.n4.N4.estimate_batch`.
 
     Raises
     ------
@@ -69,20 +76,26 @@ def correct_image(
     started = time.perf_counter()
     device = _resolve_device(device)
     corrector = get_corrector(method).from_options(preset, **(options or {}))
-    data, valid, intensities = image.inspect(img)
+    frames = _frames(img) if average_frames else None
+    data, valid, intensities = image.inspect(img if frames is None else _mean_frame(frames, img))
     mask_array, resampled = (None, False) if mask is None else image.load_mask(mask, img)
     warnings = intensities.warnings()
     if resampled:
         warnings.append("The mask was on another grid and was resampled to the image's (nearest neighbour).")
     scan = Scan(data, valid, mask_array, image.voxel_size_mm(img), _load_weight(weight, img, corrector))
     inspected = time.perf_counter()
-    log_bias, record = _estimate(corrector, img, scan, device, seed)
+    telling = {"progress": progress} if progress and corrector.reports_progress else {}
+    log_bias, record = _estimate(corrector, img, scan, device=device, seed=seed, **telling)
     warnings += record.get("notes", [])
     estimated = time.perf_counter()
 
     scale_mask = (image.detect_head(data) if mask_array is None else mask_array) & valid
     bias, corrected = _apply(log_bias, data, valid, scale_mask, img)
-    corrected = corrector.finish(corrected, mask_array, record)
+    if frames is None:
+        corrected = corrector.finish(corrected, mask_array, record)
+    else:
+        corrected = np.nan_to_num(frames / bias[..., None], nan=0, posinf=0, neginf=0)
+        warnings.append(f"One field, estimated on the mean of {frames.shape[3]} frames, was divided out of each.")
     inside = bias[scale_mask]
     correction = Correction(
         method=corrector.name,
@@ -114,8 +127,9 @@ def correct_image(
         software=software_versions(),
     )
     shape = img.shape
+    one = shape if frames is None else shape[:3]
     return CorrectedImage(
-        image.save_like(corrected.reshape(shape), img), image.save_like(bias.reshape(shape), img), correction
+        image.save_like(corrected.reshape(shape), img), image.save_like(bias.reshape(one), img), correction
     )
 
 
@@ -133,6 +147,8 @@ def correct_file(
     preset: str | None = None,
     options: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    average_frames: bool = False,
+    progress: Callable | None = None,
 ) -> Correction:
     """Correct one NIfTI file.
 
@@ -150,7 +166,7 @@ def correct_file(
         Also write the :class:`Correction` as JSON.
     overwrite : bool
         Replace outputs that exist.
-    method, device, seed, preset, options
+    method, device, seed, preset, options, average_frames, progress
         See :func:`correct_image`.
 
     Raises
@@ -171,6 +187,8 @@ def correct_file(
         seed=seed,
         preset=preset,
         options=options,
+        average_frames=average_frames,
+        progress=progress,
     )
     encoding = time.perf_counter()
     contents = {out_file: image.encode(result.corrected, out_file)}
@@ -269,12 +287,26 @@ def _load_weight(weight, img, corrector: Corrector) -> np.ndarray | None:
     return values
 
 
-def _estimate(corrector: Corrector, img, scan: Scan, device: str, seed: int):
+def _frames(img) -> np.ndarray | None:
+    """A 4-D series' values (I, J, K, frames), or None for an image that has one frame."""
+    if len(img.shape) != 4 or img.shape[3] == 1:
+        return None
+    image.check_real(img)
+    return np.asarray(img.dataobj, np.float32)
+
+
+def _mean_frame(frames: np.ndarray, img) -> nib.Nifti1Image:
+    mean = image.save_like(frames.mean(axis=3), img)
+    mean.set_filename(img.get_filename() or "series")
+    return mean
+
+
+def _estimate(corrector: Corrector, img, scan: Scan, **how):
     """Log bias on the native grid, and the method's record; moved through the method's own grid if it declares one."""
     native = scan.data.shape
     if corrector.grid_shape is not None:
         scan = _on_canonical(scan, img.affine, corrector.grid_shape)
-    estimate = corrector.estimate(scan, device=device, seed=seed)
+    estimate = corrector.estimate(scan, **how)
     log_bias = estimate.log_bias
     if isinstance(log_bias, LogBiasSpline):
         if corrector.grid_shape is not None:

@@ -352,3 +352,30 @@ def test_an_affine_that_is_singular_is_refused(tmp_path, phantom):
 def test_options_of_the_wrong_type(phantom):
     with pytest.raises(InvalidParameterError, match="cannot use a value"):
         correct_image(phantom.image(), options={"bins": "abc"})
+
+
+# --- series, progress and time
+
+
+def test_one_field_for_all_frames_of_a_series(tmp_path, phantom):
+    series = np.stack([phantom.acquired * k for k in (0.5, 1.0, 1.5)], axis=-1)
+    series[3, 3, 3, 1] = np.nan
+    image.save(phantom.image(series), tmp_path / "series.nii.gz")
+    record = correct_file(
+        tmp_path / "series.nii.gz", tmp_path / "out.nii.gz", bias_file=tmp_path / "bias.nii.gz", average_frames=True
+    )
+    bias = image.load(tmp_path / "bias.nii.gz").get_fdata()
+    np.testing.assert_allclose(bias, correct_image(phantom.image()).bias.get_fdata(), rtol=1e-3)
+    out = image.load(tmp_path / "out.nii.gz").get_fdata()
+    np.testing.assert_allclose(out[..., 2], series[..., 2] / bias, rtol=1e-4, atol=1e-3)
+    assert out[3, 3, 3, 1] == 0 and out.shape == series.shape
+    assert any("mean of 3 frames" in warning for warning in record.warnings)
+
+
+def test_levels_are_told_as_they_end_and_time_is_bounded(phantom):
+    told = []
+    found = correct_image(phantom.image(), progress=lambda scan, level, facts: told.append((level, facts.iterations)))
+    assert [level for level, _ in told] == [0, 1, 2, 3]
+    assert [n for _, n in told] == [level["iterations"] for level in found.correction.estimate["levels"]]
+    stopped = correct_image(phantom.image(), options={"max_seconds": 1e-6, "tolerance": 0.0})
+    assert stopped.correction.estimate["stopped_by_time"] and not stopped.correction.estimate["converged"]

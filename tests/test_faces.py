@@ -135,3 +135,9 @@ def test_console_scripts_are_declared():
     scripts = {entry.name: entry.value for entry in entry_points(group="console_scripts")}
     assert scripts["biascorr"] == "biascorr_pydra.cli:main"
     assert scripts["pydra"] == "biascorr_pydra.pydra_run:main"
+
+
+def test_levels_are_printed_on_request(tmp_path, phantom_file):
+    done = biascorr("correct", phantom_file, tmp_path / "o.nii.gz", "--verbose", "--set", "iterations=[3,2]")
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["level 1", "level 2"]

@@ -77,6 +77,7 @@ class Corrector(ABC):
     weights : name of the packaged weights, or None
     uses_device : whether ``device`` makes a difference; False for methods that run on the CPU only
     uses_weight : whether it takes a weight image
+    reports_progress : whether ``estimate`` takes ``progress``, a callable that is told of each step as it ends
     """
 
     name: ClassVar[str]
@@ -87,6 +88,7 @@ class Corrector(ABC):
     weights: ClassVar[str | None] = None
     uses_device: ClassVar[bool] = True
     uses_weight: ClassVar[bool] = False
+    reports_progress: ClassVar[bool] = False
 
     @classmethod
     def from_options(cls, preset: str | None = None, **options) -> Corrector:

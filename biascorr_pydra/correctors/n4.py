@@ -108,6 +108,7 @@ class N4(Corrector):
 
     name: ClassVar[str] = "n4"
     uses_weight: ClassVar[bool] = True
+    reports_progress: ClassVar[bool] = True
     version: ClassVar[str] = "1"
     summary: ClassVar[str] = "N4, exactly as ANTs computes it, many times faster"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
