@@ -139,6 +139,8 @@ def load_network(network: torch.nn.Module, name_or_path: str | Path) -> dict[str
 def save(state: Mapping[str, torch.Tensor], card: Mapping[str, Any], file: str | Path) -> dict[str, Any]:
     """Write weights and their card, and return the card with ``sha256`` and ``n_parameters`` filled in.
 
+    ``n_parameters`` counts floating-point values, the running statistics of batch normalization included.
+
     Parameters
     ----------
     state : tensors by name

@@ -129,8 +129,8 @@ def test_terms_of_a_ramp(two_tissues):
     ramp = torch.linspace(1, 1.9, 10).reshape(1, 1, 10, 1, 1).expand(1, 1, 10, 10, 10)
     terms = training.loss_terms(flat, ramp.log())
     inside = torch.linspace(1.2, 1.7, 6)
-    # The inverse field is scaled so that the output has mean 1: steps of 0.1 / 1.45 over 9 of them, per tenth.
-    assert terms["roughness"].item() == pytest.approx(0.1 / 1.45 * 0.9, rel=1e-5)
+    # The inverse field is scaled so that the output has mean 1: steps of 0.1 / 1.45; a tenth of the extent has 0.9.
+    assert terms["roughness"].item() == pytest.approx(0.9 * 0.1 / 1.45, rel=1e-5)
     assert terms["spread"].item() == pytest.approx((inside / 1.45).std(correction=0).item(), rel=1e-4)
 
 
@@ -163,7 +163,8 @@ def test_terms_have_the_papers_weights():
 def test_an_untrained_network_gives_a_field_of_one():
     network = UBC()
     x = torch.rand(2, 1, 100, 100, 100)
-    assert network.log_lattice(x).shape == (2, 1, 7, 7, 7)
+    assert network.encoder(x).shape == (2, 128, 7, 7, 7)
+    assert torch.equal(network.log_lattice(x), torch.zeros(2, 1, 7, 7, 7))
     assert torch.equal(network(x), torch.zeros_like(x))
 
 
@@ -176,20 +177,6 @@ def test_the_network_and_the_field_algebra_mean_the_same_spline():
     np.testing.assert_allclose(field, LogBiasSpline.spanning(lattice, (52,) * 3).on_grid((52,) * 3), atol=1e-5)
 
 
-@pytest.mark.parametrize("context", [True, False])
-def test_only_context_lets_one_corner_change_the_opposite_one(context):
-    torch.manual_seed(0)
-    network = UBC(size=100, context=context).eval()
-    torch.nn.init.normal_(network.head.weight)
-    images = torch.rand(2, 1, 100, 100, 100)
-    images[1] = images[0]
-    images[1, 0, :20, :20, :20] += 1
-    with torch.inference_mode():
-        lattice = network.log_lattice(images)[:, 0]
-    assert not torch.equal(lattice[0, 0, 0, 0], lattice[1, 0, 0, 0])
-    assert torch.equal(lattice[0, 3:, 3:, 3:], lattice[1, 3:, 3:, 3:]) is not context
-
-
 def test_filters_are_the_papers():
     sizes = [tuple(m.weight.shape) for m in UBC().encoder if isinstance(m, torch.nn.Conv3d)]
     assert sizes == [(16, 1, 3, 3, 3), (32, 16, 3, 3, 3), (64, 32, 3, 3, 3), (128, 64, 3, 3, 3)]
@@ -198,9 +185,24 @@ def test_filters_are_the_papers():
 # --- training
 
 
+def folded_labels(n: int = 52) -> torch.Tensor:
+    """A ball in which white matter, cortex and CSF fold around each other everywhere, as no concentric shells do."""
+    x, y, z = torch.meshgrid(*[torch.linspace(-1, 1, n)] * 3, indexing="ij")
+    wave = torch.sin(9 * x) + torch.sin(8 * y + 1) + torch.sin(9 * z + 2)
+    labels = torch.where(wave < 0, 2, torch.where(wave < 1.2, 3, 4))
+    return torch.where(x**2 + y**2 + z**2 < 0.9, labels, 0).to(torch.int16)
+
+
 def small_batch(seed=0, batch=2):
-    sampler = HeadSampler(contrasts=("T1w",), stripped=0, field_sd=(0.25, 0.25), field_spans=(1, 1), noise=(0, 0.01))
-    return training.draw([make_labels()], sampler, batch, torch.Generator().manual_seed(seed), size=52)
+    sampler = HeadSampler(
+        contrasts=("T1w",),
+        field_of_view=(1, 1.1),
+        stripped=0,
+        field_sd=(0.25, 0.25),
+        field_spans=(1, 1),
+        noise=(0, 0.01),
+    )
+    return training.draw([folded_labels()], sampler, batch, torch.Generator().manual_seed(seed), size=52)
 
 
 def test_batches_have_mean_one_and_flip_the_truth_along():
@@ -231,8 +233,8 @@ def test_a_tiny_problem_is_learnt():
     for head, found in zip(heads, log_inverse[:, 0], strict=True):
         truth, brain = head.log_bias.numpy(), head.brain.numpy()
         before = residual_cov(np.ones_like(truth), np.exp(truth), brain)
-        assert residual_cov(np.exp(-found.numpy()), np.exp(truth), brain) < 0.5 * before
-        assert 0.6 < response_slope(-found.numpy(), truth, brain) < 1.3
+        assert residual_cov(np.exp(-found.numpy()), np.exp(truth), brain) < 0.25 * before
+        assert 0.8 < response_slope(-found.numpy(), truth, brain) < 1.2
 
 
 @pytest.fixture(scope="module")

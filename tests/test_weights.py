@@ -114,8 +114,7 @@ def test_packaged_weights_are_what_their_cards_say(name):
 
 def test_ubc_is_packaged_and_fits_its_network():
     assert "ubc" in weights.names()
-    network = UBC(**weights.card_of("ubc")["network"])
-    assert weights.load_network(network, "ubc")["method"] == "ubc"
+    assert weights.load_network(UBC(), "ubc")["method"] == "ubc"
 
 
 def test_hashing_loads_no_torch():

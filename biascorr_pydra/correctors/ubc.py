@@ -70,7 +70,7 @@ class UBC(Corrector):
 @lru_cache(maxsize=4)
 def _network(source: str, sha256: str, device: str) -> networks.UBC:
     # The hash is part of the key so that weights that change on disk are read again.
-    network = networks.UBC(**weights.card_of(source).get("network", {}))
+    network = networks.UBC()
     weights.load_network(network, source)
     return network.eval().to(device)
 

@@ -32,11 +32,6 @@ DEVIATES = [
     "the histogram shares each voxel between two bins and is then convolved, instead of a sum of kernels; float32",
 ]
 
-CONTEXT = (
-    "the head also sees the mean and the standard deviation of each of the 128 features over the image, through one "
-    "hidden layer of 128: the encoder alone sees 31 of 100 samples per axis, too little to know the contrast"
-)
-
 LIMITS = [
     "trained on simulated heads only: no lesions, no regional variation within a tissue, no real noise or artefacts",
     "brains of adults, whole heads and stripped ones; other anatomy was never seen",

@@ -31,7 +31,7 @@ from ..metrics import residual_cov
 from ..networks import UBC
 from ..simulate import HeadSampler, SimulatedHead, load_label_map, simulate_head
 from ._log import Log
-from ._ubc_card import CONTEXT, DEVIATES, FILLED, FOLLOWS, LIMITS, PAPER
+from ._ubc_card import DEVIATES, FILLED, FOLLOWS, LIMITS, PAPER
 
 __all__ = ["TERMS", "UBCTraining", "entropy", "foreground", "loss_terms", "soft_histogram", "train"]
 
@@ -159,7 +159,6 @@ class UBCTraining:
     steps : optimizer steps
     batch : heads per step
     learning_rate : of Adam, at first; it follows a cosine down to 0 at the end
-    context : whether the network's head sees features of the whole image, see :class:`~biascorr_pydra.networks.UBC`
     seed : of the network, the heads and the flips
     held_out : so many label maps, the last by name, are never trained on
     minutes : end after so long in all, if the steps are not done by then; None for no bound
@@ -173,7 +172,6 @@ class UBCTraining:
     steps: int = 2000
     batch: int = 4
     learning_rate: float = 1e-3
-    context: bool = True
     seed: int = 0
     held_out: int = 2
     minutes: float | None = None
@@ -218,7 +216,7 @@ class _Run:
     def __init__(self, config: UBCTraining):
         self.config = config
         torch.manual_seed(config.seed)
-        self.network = UBC(context=config.context).to(config.device)
+        self.network = UBC().to(config.device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), config.learning_rate)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.step, self.seconds = 0, 0.0
@@ -344,8 +342,7 @@ def _card(config: UBCTraining, sampler: HeadSampler, run: _Run, files: list[Path
         "paper": PAPER,
         "follows": FOLLOWS,
         "filled": FILLED,
-        "deviates": [*DEVIATES, CONTEXT] if config.context else DEVIATES,
-        "network": {"context": config.context},
+        "deviates": DEVIATES,
         "training": {
             **run.settings(),
             "steps_done": run.step,
