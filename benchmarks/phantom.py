@@ -2,8 +2,8 @@
 
     python benchmarks/phantom.py [--method n4 --method ants-n4:antspy ...]
 
-Residual CoV: standard deviation over mean, in the brain, of estimated / true field; 0 is best. Each method runs without a
-mask and with the true brain mask. Prints a Markdown table.
+Residual CoV: standard deviation over mean, in the brain, of estimated / true field; 0 is best. Each method runs without
+a mask and with the true brain mask. Prints a Markdown table.
 """
 
 from __future__ import annotations

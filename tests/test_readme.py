@@ -1,8 +1,10 @@
 """The README keeps up with the package."""
 
 import re
+import runpy
 from pathlib import Path
 
+from biascorr_pydra import image
 from biascorr_pydra.correctors import method_names
 
 ROOT = Path(__file__).parents[1]
@@ -28,3 +30,15 @@ def test_it_stays_short_and_begins_with_the_two_commands():
 
 def test_no_placeholder_is_left():
     assert not re.search(r"^[A-Z]{4,}$", README, re.MULTILINE)
+
+
+def test_the_workflow_shown_runs(tmp_path, monkeypatch):
+    code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "workflow.define" in block)
+    scan = ROOT / "bids_examples/phantom/sub-02/ses-1/anat/sub-02_ses-1_T1w.nii.gz"
+    (tmp_path / "shown.py").write_text(
+        code.replace('"sub-01_T1w.nii.gz"', f'"{scan}"').replace("Prepare(t1w", "out = Prepare(t1w")
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shown = runpy.run_path(str(tmp_path / "shown.py"))
+    assert image.load(str(shown["out"])).shape == image.load(scan).shape
