@@ -36,7 +36,7 @@ def test_the_workflow_shown_runs(tmp_path, monkeypatch):
     code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "workflow.define" in block)
     scan = ROOT / "bids_examples/phantom/sub-02/ses-1/anat/sub-02_ses-1_T1w.nii.gz"
     (tmp_path / "shown.py").write_text(
-        code.replace('"sub-01_T1w.nii.gz"', f'"{scan}"').replace("Prepare(t1w", "out = Prepare(t1w")
+        code.replace('"sub-01_T1w.nii.gz"', f'"{scan}"').replace("\nPrepare(", "\nout = Prepare(")
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
