@@ -58,7 +58,12 @@ def _options(context, parameter, values: tuple[str, ...]) -> dict:
 @click.option("--method", default=DEFAULT_METHOD, show_default=True, help="See `biascorr methods`.")
 @click.option("--preset", help="A named set of the method's parameters.")
 @click.option(
-    "--set", "options", multiple=True, metavar="NAME=VALUE", callback=_options, help="One parameter; repeatable."
+    "--set",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_options,
+    help="One parameter, as JSON: iterations=[50,20]; repeatable.",
 )
 @click.option("--mask-file", type=FILE, help="Where to estimate the field.")
 @click.option("--weight-file", type=FILE, help="How much each voxel counts (n4, ants-n4).")

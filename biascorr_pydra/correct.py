@@ -23,7 +23,15 @@ from .correctors._base import Corrector, Scan
 from .errors import BiasCorrError, GridMismatchError, InvalidImageError, InvalidMaskError, InvalidParameterError
 from .field import LogBiasSpline, mean_one
 
-__all__ = ["CorrectedImage", "Correction", "apply_file", "correct_file", "correct_image", "implementation"]
+__all__ = [
+    "CorrectedImage",
+    "Correction",
+    "apply_file",
+    "correct_file",
+    "correct_image",
+    "implementation",
+    "resolve_device",
+]
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -74,7 +82,7 @@ def correct_image(
         One of its leaves, naming the rule, the file, the value and the next step.
     """
     started = time.perf_counter()
-    device = _resolve_device(device)
+    device = resolve_device(device)
     corrector = get_corrector(method).from_options(preset, **(options or {}))
     frames = _frames(img) if average_frames else None
     data, valid, intensities = image.inspect(img if frames is None else _mean_frame(frames, img))
@@ -344,7 +352,8 @@ def _apply(log_bias, data, valid, scale_mask, img):
     return bias, corrected
 
 
-def _resolve_device(device: str) -> str:
+def resolve_device(device: str) -> str:
+    """The device that "auto" stands for; raises InvalidParameterError for one that is not there."""
     if device not in DEVICES:
         raise InvalidParameterError(
             "unknown device", value=repr(device), next_step=f"Choose one of: {', '.join(DEVICES)}."

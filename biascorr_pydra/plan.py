@@ -21,6 +21,7 @@ __all__ = ["MethodSpec", "Plan", "Settings", "is_done", "make_plan"]
 
 SKULL_STRIP = ("auto", "deepbet", "template", "given", "none")
 BIDS_ASIDE = ("derivatives", "sourcedata", "code")
+DEVICES = ("auto", "cpu", "cuda")
 SEGMENTATION = ("atropos", "kmeans", "given", "none")
 
 
@@ -67,6 +68,7 @@ class Settings:
         for option, value, allowed in (
             ("skull-strip", self.skull_strip, SKULL_STRIP),
             ("segmentation", self.segmentation, SEGMENTATION),
+            ("device", self.device, DEVICES),
         ):
             if value not in allowed:
                 raise InvalidParameterError(
@@ -136,7 +138,7 @@ def make_plan(settings: Settings, implementation: Callable[[str, str | None], st
     )
     _check_out_dir(settings)
     keys, contents, sources, pending = {}, {}, {}, []
-    problems = _problems(jobs)
+    problems = _problems(jobs, settings)
     for job in jobs:
         inputs = _fingerprint(job, settings)
         sources[job.relative] = inputs["source"]
@@ -156,8 +158,12 @@ def make_plan(settings: Settings, implementation: Callable[[str, str | None], st
     return Plan(settings, jobs, keys, contents, sources, problems, tuple(pending))
 
 
-def _problems(jobs: Sequence[Job]) -> dict[str, str]:
+def _problems(jobs: Sequence[Job], settings: Settings) -> dict[str, str]:
     """Scans that cannot be begun, and why: files that are not there, two scans with one name for their results."""
+    needed = [
+        ("mask", settings.skull_strip, {"mask"}),
+        ("segmentation", settings.segmentation, {"dseg", *bids.TISSUES}),
+    ]
     problems, first = {}, {}
     for job in jobs:
         missing = [path for path in (job.source, *job.given.values()) if not path.is_file()]
@@ -166,6 +172,12 @@ def _problems(jobs: Sequence[Job]) -> dict[str, str]:
                 f"UnreadableImageError: {missing[0]}: the file's content is not here (a broken link?). "
                 "Fetch it, for instance with `datalad get`."
             )
+        for what, choice, kinds in needed:
+            if choice == "given" and not kinds & set(job.given):
+                problems[job.relative] = (
+                    f"BIDSError: {job.source}: no {what} of this scan was found. "
+                    "Check --derivatives, or do without 'given'."
+                )
         name = bids.output_paths(job, ".")["metrics"]
         other = first.setdefault(name, job.relative)
         if other != job.relative:

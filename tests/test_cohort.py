@@ -185,6 +185,7 @@ def test_masks_that_cannot_be_used_fail_their_scan_only(dataset, phantoms, worke
     done = run(dataset, worker=worker)
     assert done.returncode == 1 and states(dataset) == ["failed", "failed", "done"]
     assert f"{masks[0]}: the mask is empty" in done.stderr
+    assert "no mask of this scan was found" in run(dataset, "--dry-run").stdout
     assert SCANS[1] in done.stderr and "--derivatives" in done.stderr
 
 
@@ -217,6 +218,8 @@ def test_dry_run_prints_the_plan_and_touches_nothing(dataset):
         (("--participant-label", "99"), "no such participant"),
         (("--skull-strip", "spoon"), "unknown --skull-strip"),
         (("--n-procs", "0"), "0"),
+        (("--device", "gpu"), "unknown --device"),
+        (("--device", "cuda"), "no CUDA device is available"),
         (("--no-such-option",), "No such option"),
     ],
 )
@@ -278,9 +281,11 @@ def test_changed_bytes_with_the_old_time_recompute(dataset, phantoms):
 
 def test_rerun_does_not_call_done_what_it_did_not_do(dataset):
     run(dataset, *WITHOUT)
-    again = run(dataset, *WITHOUT, "--rerun", "--device", "cuda")
-    assert again.returncode == 1 and "0 done, 0 done before, 3 failed" in again.stdout
-    assert "no CUDA device is available" in again.stderr
+    stem = dataset.parent / "out/n4/sub-01/anat/sub-01_desc-preproc_T1w"
+    Path(f"{stem}.json").unlink()  # the image beside it is nobody's now, and must not be replaced
+    again = run(dataset, *WITHOUT, "--rerun")
+    assert again.returncode == 1 and "2 done, 0 done before, 1 failed" in again.stdout
+    assert "was not written by biascorr_pydra" in again.stderr
 
 
 @pytest.mark.parametrize("worker", ["debug", "cf"])
@@ -361,3 +366,13 @@ def test_relative_paths_in_python_are_refused(dataset, monkeypatch):
     monkeypatch.chdir(dataset.parent)
     with pytest.raises(Exception, match="bids_dir must be an absolute path"):
         CorrectBids(bids_dir="raw", out_dir="out")(worker="debug", cache_root=dataset.parent / "cache")
+
+
+def test_a_given_mask_of_another_grid_is_said_to_be_resampled(dataset, phantoms):
+    mask = dataset.parent / "truth" / SCANS[0].replace("_T1w", "_desc-brain_mask")
+    fine = phantoms[0].affine @ np.diag([0.5, 1, 1, 1])
+    fine[:3, 3] -= phantoms[0].affine[:3, 0] / 4
+    image.save(nib.Nifti1Image(np.repeat(phantoms[0].brain, 2, axis=0).astype(np.uint8), fine), mask)
+    assert run(dataset, "--participant-label", "01").returncode == 0
+    sidecar = json.loads((dataset.parent / "out/n4/sub-01/anat/sub-01_desc-preproc_T1w.json").read_text())
+    assert sidecar["MaskResampled"] is True and any("resampled" in warning for warning in sidecar["Warnings"])

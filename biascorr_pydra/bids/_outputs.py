@@ -175,11 +175,11 @@ def sidecars(job: Job, correction: Mapping, brain: Mapping | None, tissue: Mappi
         },
         "FieldScaledOver": correction["scaled_over"],
         "MaskMethod": brain["Name"] if brain else None,
-        "MaskResampled": correction["mask_resampled"],
+        "MaskResampled": correction["mask_resampled"] or bool(brain and brain.get("resampled")),
         "Intensities": correction["intensities"],
         "FieldSummary": correction["field"],
         "EstimateRecord": correction["estimate"],
-        "Warnings": [*job.warnings, *correction["warnings"]],
+        "Warnings": [*job.warnings, *correction["warnings"], *(brain or {}).get("warnings", [])],
         "Software": correction["software"],
     }
     made = {

@@ -10,6 +10,7 @@ from pydra.compose import python, workflow
 
 from .. import bids, report, status
 from ..bids import Job
+from ..correct import resolve_device
 from ..correctors import DEFAULT_METHOD, get_corrector
 from ..errors import InvalidParameterError
 from ..interfaces.pydra_tasks import method_implementation
@@ -160,6 +161,8 @@ def settings_of(task: CorrectBids) -> Settings:
 @lru_cache(maxsize=8)
 def plan_of(settings: Settings, recompute: bool, run_id: str) -> Plan:
     """The plan of one run, made once per process."""
+    if settings.device == "cuda":
+        resolve_device(settings.device)  # not there: better said before any scan is begun
     return make_plan(settings, _implementation, rerun=recompute)
 
 
@@ -171,11 +174,13 @@ def _implementation(method: str, preset: str | None) -> str:
 def prepare(plan: Plan) -> None:
     """Make the derivative data sets' folders and descriptions."""
     for spec in plan.settings.methods:
+        method = get_corrector(spec.method)
+        preset = spec.preset or next(iter(method.presets))
         bids.prepare_dataset(
             plan.settings.out_dir / spec.label,
             plan.settings.bids_dir,
             str(spec),
-            get_corrector(spec.method).summary,
+            f"{method.summary} (preset {preset})",
             overwrite=plan.settings.overwrite,
         )
 

@@ -110,7 +110,9 @@ class N4(Corrector):
     uses_weight: ClassVar[bool] = True
     reports_progress: ClassVar[bool] = True
     version: ClassVar[str] = "1"
-    summary: ClassVar[str] = "N4, exactly as ANTs computes it, many times faster"
+    summary: ClassVar[str] = (
+        "ITK's N4 written again, many times faster; its presets are those of ANTs, SimpleITK and others"
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "biascorr": {},
         "antspy": {**ITK, "shrink_factor": 4},

@@ -11,6 +11,7 @@ CHAINED = (
     "The above exception was the direct cause of the following exception:",
     "During handling of the above exception, another exception occurred:",
 )
+MOST_LINES = 5
 WRAPPER = re.compile(r"RuntimeError: Workflow job .* failed with errors:")
 
 
@@ -25,11 +26,12 @@ def error_line(result) -> str:
         return f"{type(result).__name__}: {result}"
     recorded = (result.errors if result is not None else None) or {}
     lines = "".join(recorded.get("error message", [])).splitlines()
-    found = None
-    for line in lines:
+    found, rest = None, []
+    for number, line in enumerate(lines):
         match = ERROR_LINE.match(line)
         if match and not WRAPPER.match(line):
-            found = found or match.groups()
+            if found is None:
+                found, rest = match.groups(), lines[number + 1 :]
         elif found and line in CHAINED:
             found = None  # it was the cause of the error that follows
         elif found and line.startswith(("Job '", "RuntimeError: ")):
@@ -37,7 +39,9 @@ def error_line(result) -> str:
     if found is None:
         return "ended without a result; its process may have been killed (out of memory?)"
     name, message = found
-    return f"{name}: {message or 'no message'}"
+    ends = (i for i, line in enumerate(rest) if not line.strip() or line.startswith(("Traceback", "See output")))
+    more = " ".join(line.strip() for line in rest[: next(ends, len(rest))][:MOST_LINES])
+    return f"{name}: {message or 'no message'} {more}".strip()
 
 
 def forget_empty_results(cache_root: Path) -> None:
