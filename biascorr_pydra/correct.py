@@ -17,7 +17,7 @@ import numpy as np
 
 from . import image
 from .canonical import spline_from_canonical, to_canonical
-from .correction import CorrectedImage, Correction, software_versions, summarize
+from .correction import DEVICES, CorrectedImage, Correction, software_versions, summarize
 from .correctors import DEFAULT_METHOD, get_corrector
 from .correctors._base import Corrector, Scan
 from .errors import BiasCorrError, GridMismatchError, InvalidImageError, InvalidMaskError, InvalidParameterError
@@ -32,8 +32,6 @@ __all__ = [
     "implementation",
     "resolve_device",
 ]
-
-DEVICES = ("auto", "cpu", "cuda")
 
 
 def implementation(method: str) -> str:

@@ -12,8 +12,9 @@ import numpy as np
 
 from . import __version__
 
-__all__ = ["CorrectedImage", "Correction", "software_versions", "summarize"]
+__all__ = ["DEVICES", "CorrectedImage", "Correction", "software_versions", "summarize"]
 
+DEVICES = ("auto", "cpu", "cuda")
 SOFTWARE = ("antspyx", "nibabel", "numpy", "torch")
 
 

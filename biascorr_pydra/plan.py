@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from . import __version__, bids, image
+from . import __version__, bids, brain, image, tissue
 from .bids import Job
+from .correction import DEVICES
 from .errors import InvalidParameterError, OutputError
 
 __all__ = ["MethodSpec", "Plan", "Settings", "is_done", "make_plan"]
 
-SKULL_STRIP = ("auto", "deepbet", "template", "given", "none")
 BIDS_ASIDE = ("derivatives", "sourcedata", "code")
-DEVICES = ("auto", "cpu", "cuda")
-SEGMENTATION = ("atropos", "kmeans", "given", "none")
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ class Settings:
 
     def __post_init__(self):
         for option, value, allowed in (
-            ("skull-strip", self.skull_strip, SKULL_STRIP),
-            ("segmentation", self.segmentation, SEGMENTATION),
+            ("skull-strip", self.skull_strip, brain.METHODS),
+            ("segmentation", self.segmentation, tissue.METHODS),
             ("device", self.device, DEVICES),
         ):
             if value not in allowed:

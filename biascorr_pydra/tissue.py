@@ -40,7 +40,7 @@ from . import image
 from .errors import GridMismatchError, InvalidMaskError, InvalidParameterError, SegmentationError, UnknownMethodError
 from .metrics import DSEG_LABELS
 
-__all__ = ["CONTRAST_ORDER", "METHODS", "Tissue", "reason_against", "segment_tissue", "segmentable"]
+__all__ = ["CONTRAST_ORDER", "METHODS", "Tissue", "reason_against", "segment_tissue"]
 
 METHODS = ("atropos", "kmeans", "given", "none")
 TISSUES = tuple(DSEG_LABELS)
@@ -114,11 +114,6 @@ def reason_against(suffix: str | None, method: str, *, masked: bool = True) -> s
     if suffix not in CONTRAST_ORDER:
         return f"the order of the tissues' intensities is not known for suffix {suffix!r}"
     return None if masked else f"segmentation by {method!r} needs a brain mask"
-
-
-def segmentable(suffix: str | None, method: str, *, masked: bool = True) -> bool:
-    """Whether :func:`reason_against` has nothing to say."""
-    return reason_against(suffix, method, masked=masked) is None
 
 
 def segment_tissue(

@@ -169,10 +169,10 @@ def test_given_labels_are_checked(tmp_path):
 def test_an_unknown_contrast_is_not_guessed():
     img, mask = steps()
     for suffix in ("PDw", "T2starw", None):
-        assert not tissue.segmentable(suffix, "atropos")
+        assert tissue.reason_against(suffix, "atropos") is not None
         with pytest.raises(SegmentationError, match=r"order of the tissues' intensities is not known"):
             tissue.segment_tissue(img, mask, suffix=suffix)
-    assert tissue.segmentable("PDw", "given")
+    assert tissue.reason_against("PDw", "given") is None
     assert tissue.reason_against("T1w", "atropos") is None
     assert "brain mask" in tissue.reason_against("T1w", "atropos", masked=False)
 
