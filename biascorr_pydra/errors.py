@@ -18,6 +18,8 @@ __all__ = [
     "InvalidParameterError",
     "OutputError",
     "OutputExistsError",
+    "ResourceError",
+    "RunLockedError",
     "SegmentationError",
     "UnknownMethodError",
     "UnreadableImageError",
@@ -111,3 +113,11 @@ class SegmentationError(BiasCorrError, ValueError):
 
 class BIDSError(BiasCorrError, ValueError):
     """The BIDS data set, or the selection made from it, cannot be processed."""
+
+
+class ResourceError(BiasCorrError, ValueError):
+    """A task asks for more than the worker it is sent to can ever give."""
+
+
+class RunLockedError(BiasCorrError, BlockingIOError):
+    """Another run is at work on the same folder."""
