@@ -1,0 +1,230 @@
+"""The lanes of one machine: which are there, what is free, and what runs next."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import cloudpickle
+
+from ..resources import Resources
+from ._wire import receive, send
+
+__all__ = ["LaneDiedError", "Pool"]
+
+PATIENCE_S = 30.0  # how long smaller work may overtake larger work that does not fit yet
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+
+
+class LaneDiedError(RuntimeError):
+    """The process that ran a job ended without an answer."""
+
+
+class Lane:
+    """One process with some GPUs, or none."""
+
+    def __init__(self, gpus: tuple[str, ...], threads: int):
+        ours, its = socket.socketpair()
+        lifeline, self._life = os.pipe()
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+        for name in THREADS:
+            environment.setdefault(name, str(threads))
+        self.gpus, self._channel = gpus, ours
+        # A session of its own: Ctrl-C reaches the submitting process, which then decides.
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", f"{__package__}._lane", str(its.fileno()), str(lifeline)],
+            pass_fds=(its.fileno(), lifeline),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        its.close()
+        os.close(lifeline)
+        send(ours, cloudpickle.dumps(sys.path))
+
+    def call(self, parcel: bytes, needs: Resources) -> str | None:
+        """Run a parcel; the error as text, or None. Blocks.
+
+        Raises
+        ------
+        LaneDiedError
+            The process died, or took longer than it may.
+        """
+        self._channel.settimeout(None if needs.minutes is None else needs.minutes * 60)
+        try:
+            send(self._channel, cloudpickle.dumps((parcel, needs.cpus)))
+            answer = receive(self._channel)
+        except TimeoutError:
+            self.kill()
+            raise LaneDiedError(f"took longer than {needs.minutes:g} minutes, and was stopped") from None
+        except OSError:
+            answer = None
+        if answer is None:
+            raise LaneDiedError(f"the process that ran it {self._end()}")
+        error, self.peak_gb = cloudpickle.loads(answer)
+        return error
+
+    def _end(self) -> str:
+        try:
+            code = self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return "stopped answering"
+        if code >= 0:
+            return f"ended with code {code}"
+        name = signal.Signals(-code).name
+        return f"was killed ({name}{'; out of memory?' if name == 'SIGKILL' else ''})"
+
+    def kill(self) -> None:
+        """End the process, and what it has started, at once."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.close()
+
+    def close(self) -> None:
+        """Let the process end by itself: it is idle."""
+        if self._life is not None:
+            self._channel.close()
+            os.close(self._life)
+            self._life = None
+
+
+@dataclass(order=True)
+class _Request:
+    rank: tuple
+    needs: Resources = field(compare=False)
+    parcel: bytes = field(compare=False)
+    future: asyncio.Future = field(compare=False)
+    passed_over: float | None = field(compare=False, default=None)
+
+
+class Pool:
+    """Lanes started as they are needed, within a capacity; work of scans already begun goes first.
+
+    Parameters
+    ----------
+    capacity : Resources
+        CPUs, GPUs and memory that all lanes together may use; memory None: not counted.
+    gpu_ids : names of the GPUs, as CUDA_VISIBLE_DEVICES takes them
+    """
+
+    def __init__(self, capacity: Resources, gpu_ids: tuple[str, ...]):
+        self._capacity = capacity
+        self._free_cpus, self._free_gpus = capacity.cpus, list(gpu_ids)
+        self._free_gb = float("inf") if capacity.mem_gb is None else capacity.mem_gb
+        self._idle: list[Lane] = []
+        self._busy: set[Lane] = set()
+        self._waiting: dict[Resources, list[_Request]] = {}
+        self._threads = ThreadPoolExecutor(capacity.cpus, thread_name_prefix="lane")
+        self._number, self._wave = itertools.count(), 0
+
+    async def run(self, parcel: bytes, needs: Resources) -> str | None:
+        """Run a parcel on a lane when there is one; the error as text, or None. Raises LaneDiedError."""
+        # What becomes ready after something else has finished follows from it: it goes first, so that scans are
+        # finished one after another instead of all being half done. GPUs are never kept waiting for a CPU.
+        rank = (-needs.gpus, -self._wave, next(self._number))
+        request = _Request(rank, needs, parcel, asyncio.get_running_loop().create_future())
+        heapq.heappush(self._waiting.setdefault(needs, []), request)
+        self._start_what_fits()
+        return await request.future
+
+    def _start_what_fits(self) -> None:
+        while (request := self._next()) is not None:
+            lane = self._take(request.needs)
+            task = asyncio.ensure_future(self._serve(request, lane))
+            request.task = task  # the loop keeps no hold of its own on it
+
+    def _next(self) -> _Request | None:
+        """The first request that fits; none while larger work has waited too long for room."""
+        for needs, heap in list(self._waiting.items()):
+            while heap and heap[0].future.done():  # cancelled meanwhile
+                heapq.heappop(heap)
+            if not heap:
+                del self._waiting[needs]
+        heads = sorted(heap[0] for heap in self._waiting.values())
+        now = time.monotonic()
+        for head in heads:
+            if self._fits(head.needs):
+                return heapq.heappop(self._waiting[head.needs])
+            head.passed_over = head.passed_over or now
+            if now - head.passed_over > PATIENCE_S:
+                return None
+        return None
+
+    def _fits(self, needs: Resources) -> bool:
+        return (
+            needs.cpus <= self._free_cpus
+            and needs.gpus <= len(self._free_gpus)
+            and (needs.mem_gb or 0) <= self._free_gb
+        )
+
+    def _take(self, needs: Resources) -> Lane:
+        self._free_cpus -= needs.cpus
+        self._free_gb -= needs.mem_gb or 0
+        gpus = tuple(self._free_gpus[: needs.gpus])
+        del self._free_gpus[: needs.gpus]
+        for lane in list(self._idle):
+            if lane.process.poll() is not None:  # killed while it was idle
+                self._idle.remove(lane)
+                lane.close()
+        lane = next((lane for lane in self._idle if lane.gpus == gpus), None)
+        if lane is not None:
+            self._idle.remove(lane)
+        else:
+            for other in [lane for lane in self._idle if set(lane.gpus) & set(gpus)]:
+                self._idle.remove(other)  # it holds memory of a device that is now another lane's
+                other.kill()
+            lane = Lane(gpus, needs.cpus)
+        self._busy.add(lane)
+        return lane
+
+    async def _serve(self, request: _Request, lane: Lane) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            error = await loop.run_in_executor(self._threads, lane.call, request.parcel, request.needs)
+        except BaseException as problem:
+            self._give_back(request.needs, lane, alive=False)
+            if not request.future.done():
+                request.future.set_exception(problem)
+            if not isinstance(problem, Exception):
+                raise
+        else:
+            self._give_back(request.needs, lane, alive=True)
+            if not request.future.done():
+                request.future.set_result(error)
+        self._wave += 1
+        self._start_what_fits()
+
+    def _give_back(self, needs: Resources, lane: Lane, *, alive: bool) -> None:
+        self._free_cpus += needs.cpus
+        self._free_gb += needs.mem_gb or 0
+        self._free_gpus = sorted([*self._free_gpus, *lane.gpus])
+        self._busy.discard(lane)
+        if alive:
+            self._idle.append(lane)
+        else:
+            lane.kill()
+
+    def close(self) -> None:
+        """End every lane: idle ones by closing them, those at work (an interrupted run) at once."""
+        for lane in self._busy:
+            lane.kill()
+        for lane in self._idle:
+            lane.close()
+        for lane in self._idle:
+            try:
+                lane.process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                lane.kill()
+        self._idle, self._busy = [], set()
+        self._threads.shutdown(wait=True)
