@@ -4,8 +4,8 @@ what it is sent.
 Pydra's own ``Job.run`` pickles the job, with its task, its submitter and for a workflow its graph, twice per task and
 takes three lock files; over many short tasks that is most of the time. Here a job travels as its task's values and is
 executed with one lock, one result, and the job itself only where it failed, for `pydra crash`. Cache folders, results
-and errors are laid out as Pydra's, so that any worker finds what another has done; a result is written under a temporary
-name and renamed, so that it is whole or absent.
+and errors are laid out as Pydra's, so that any worker finds what another has done; a result is written under a
+temporary name and renamed, so that it is whole or absent.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import resource
 import socket
 import sys
 import threading
+from pathlib import Path
 
 import cloudpickle
 
@@ -34,7 +35,7 @@ def main(channel: socket.socket, lifeline: int) -> None:
 
 def _attempt(parcel: bytes, cpus: int) -> str | None:
     """Run a parcel; the error as text, or None."""
-    home = os.getcwd()
+    home = Path.cwd()
     try:
         _use_threads(cpus)
         job, rerun = open_parcel(parcel)

@@ -34,9 +34,9 @@ class TaskFailedError(RuntimeError):
 class LanesWorker(Worker):
     """Runs jobs in long-lived processes, as many at once as their needs leave room for.
 
-    A lane has the GPUs it was given and no others (CUDA_VISIBLE_DEVICES is set before anything is loaded), or none. What
-    a job loads stays loaded for the next. A lane that dies loses only its own job, which is tried once more on a new
-    one. A workflow that says what it needs as a whole runs from end to end in one lane.
+    A lane has the GPUs it was given and no others (CUDA_VISIBLE_DEVICES is set before anything is loaded), or none.
+    What a job loads stays loaded for the next. A lane that dies loses only its own job, which is tried once more on a
+    new one. A workflow that says what it needs as a whole runs from end to end in one lane.
 
     Parameters
     ----------
