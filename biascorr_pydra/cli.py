@@ -1,4 +1,4 @@
-"""The command line: `biascorr correct | apply | methods | run`."""
+"""The command line: `biascorr correct | apply | status | methods | run`."""
 
 from __future__ import annotations
 
@@ -102,6 +102,35 @@ def apply(bias_file, in_file, out_file, overwrite):
     from .correct import apply_file
 
     apply_file(bias_file, in_file, out_file, overwrite=overwrite)
+
+
+@cli.command()
+@click.argument("out_dir", metavar="OUT", type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="Every row, as JSON.")
+@click.option("--all", "everything", is_flag=True, help="List also what is done.")
+def status(out_dir, as_json, everything):
+    """Tell the state of every scan of the cohort in OUT as its files say now, also while a run is going on.
+
+    Exits with 0 if everything is done, 1 if not.
+    """
+    from collections import Counter
+
+    from . import status as table
+
+    rows, run_in_words = table.now(out_dir)
+    good = all(row.state in table.GOOD for row in rows)
+    if as_json:
+        click.echo(json.dumps({"run": run_in_words, "rows": [row._asdict() for row in rows]}, indent=2))
+        sys.exit(0 if good else 1)
+    counts = Counter(row.state for row in rows)
+    click.echo(run_in_words)
+    for state, meaning in table.STATES.items():
+        if counts[state]:
+            click.echo(f"{counts[state]:6d} {state:<12} {meaning}")
+    for row in rows:
+        if everything or row.state not in table.GOOD:
+            click.echo(f"{row.state}  {row.scan}  {row.method}  {row.reason.removesuffix('n/a')}".rstrip())
+    sys.exit(0 if good else 1)
 
 
 @cli.command()

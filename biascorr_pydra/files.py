@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 from .errors import OutputError, OutputExistsError
 
-__all__ = ["SUFFIXES", "check_output", "check_writable", "sha256", "write_all", "write_atomic"]
+__all__ = ["SUFFIXES", "Hashes", "check_output", "check_writable", "sha256", "write_all", "write_atomic"]
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -20,6 +22,50 @@ def sha256(file: str | Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class Hashes:
+    """SHA-256 of many files, kept in a JSON file between runs so that only changed files are read again.
+
+    A hash is believed while the file's size, inode, and times of modification and of status change are the same. The
+    last cannot be set by a program: a file that was put back with its old time is still seen as changed. Files that
+    changed within the last seconds are not kept, for a second change in the same instant would not show.
+    """
+
+    SETTLED_NS = 2_000_000_000
+
+    def __init__(self, store: Path):
+        self._store = store
+        self._kept: dict[str, list] = self._read()
+        self._new = False
+
+    def sha256(self, file: Path) -> str:
+        """Hex SHA-256 of a file's bytes, from the store or from the file."""
+        found = file.stat()
+        seen = [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
+        kept = self._kept.get(str(file))
+        if kept and kept[0] == seen:
+            return kept[1]
+        digest = sha256(file)
+        self._kept.pop(str(file), None)
+        if time.time_ns() - max(seen[2:]) > self.SETTLED_NS:
+            self._kept[str(file)] = [seen, digest]
+            self._new = True
+        return digest
+
+    def keep(self) -> None:
+        """Write what is new, for the next run."""
+        if self._new:
+            text = json.dumps(self._kept, indent=0)
+            write_atomic(self._store, lambda stream: stream.write(text.encode()))
+            self._new = False
+
+    def _read(self) -> dict[str, list]:
+        try:
+            found = json.loads(self._store.read_text())
+            return {path: [list(seen), str(digest)] for path, (seen, digest) in found.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
 
 
 def check_output(file: str | Path, *, inputs=(), overwrite: bool = False, suffixes=SUFFIXES) -> Path:

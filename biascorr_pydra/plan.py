@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from . import __version__, bids, brain, image, tissue
+from . import __version__, bids, brain, image, runs, tissue
 from .bids import Job
 from .correction import DEVICES
 from .errors import InvalidParameterError, OutputError
+from .files import Hashes
 
-__all__ = ["MethodSpec", "Plan", "Settings", "is_done", "make_plan"]
+__all__ = ["MethodSpec", "Plan", "Settings", "is_done", "make_plan", "metrics_complete"]
 
 BIDS_ASIDE = ("derivatives", "sourcedata", "code")
 
@@ -96,7 +97,9 @@ class Plan:
     contents : job.relative -> SHA-256 over the scan and what was given for it, part of the cache key of every step
     sources : job.relative -> SHA-256 of the scan
     problems : job.relative -> why the scan cannot even be begun
+    skipped : path in the data set -> why the image is not one to correct
     pending : (job, methods that are not done yet), for the jobs that have any
+    hashes : those found on the way, to be kept for the next run
     """
 
     settings: Settings
@@ -105,7 +108,9 @@ class Plan:
     contents: Mapping[str, str]
     sources: Mapping[str, str]
     problems: Mapping[str, str]
+    skipped: Mapping[str, str]
     pending: tuple[tuple[Job, tuple[MethodSpec, ...]], ...]
+    hashes: Hashes
 
 
 def make_plan(settings: Settings, implementation: Callable[[str, str | None], str], *, rerun: bool = False) -> Plan:
@@ -125,20 +130,19 @@ def make_plan(settings: Settings, implementation: Callable[[str, str | None], st
     """
     reference = implementation(settings.reference_method, None)
     implementations = {spec: implementation(spec.method, spec.preset) for spec in settings.methods}
-    jobs = tuple(
-        bids.index(
-            settings.bids_dir,
-            participants=settings.participants,
-            sessions=settings.sessions,
-            suffixes=settings.suffixes,
-            derivatives=settings.derivatives,
-        )
+    jobs, skipped = bids.survey(
+        settings.bids_dir,
+        participants=settings.participants,
+        sessions=settings.sessions,
+        suffixes=settings.suffixes,
+        derivatives=settings.derivatives,
     )
     _check_out_dir(settings)
     keys, contents, sources, pending = {}, {}, {}, []
     problems = _problems(jobs, settings)
+    hashes = Hashes(settings.out_dir / runs.FOLDER / "hashes.json")
     for job in jobs:
-        inputs = _fingerprint(job, settings)
+        inputs = _fingerprint(job, settings, hashes)
         sources[job.relative] = inputs["source"]
         contents[job.relative] = _key({name: inputs[name] for name in ("source", "given")})
         for spec in settings.methods:
@@ -153,7 +157,7 @@ def make_plan(settings: Settings, implementation: Callable[[str, str | None], st
         )
         if left and job.relative not in problems:
             pending.append((job, left))
-    return Plan(settings, jobs, keys, contents, sources, problems, tuple(pending))
+    return Plan(settings, tuple(jobs), keys, contents, sources, problems, skipped, tuple(pending), hashes)
 
 
 def _problems(jobs: Sequence[Job], settings: Settings) -> dict[str, str]:
@@ -186,7 +190,11 @@ def _problems(jobs: Sequence[Job], settings: Settings) -> dict[str, str]:
 
 def is_done(job: Job, dataset: Path, key: str, run_id: str | None = None) -> bool:
     """Whether the outputs in this data set are complete and of exactly this work, and, if asked, of this run."""
-    metrics = bids.output_paths(job, dataset)["metrics"]
+    return metrics_complete(bids.output_paths(job, dataset)["metrics"], dataset, key, run_id)
+
+
+def metrics_complete(metrics: Path, dataset: Path, key: str, run_id: str | None = None) -> bool:
+    """As :func:`is_done`, by the path of the metrics file."""
     try:
         marker = json.loads(metrics.read_text())["work"]
         return (
@@ -220,12 +228,12 @@ def _check_out_dir(settings: Settings) -> None:
             image.check_writable(dataset)
 
 
-def _fingerprint(job: Job, settings: Settings) -> dict:
+def _fingerprint(job: Job, settings: Settings, hashes: Hashes) -> dict:
     """Everything about the scan's inputs that its results depend on."""
-    given = {kind: _digest(path) for kind, path in sorted(job.given.items())}
+    given = {kind: _digest(path, hashes) for kind, path in sorted(job.given.items())}
     return {
         "package": __version__,
-        "source": _digest(job.source),
+        "source": _digest(job.source, hashes),
         "suffix": job.suffix,
         "given": given if "given" in (settings.skull_strip, settings.segmentation) else {},
         "skull_strip": settings.skull_strip,
@@ -236,9 +244,9 @@ def _fingerprint(job: Job, settings: Settings) -> dict:
     }
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, hashes: Hashes) -> str:
     try:
-        return image.sha256(path)
+        return hashes.sha256(path)
     except OSError as error:
         return f"unreadable: {error.strerror}"  # the scan then fails where it is read, with its own message
 

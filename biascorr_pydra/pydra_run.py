@@ -15,24 +15,35 @@ import sys
 import threading
 import types
 import typing as ty
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
 
-from .errors import BiasCorrError
+from . import runs
+from .errors import BiasCorrError, InvalidParameterError, RunLockedError
+from .resources import available, parse_overrides
 
 __all__ = ["RunHooks", "main", "run"]
 
 HELP = {"help_option_names": ["-h", "--help"]}
 POLL_S = 1.0
+WORKERS = (
+    "lanes (this machine, GPUs too), slurm-resources, dask-resources, debug (one after another), "
+    "or any other of Pydra's"
+)
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+RUN_OPTIONS = ("worker", "n_procs", "resources", "worker_option", "work_dir", "dry_run", "rerun")
 
 
 class RunHooks(ty.Protocol):
     """What a workflow file may define as ``hooks``; every part is optional."""
 
-    def prepare(self, task, rerun: bool):
-        """Check the inputs before anything runs (raise BiasCorrError), and return the task to run."""
+    def prepare(self, task, rerun: bool, worker):
+        """Check before anything runs that all can be run by this worker (raise BiasCorrError); the task to run."""
+
+    def facts(self, task) -> dict:
+        """What run.json says of this run while it lasts: name and choices."""
 
     def describe(self, task) -> list[str]:
         """The lines that ``--dry-run`` prints; must touch nothing."""
@@ -155,8 +166,17 @@ def _constructor(workflow_class):
 
 def _run_options() -> list[click.Option]:
     return [
-        click.Option(["--worker"], default=None, help="debug (one after another), cf (processes), slurm, sge [cf]"),
-        click.Option(["--n-procs"], type=click.IntRange(min=1), help="processes of the cf worker [all cores]"),
+        click.Option(["--worker"], default="lanes", show_default=True, help=WORKERS),
+        click.Option(["--n-procs"], type=click.IntRange(min=1), help="CPUs to use on this machine [all]"),
+        click.Option(
+            ["--resources"],
+            multiple=True,
+            metavar="STEP.NAME=N[,NAME=N]",
+            help="what a step needs (cpus, gpus, mem_gb, minutes), as in correct.gpus=1,mem_gb=8; repeatable",
+        ),
+        click.Option(
+            ["--worker-option"], multiple=True, metavar="NAME=VALUE", help="for the worker, as in gpus=2; repeatable"
+        ),
         click.Option(
             ["--work-dir"],
             type=click.Path(file_okay=False, path_type=Path),
@@ -218,13 +238,14 @@ class _Json(click.ParamType):
 
 
 def _run(module, workflow_class, values: dict) -> int:
-    options = {name: values.pop(name) for name in ("worker", "n_procs", "work_dir", "dry_run", "rerun")}
+    options = {name: values.pop(name) for name in RUN_OPTIONS}
     hooks = getattr(module, "hooks", None)
     _share_cores(options)
     inputs = {name: list(value) or None if isinstance(value, tuple) else value for name, value in values.items()}
     try:
         task = workflow_class(**{name: value for name, value in inputs.items() if value is not None})
-        task = _call(hooks, "prepare", task, options["rerun"], default=task)
+        worker = make_worker(options)
+        task = _call(hooks, "prepare", task, options["rerun"], worker, default=task)
         if options["dry_run"]:
             lines = _call(hooks, "describe", task, default=None)
             click.echo("\n".join(lines if lines is not None else _describe(task)))
@@ -235,7 +256,13 @@ def _run(module, workflow_class, values: dict) -> int:
         if isinstance(error, AttributeError) and not str(error).startswith("Mandatory"):
             raise
         raise click.UsageError(f"{type(error).__name__}: {error}") from error
-    return _submit(task, hooks, options, inputs)
+    try:
+        return _submit(task, hooks, worker, options, inputs)
+    except RunLockedError as error:
+        raise click.UsageError(str(error)) from error
+    except BiasCorrError as error:
+        click.echo(f"Error: {error}", err=True)
+        return 1
 
 
 def _call(hooks, name: str, *arguments, default):
@@ -257,62 +284,104 @@ def _describe(task) -> list[str]:
     ]
 
 
-def _submit(task, hooks, options: dict, inputs: dict) -> int:
-    worker = options["worker"] or "cf"
-    arguments = {"n_procs": options["n_procs"] or _cores()} if worker == "cf" else {}
+def make_worker(options: dict):
+    """The Pydra worker that the options ask for.
+
+    Raises
+    ------
+    InvalidParameterError
+        No such worker, or it does not take an option that was given.
+    """
+    import attrs
+    import pydra.engine  # noqa: F401 (Pydra's workers cannot be imported before its engine)
+    from pydra.workers.base import Worker
+
+    name = options["worker"]
+    try:
+        worker_class = Worker.plugin(name)
+    except ValueError as error:
+        known = ", ".join(sorted(plugin.replace("_", "-") for plugin in Worker.available_plugins()))
+        raise InvalidParameterError(
+            "no such worker", value=f"--worker {name}", next_step=f"There are: {known}."
+        ) from error
+    taken = {field.name for field in attrs.fields(worker_class) if field.init}
+    arguments = dict(_pair(text) for text in options["worker_option"])
+    if options["resources"]:
+        arguments["overrides"] = parse_overrides(options["resources"])
+        if "overrides" not in taken:
+            raise InvalidParameterError(
+                f"the worker {name} gives every task the same", value="--resources", next_step="Use --worker lanes."
+            )
+    if "n_procs" in taken:
+        arguments.setdefault("n_procs", options["n_procs"] or available().cpus)
+    if unknown := sorted(set(arguments) - taken):
+        known = ", ".join(sorted(taken - {"loop", "overrides"})) or "none"
+        raise InvalidParameterError(
+            f"the worker {name} has no such option", value=", ".join(unknown), next_step=f"It has: {known}."
+        )
+    return worker_class(**arguments)
+
+
+def _pair(text: str) -> tuple[str, ty.Any]:
+    name, found, value = text.partition("=")
+    if not found:
+        raise InvalidParameterError("a worker's option is NAME=VALUE", value=repr(text))
+    try:
+        return name.replace("-", "_"), json.loads(value)
+    except ValueError:
+        return name.replace("-", "_"), value
+
+
+def _submit(task, hooks, worker, options: dict, inputs: dict) -> int:
     os.environ.setdefault("NO_ET", "1")  # nothing is sent anywhere at run time
     from pydra.engine.submitter import Submitter
 
-    work_dir = options["work_dir"] or Path(inputs.get("out_dir") or Path.cwd()) / "work"
+    out_dir = inputs.get("out_dir")
+    work_dir = (options["work_dir"] or Path(out_dir or Path.cwd()) / "work").resolve()
     logging.getLogger("pydra").setLevel(logging.CRITICAL)
-    try:
-        submitter = Submitter(worker=worker, cache_root=work_dir, propagate_rerun=options["rerun"], **arguments)
-    except (ValueError, KeyError, TypeError) as error:
-        raise click.UsageError(f"--worker {worker}: {error}") from error
-    except OSError as error:
-        raise click.UsageError(f"--work-dir {work_dir} cannot be used: {error.strerror or error}") from error
-    with _clean_after_interrupts(work_dir), submitter:
-        with _watched(hooks, task):
-            result = _attempt(submitter, task)
-        if not hasattr(hooks, "finish"):
-            return _outcome(result)
-        try:
-            return hooks.finish(task, work_dir.resolve(), lambda again: _attempt(submitter, again), result)
-        except BiasCorrError as error:
-            click.echo(f"Error: {error}", err=True)
-            return 1
+    facts = _call(hooks, "facts", task, default={})
+    with _alone(out_dir and Path(out_dir), work_dir, facts):
+        submitter = Submitter(worker=worker, cache_root=work_dir, propagate_rerun=options["rerun"])
+        with _until_interrupted(), submitter:
+            with _watched(hooks, task):
+                result = _attempt(submitter, task)
+            if not hasattr(hooks, "finish"):
+                return _outcome(result)
+            return hooks.finish(task, work_dir, lambda again: _attempt(submitter, again), result)
 
 
 @contextmanager
-def _clean_after_interrupts(work_dir: Path):
-    """Forget the empty results that an interrupted run leaves: the engine would take them for finished work.
-
-    A mark is in the work folder while a run goes on; where it is found at the start, the run before was interrupted.
-    """
+def _alone(out_dir: Path | None, work_dir: Path, facts: dict):
+    """Hold the output and the work folder; first put in order what a killed run left there, last what a lane left."""
     from .interfaces.pydra_results import forget_empty_results
 
-    mark = work_dir / ".running"
-    if mark.exists():
-        forget_empty_results(work_dir)
-    mark.touch()
+    with ExitStack() as held:
+        if out_dir is not None and held.enter_context(runs.exclusive(out_dir, facts)):
+            runs.remove_temporary_files(out_dir, leave=work_dir)
+        if held.enter_context(runs.exclusive(work_dir, facts)):
+            forget_empty_results(work_dir)
+        runs.remove_stale_locks(work_dir)
+        yield
+        runs.remove_stale_locks(work_dir)
+
+
+@contextmanager
+def _until_interrupted():
     try:
         yield
     except KeyboardInterrupt:
         click.echo("Interrupted. Run the same command again to go on from here.", err=True)
-        sys.exit(130)
-    mark.unlink(missing_ok=True)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        raise SystemExit(130) from None
 
 
 def _share_cores(options: dict) -> None:
     """Give each worker process its share of the cores, unless the user said otherwise; before torch is loaded."""
-    processes = (options["n_procs"] or _cores()) if options["worker"] in (None, "cf") else 1
-    threads = max(1, _cores() // processes)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
-        os.environ.setdefault(name, str(threads))
+    cores = available().cpus
+    processes = (options["n_procs"] or cores) if options["worker"] == "cf" else 1
+    threads = max(1, cores // processes)
+    if options["worker"] in ("cf", "debug"):
+        for name in THREADS:
+            os.environ.setdefault(name, str(threads))
 
 
 def _attempt(submitter, task):

@@ -1,22 +1,43 @@
-"""The status table of a cohort: one row per scan and method, in OUT/status.tsv."""
+"""The status table of a cohort: one row per scan and method, in OUT/status.tsv, from the start of a run on.
+
+The table is written when a run starts and when it ends. What happened in between is read from the outputs themselves,
+by the keys that the run left in OUT/.biascorr/plan.json: so the state of a cohort can be asked for at any time, also
+after the run was killed.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from .bids import GROUP_FILES, STATUS_COLUMNS
+from . import runs
+from .bids import GROUP_FILES, STATUS_COLUMNS, make_folder, output_paths
+from .errors import BIDSError
 from .image import write_atomic
-from .plan import Plan, is_done
+from .plan import Plan, is_done, metrics_complete
 
-__all__ = ["Row", "collect", "expected", "write"]
+__all__ = ["STATES", "Row", "begin", "collect", "expected", "now", "write"]
+
+# each with what `biascorr status` says of it
+STATES = {
+    "done": "corrected in the last run",
+    "cached": "corrected before it",
+    "waiting": "to be corrected by the run that is going on",
+    "interrupted": "not reached by the last run; the same command goes on from here",
+    "skipped": "not an image to correct",
+    "rejected": "the correction was judged harmful",
+    "failed": "no correction, with the reason",
+    "missing": "was corrected, but its files are no longer there; the same command makes them again",
+}
+GOOD = ("done", "cached", "skipped")
 
 
 class Row(NamedTuple):
-    """State of one scan under one method: done (in this run), cached (before it), or failed with a reason."""
+    """State of one scan under one method, and the reason where there is one."""
 
     scan: str
     method: str
@@ -34,14 +55,31 @@ def expected(plan: Plan) -> list[Row]:
             row = Row(job.relative, spec.label, state)
             problem = plan.problems.get(job.relative)
             rows.append(row._replace(state="failed", reason=problem) if problem else row)
+    for scan, reason in plan.skipped.items():
+        rows += [Row(scan, spec.label, "skipped", reason) for spec in plan.settings.methods]
     return rows
+
+
+def begin(plan: Plan) -> None:
+    """Write the table as a run starts, and the keys by which its outputs are known."""
+    out_dir = plan.settings.out_dir
+    path = out_dir / runs.FOLDER / "plan.json"
+    make_folder(path.parent)
+    keys = _keys(out_dir)
+    for job in plan.jobs:
+        for spec in plan.settings.methods:
+            metrics = output_paths(job, Path(spec.label))["metrics"]
+            keys[f"{spec.label}/{job.relative}"] = [metrics.as_posix(), plan.keys[job.relative, spec.label]]
+    text = json.dumps(keys, indent=0)
+    write_atomic(path, lambda stream: stream.write(text.encode()))
+    write(out_dir, [row._replace(state="waiting") if row.state == "done" else row for row in expected(plan)])
 
 
 def collect(plan: Plan, reasons: Mapping[tuple[str, str], str], run_id: str) -> list[Row]:
     """The table as the files on disk are, with the reasons found for what this run should have made and did not."""
     rows, jobs = [], {job.relative: job for job in plan.jobs}
     for row in expected(plan):
-        key, dataset = plan.keys[row.scan, row.method], plan.settings.out_dir / row.method
+        key, dataset = plan.keys.get((row.scan, row.method)), plan.settings.out_dir / row.method
         if row.state == "done" and not is_done(jobs[row.scan], dataset, key, run_id):
             reason = reasons.get((row.scan, row.method), "not run")
             row = row._replace(state="failed", reason=" ".join(reason.split()))
@@ -59,6 +97,50 @@ def write(out_dir: Path, rows: Iterable[Row]) -> Path:
     table.writerows(merged[name] for name in sorted(merged))
     write_atomic(path, lambda stream: stream.write(text.getvalue().encode()))
     return path
+
+
+def now(out_dir: str | Path) -> tuple[list[Row], str]:
+    """The state of every scan of a cohort as its files say at this moment, and what is known of the run, in words.
+
+    Raises
+    ------
+    BIDSError
+        There is no status table in this folder.
+    """
+    out_dir = Path(out_dir)
+    if not (out_dir / GROUP_FILES[0]).is_file():
+        raise BIDSError(
+            f"no {GROUP_FILES[0]} in this folder",
+            file=out_dir,
+            next_step="Give the --out-dir of `pydra run workflows/correct_bids.py`.",
+        )
+    going_on = runs.alive(out_dir)
+    keys = _keys(out_dir)
+    rows = [
+        _now(row, out_dir, keys.get(f"{row.method}/{row.scan}"), going_on) for row in _read(out_dir / GROUP_FILES[0])
+    ]
+    facts = runs.current(out_dir)
+    if going_on:
+        return rows, f"A run is going on: {runs.describe(facts) or 'no word of which'}."
+    return rows, f"The last run was killed: {runs.describe(facts)}." if facts else "The last run has ended."
+
+
+def _now(row: Row, out_dir: Path, known: list[str] | None, going_on: bool) -> Row:
+    if row.state not in ("waiting", "done", "cached") or known is None:
+        return row
+    metrics, key = known
+    there = metrics_complete(out_dir / metrics, out_dir / row.method, key)
+    if row.state == "waiting":
+        return row._replace(state="done" if there else "waiting" if going_on else "interrupted")
+    return row if there else row._replace(state="missing")
+
+
+def _keys(out_dir: Path) -> dict[str, list[str]]:
+    try:
+        found = json.loads((out_dir / runs.FOLDER / "plan.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _read(path: Path) -> list[Row]:

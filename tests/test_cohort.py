@@ -1,4 +1,4 @@
-"""The cohort workflow on a small data set: outputs, caching, failures, on the debug and cf workers."""
+"""The cohort workflow on a small data set: outputs, caching, failures, on the debug and lanes workers."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def states(dataset, out="out"):
     return [line.split("\t")[2] for line in lines]
 
 
-@pytest.mark.parametrize("worker", ["debug", "cf"])
+@pytest.mark.parametrize("worker", ["debug", "lanes"])
 def test_the_whole_path(dataset, phantoms, worker):
     done = run(dataset, worker=worker)
     assert done.returncode == 0, done.stderr
@@ -158,7 +158,7 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize("worker", ["debug", "cf"])
+@pytest.mark.parametrize("worker", ["debug", "lanes"])
 def test_bad_scans_are_named_and_the_others_go_on(dataset, phantoms, worker):
     bad = {f"sub-bad{i}/anat/sub-bad{i}_T1w.nii.gz": kind for i, kind in enumerate(WORDS)}
     for scan, kind in bad.items():
@@ -177,7 +177,7 @@ def test_bad_scans_are_named_and_the_others_go_on(dataset, phantoms, worker):
     assert f"1 done, 3 done before, {len(bad) - 1} failed" in again.stdout
 
 
-@pytest.mark.parametrize("worker", ["debug", "cf"])
+@pytest.mark.parametrize("worker", ["debug", "lanes"])
 def test_masks_that_cannot_be_used_fail_their_scan_only(dataset, phantoms, worker):
     masks = [dataset.parent / "truth" / scan.replace("_T1w", "_desc-brain_mask") for scan in SCANS]
     image.save(phantoms[0].image(np.zeros_like(phantoms[0].brain), np.uint8), masks[0])
@@ -288,7 +288,7 @@ def test_rerun_does_not_call_done_what_it_did_not_do(dataset):
     assert "was not written by biascorr_pydra" in again.stderr
 
 
-@pytest.mark.parametrize("worker", ["debug", "cf"])
+@pytest.mark.parametrize("worker", ["debug", "lanes"])
 def test_broken_links_bad_sidecars_and_twins_fail_alone(dataset, worker):
     (dataset / SCANS[0]).unlink()
     (dataset / SCANS[0]).symlink_to(dataset.parent / ".git/annex/objects/SHA256-x")
@@ -310,7 +310,7 @@ def test_a_link_to_an_object_without_a_suffix_is_read(dataset):
     assert run(dataset, *WITHOUT, "--participant-label", "01").returncode == 0
 
 
-@pytest.mark.parametrize("worker", ["debug", "cf"])
+@pytest.mark.parametrize("worker", ["debug", "lanes"])
 def test_an_interrupted_run_goes_on_where_it_was(dataset, worker):
     code = "from biascorr_pydra.pydra_run import main; main()"
     inputs = ["--bids-dir", str(dataset), "--out-dir", str(dataset.parent / "out"), "--worker", worker, *WITHOUT]

@@ -10,7 +10,7 @@ A mask or segmentation drawn on a T1w carries no ``space``, as fMRIPrep writes a
 contrast carries that contrast (``space-T2w``), so that two contrasts of one session do not collide.
 """
 
-from ._jobs import ANATOMICAL_SUFFIXES, DATASET_DESCRIPTION, TISSUES, Job, index
+from ._jobs import ANATOMICAL_SUFFIXES, DATASET_DESCRIPTION, TISSUES, Job, index, survey
 from ._outputs import (
     GROUP_FILES,
     STATUS_COLUMNS,
@@ -39,5 +39,6 @@ __all__ = [
     "prepare_dataset",
     "sidecar",
     "sidecars",
+    "survey",
     "write_json",
 ]

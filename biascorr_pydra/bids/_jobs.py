@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import BIDSError
 
-__all__ = ["ANATOMICAL_SUFFIXES", "DATASET_DESCRIPTION", "TISSUES", "Job", "index"]
+__all__ = ["ANATOMICAL_SUFFIXES", "DATASET_DESCRIPTION", "TISSUES", "Job", "index", "survey"]
 
 ANATOMICAL_SUFFIXES = (
     *("T1w", "T2w", "FLAIR", "PDw", "T2starw", "UNIT1"),
@@ -17,6 +17,7 @@ ANATOMICAL_SUFFIXES = (
 )
 DATASET_DESCRIPTION = "dataset_description.json"
 TISSUES = ("CSF", "GM", "WM")
+NOT_INTENSITIES = ("phase", "real", "imag")
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,19 @@ class Job:
         )
 
 
-def index(
+def index(bids_dir: str | Path, **selection) -> list[Job]:
+    """List the anatomical images of a BIDS data set as jobs; see :func:`survey`."""
+    return survey(bids_dir, **selection)[0]
+
+
+def survey(
     bids_dir: str | Path,
     *,
     participants: Sequence[str] | None = None,
     sessions: Sequence[str] | None = None,
     suffixes: Sequence[str] | None = None,
     derivatives: str | Path | None = None,
-) -> list[Job]:
+) -> tuple[list[Job], dict[str, str]]:
     """List the anatomical images of a BIDS data set as jobs, in the order of their paths.
 
     Parameters
@@ -86,6 +92,11 @@ def index(
     participants, sessions : labels, with or without "sub-" or "ses-"; all by default
     suffixes : such as T1w; every anatomical suffix by default
     derivatives : a BIDS derivative data set in which masks and segmentations are looked up
+
+    Returns
+    -------
+    jobs : list of Job
+    skipped : path in the data set -> why an image of the selection is not one to correct
 
     Raises
     ------
@@ -101,7 +112,13 @@ def index(
     files = sorted(layout.get(**wanted), key=lambda file: file.relpath)
     # Derivatives and sources inside the data set are not its raw images; phase is not an intensity.
     files = [file for file in files if Path(file.relpath).parts[0].startswith("sub-")]
-    files = [file for file in files if file.get_entities().get("part") not in ("phase", "real", "imag")]
+    parts = {file.path: file.get_entities().get("part") for file in files}
+    skipped = {
+        Path(file.relpath).as_posix(): f"part-{parts[file.path]}: its values are not intensities"
+        for file in files
+        if parts[file.path] in NOT_INTENSITIES
+    }
+    files = [file for file in files if parts[file.path] not in NOT_INTENSITIES]
     if not files:
         present = sorted({str(f.get_entities().get("suffix")) for f in layout.get(extension=[".nii", ".nii.gz"])})
         asked = [*(f"sub-{p}" for p in participants or []), *(f"ses-{s}" for s in sessions or []), *(suffixes or [])]
@@ -112,7 +129,7 @@ def index(
             next_step="Change --participant-label, --session-label or --suffix.",
         )
     found = _layout(derivatives, derivative=True) if derivatives else None
-    return [_job(file, found, Path(bids_dir)) for file in files]
+    return [_job(file, found, Path(bids_dir)) for file in files], skipped
 
 
 def _layout(root: str | Path, *, derivative: bool = False):

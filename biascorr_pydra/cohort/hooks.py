@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -11,29 +12,49 @@ import attrs
 import click
 from pydra.engine.result import load_result
 
-from .. import report, status
+from .. import report, runs, status
 from ..bids import Job
+from ..correct import resolve_device
+from ..errors import InvalidParameterError
 from ..interfaces.pydra_results import error_line
 from ..plan import MethodSpec, Plan, is_done
-from .workflow import CorrectBids, plan_of, prepare, scan_task, settings_of
+from ..resources import Resources, declared
+from .workflow import CorrectBids, forget_plans, plan_of, prepare, scan_task, settings_of
 
 __all__ = ["hooks"]
+
+# the workflow's nodes, as --resources names them
+STEPS = ("scan", "brain", "reference", "tissue", "by_method", "correct", "measure", "publish", "report")
 
 
 class CohortHooks:
     """Hooks of :class:`CorrectBids`; see :class:`biascorr_pydra.pydra_run.RunHooks` for each one's part."""
 
-    def prepare(self, task: CorrectBids, rerun: bool) -> CorrectBids:
-        """Name the run, and check everything that can be checked before it starts."""
-        task = attrs.evolve(task, run_id=uuid.uuid4().hex, recompute=task.recompute or rerun)
-        _plan(task)
+    def __init__(self):
+        self._seen: set[tuple[str, str, str]] = set()
+
+    def prepare(self, task: CorrectBids, rerun: bool, worker) -> CorrectBids:
+        """Name the run, and check everything that can be checked before it starts.
+
+        A run that was killed goes on under its name, so that whatever still computes for it is waited for.
+        """
+        forget_plans()
+        task = attrs.evolve(task, recompute=task.recompute or rerun, device=_device(task.device, worker))
+        killed = runs.current(Path(task.out_dir))
+        same = killed and not task.recompute and killed.get("choices") == _choices(task)
+        task = attrs.evolve(task, run_id=killed["run_id"] if same else uuid.uuid4().hex)
+        _check_resources(_plan(task), task.run_id, worker)
         return task
+
+    def facts(self, task: CorrectBids) -> dict:
+        """The run's name, and its choices."""
+        return {"run_id": task.run_id, "choices": _choices(task)}
 
     def describe(self, task: CorrectBids) -> list[str]:
         """The plan: a line per scan and method, and what would be written."""
         plan = _plan(task)
         rows = status.expected(plan)
-        words = {"done": "to do", "cached": "done already", "failed": "cannot be done: "}
+        words = {"done": "to do", "cached": "done already", "failed": "cannot be done: ", "skipped": "skipped: "}
         lines = [f"{row.scan}  {row.method}  {words[row.state]}{row.reason.removesuffix('n/a')}" for row in rows]
         counts, settings = _count(rows), plan.settings
         return [
@@ -48,16 +69,22 @@ class CohortHooks:
         """Corrections finished, and to do, in this run."""
         plan = _plan(task)
         todo = [(job, spec) for job, specs in plan.pending for spec in specs]
-        return sum(_done(plan, job, spec, task.run_id) for job, spec in todo), len(todo)
+        for job, spec in todo:
+            name = (task.run_id, job.relative, spec.label)
+            if name not in self._seen and _done(plan, job, spec, task.run_id):
+                self._seen.add(name)
+        return sum((task.run_id, job.relative, spec.label) in self._seen for job, spec in todo), len(todo)
 
     def finish(self, task: CorrectBids, cache_root: Path, submit: Callable, outcome) -> int:
         """Run what the engine left out, then write and print the outcome; the exit code."""
         plan = _plan(task)
-        prepare(plan)  # if this was what failed, its error ends the run
+        if isinstance(outcome, Exception):
+            prepare(plan)  # if this was what failed, its error ends the run
         reasons = self._complete(plan, task.run_id, cache_root, submit)
         rows = status.collect(plan, reasons, task.run_id)
         counts = _count(rows)
-        click.echo(f"{counts['done']} done, {counts['cached']} done before, {counts['failed']} failed.")
+        skipped = f" {counts['skipped']} skipped." if counts["skipped"] else ""
+        click.echo(f"{counts['done']} done, {counts['cached']} done before, {counts['failed']} failed.{skipped}")
         for row in rows:
             if row.state == "failed":
                 click.echo(f"FAILED  {row.scan}  {row.method}\n        {row.reason}", err=True)
@@ -76,13 +103,19 @@ class CohortHooks:
         """
         reasons = {}
         for job, specs in plan.pending:
+            if all(_done(plan, job, spec, run_id) for spec in specs):
+                continue
             whole = load_result(scan_task(plan, job, specs, run_id)._checksum, [cache_root])
             for spec in specs:
                 if _done(plan, job, spec, run_id):
                     continue
                 result = whole
-                if whole is None or len(specs) > 1:
+                if whole is None or not whole.errored or len(specs) > 1:
                     result = submit(scan_task(plan, job, (spec,), run_id))
+                if not _done(plan, job, spec, run_id) and not getattr(result, "errored", True):
+                    # A killed run had finished it, and what it had published was removed since.
+                    plan_again = scan_task(plan, job, (spec,), run_id, again=True)
+                    result = submit(plan_again)
                 if not _done(plan, job, spec, run_id):
                     reasons[job.relative, spec.label] = error_line(result)
         return reasons
@@ -92,7 +125,12 @@ hooks = CohortHooks()
 
 
 def _plan(task: CorrectBids) -> Plan:
-    return plan_of(settings_of(task), task.recompute, task.run_id)
+    return plan_of(settings_of(task), task.recompute)
+
+
+def _choices(task: CorrectBids) -> str:
+    """What a run is asked to do, as one short text."""
+    return hashlib.sha256(repr(settings_of(task)).encode()).hexdigest()[:16]
 
 
 def _done(plan: Plan, job: Job, spec: MethodSpec, run_id: str) -> bool:
@@ -101,3 +139,32 @@ def _done(plan: Plan, job: Job, spec: MethodSpec, run_id: str) -> bool:
 
 def _count(rows: list[status.Row]) -> Counter:
     return Counter(row.state for row in rows)
+
+
+def _device(device: str, worker) -> str:
+    """ "auto" means this machine's GPUs where the worker uses them; an absent GPU is said before any scan is begun."""
+    if worker.plugin_name().startswith(("slurm", "dask", "sge")):
+        return device
+    if device == "auto":
+        capacity = getattr(worker, "capacity", None)
+        return resolve_device("auto") if capacity is not None and capacity.gpus else "auto"
+    if device == "cuda":
+        resolve_device(device)
+    return device
+
+
+def _check_resources(plan: Plan, run_id: str, worker) -> None:
+    """Refuse before anything runs what the worker can never give, and steps that do not exist."""
+    overrides = getattr(worker, "overrides", None)
+    if overrides is None:
+        return
+    if unknown := sorted(set(overrides) - set(STEPS)):
+        raise InvalidParameterError(
+            "no step of that name", value=f"--resources {unknown[0]}", next_step=f"The steps: {', '.join(STEPS)}."
+        )
+    for name, changes in overrides.items():
+        worker.refuse_too_much(Resources().updated(changes), name)
+    for job, specs in plan.pending:
+        task = scan_task(plan, job, specs, run_id)
+        if declared(task) is not None:
+            worker.check(task, "scan")

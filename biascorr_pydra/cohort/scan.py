@@ -15,9 +15,11 @@ from .. import __version__
 from ..bids import Job
 from ..correctors import DEFAULT_METHOD
 from ..errors import InvalidImageError
+from ..interfaces._needs import memory_gb
 from ..interfaces.pydra_tasks import CorrectBias, ExtractBrain, MeasureBias, SegmentTissue, method_implementation
 from ..plan import MethodSpec
 from ..publish import publish
+from ..resources import Resources, requires
 from ..tissue import reason_against
 
 __all__ = ["CorrectByMethod", "CorrectScan"]
@@ -210,6 +212,18 @@ def _implementation(work: str) -> str:
     return f"{__version__} {json.loads(work)['content']}"
 
 
+def _scan_needs(task) -> Resources | None:
+    """One CPU for the whole scan, from end to end in one process; on GPUs its steps are placed one by one."""
+    try:
+        chosen = json.loads(task.work)
+    except (TypeError, ValueError):
+        return None
+    if chosen["device"] == "cuda":
+        return None
+    return Resources(mem_gb=memory_gb(task.in_file, 1.2, 80))
+
+
+@requires(_scan_needs)
 @workflow.define(outputs=["metrics_files"])
 def CorrectScan(
     in_file: File,

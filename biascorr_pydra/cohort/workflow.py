@@ -10,14 +10,13 @@ from pydra.compose import python, workflow
 
 from .. import bids, report, status
 from ..bids import Job
-from ..correct import resolve_device
 from ..correctors import DEFAULT_METHOD, get_corrector
 from ..errors import InvalidParameterError
 from ..interfaces.pydra_tasks import method_implementation
 from ..plan import MethodSpec, Plan, Settings, make_plan
 from .scan import CorrectScan
 
-__all__ = ["CorrectBids", "plan_of", "scan_task", "settings_of"]
+__all__ = ["CorrectBids", "forget_plans", "plan_of", "scan_task", "settings_of"]
 
 # inputs of CorrectScan for the files that --derivatives gives, by kind
 GIVEN = {"mask": "given_mask", "dseg": "given_dseg", "GM": "given_gm", "WM": "given_wm", "CSF": "given_csf"}
@@ -123,7 +122,7 @@ def CorrectBids(
         )
     )
     run_id = run_id or uuid.uuid4().hex
-    plan = plan_of(settings, recompute, run_id)
+    plan = plan_of(settings, recompute)
     prepare(plan)
     metrics_files = None
     if plan.pending:
@@ -159,10 +158,8 @@ def settings_of(task: CorrectBids) -> Settings:
 
 
 @lru_cache(maxsize=8)
-def plan_of(settings: Settings, recompute: bool, run_id: str) -> Plan:
-    """The plan of one run, made once per process."""
-    if settings.device == "cuda":
-        resolve_device(settings.device)  # not there: better said before any scan is begun
+def plan_of(settings: Settings, recompute: bool) -> Plan:
+    """The plan of one run, made once per process (:func:`forget_plans` begins the next)."""
     return make_plan(settings, _implementation, rerun=recompute)
 
 
@@ -171,8 +168,13 @@ def _implementation(method: str, preset: str | None) -> str:
     return f"{method_implementation(method)} {json.dumps(parameters, sort_keys=True, default=str)}"
 
 
+def forget_plans() -> None:
+    """Look at the disk again for the next plan."""
+    plan_of.cache_clear()
+
+
 def prepare(plan: Plan) -> None:
-    """Make the derivative data sets' folders and descriptions."""
+    """Make the derivative data sets' folders and descriptions, and begin the status table."""
     for spec in plan.settings.methods:
         method = get_corrector(spec.method)
         preset = spec.preset or next(iter(method.presets))
@@ -183,10 +185,12 @@ def prepare(plan: Plan) -> None:
             f"{method.summary} (preset {preset})",
             overwrite=plan.settings.overwrite,
         )
+    status.begin(plan)
+    plan.hashes.keep()
 
 
-def scan_task(plan: Plan, job: Job, specs: tuple[MethodSpec, ...], run_id: str) -> CorrectScan:
-    """The nested workflow that corrects one scan by some methods."""
+def scan_task(plan: Plan, job: Job, specs: tuple[MethodSpec, ...], run_id: str, *, again: bool = False) -> CorrectScan:
+    """The nested workflow that corrects one scan by some methods; ``again`` makes it another piece of work."""
     settings = plan.settings
     work = {
         "job": job.as_dict(),
@@ -199,7 +203,7 @@ def scan_task(plan: Plan, job: Job, specs: tuple[MethodSpec, ...], run_id: str) 
         "seed": settings.seed,
         "overwrite": settings.overwrite,
         "run_id": run_id,
-    }
+    } | ({"again": uuid.uuid4().hex} if again else {})
     given = {GIVEN[kind]: File(path) for kind, path in job.given.items()}
     if settings.skull_strip != "given":
         given.pop("given_mask", None)

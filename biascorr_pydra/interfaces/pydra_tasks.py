@@ -15,6 +15,8 @@ from pydra.compose import python
 
 from .. import __version__
 from ..correctors import DEFAULT_METHOD
+from ..resources import requires
+from . import _needs
 
 __all__ = ["ApplyBias", "CorrectBias", "ExtractBrain", "MeasureBias", "SegmentTissue", "method_implementation"]
 
@@ -29,6 +31,7 @@ def _write(record: dict, name: str) -> Path:
     return path
 
 
+@requires(_needs.for_correction)
 @python.define(outputs=["out_file", "bias_file", "record_file"])
 def CorrectBias(
     in_file: File,
@@ -118,6 +121,7 @@ def ApplyBias(bias_file: File, in_file: File, implementation: str = __version__)
     return out_file
 
 
+@requires(_needs.for_brain)
 @python.define(outputs=["mask_file", "record_file"])
 def ExtractBrain(  # noqa: N802
     in_file: File,
@@ -168,6 +172,7 @@ def ExtractBrain(  # noqa: N802
     return out_file, _write(record, "brain.json")
 
 
+@requires(_needs.for_tissue)
 @python.define(outputs=["dseg_file", "gm_file", "wm_file", "csf_file", "record_file"])
 def SegmentTissue(  # noqa: N802
     in_file: File,
@@ -240,6 +245,7 @@ def SegmentTissue(  # noqa: N802
     return dseg_file, *files, _write(record, "tissue.json")
 
 
+@requires(_needs.for_measure)
 @python.define(outputs=["metrics_file"])
 def MeasureBias(  # noqa: N802
     in_file: File,

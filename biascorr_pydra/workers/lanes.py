@@ -88,9 +88,10 @@ class LanesWorker(Worker):
         ------
         ResourceError
         """
-        self._refuse_too_much(needs_of(task, name, self.overrides), name)
+        self.refuse_too_much(needs_of(task, name, self.overrides), name)
 
-    def _refuse_too_much(self, asked: Resources, name: str) -> None:
+    def refuse_too_much(self, asked: Resources, name: str) -> None:
+        """As :meth:`check`, for what a step called ``name`` asks for."""
         asked.updated({"minutes": None}).check(self.capacity, task=name, where="this machine")
 
     async def submit(self, job: Job, rerun: bool = False) -> Result:
@@ -116,7 +117,7 @@ class LanesWorker(Worker):
             With the task's own error, or how its process ended.
         """
         asked = needs(job, self.overrides)
-        self._refuse_too_much(asked, job.name)
+        self.refuse_too_much(asked, job.name)
         if not rerun:
             found = job.result()
             if found is not None and not found.errored:
