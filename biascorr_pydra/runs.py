@@ -27,6 +27,7 @@ from .files import write_atomic
 __all__ = ["FOLDER", "alive", "current", "describe", "exclusive", "remove_stale_locks", "remove_temporary_files"]
 
 FOLDER = ".biascorr"
+EMPTY_LOCK_S = 1.0
 TEMPORARY = re.compile(r"^\.[0-9a-f]{12}\.")  # what files.write_atomic names them
 
 
@@ -121,12 +122,17 @@ def remove_stale_locks(cache_root: Path) -> int:
     """Remove the engine's lock files whose process is gone from this host; the number removed.
 
     A lock file holds the process and the host of its owner. Those of other hosts are left: their jobs may be running.
+    One that is empty belongs to a process that was killed in the instant between making and writing it: nobody would
+    ever let go of it.
     """
     removed = 0
     for path in cache_root.glob("*.lock"):
         try:
-            owner, host = path.read_text().split("\n")[:2]
-            gone = host == socket.gethostname() and not _runs(int(owner))
+            owner, _, rest = path.read_text().partition("\n")
+            if owner:
+                gone = rest.partition("\n")[0] == socket.gethostname() and not _runs(int(owner))
+            else:
+                gone = time.time() - path.stat().st_mtime > EMPTY_LOCK_S
         except (OSError, ValueError):
             continue
         if gone:

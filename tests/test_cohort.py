@@ -58,6 +58,7 @@ def run(dataset, *arguments, worker="debug", out="out"):
         capture_output=True,
         text=True,
         env={**os.environ, "NO_ET": "1"},
+        timeout=300,
     )
 
 

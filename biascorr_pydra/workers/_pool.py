@@ -26,7 +26,9 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GL
 
 
 class LaneDiedError(RuntimeError):
-    """The process that ran a job ended without an answer."""
+    """The process that ran a job ended without an answer; ``overtime`` if it was stopped for taking too long."""
+
+    overtime = False
 
 
 class Lane:
@@ -65,7 +67,9 @@ class Lane:
             answer = receive(self._channel)
         except TimeoutError:
             self.kill()
-            raise LaneDiedError(f"took longer than {needs.minutes:g} minutes, and was stopped") from None
+            problem = LaneDiedError(f"took longer than {needs.minutes:g} minutes, and was stopped")
+            problem.overtime = True
+            raise problem from None
         except OSError:
             answer = None
         if answer is None:

@@ -12,7 +12,7 @@ from pydra.engine.job import Job
 from pydra.engine.result import Result
 from pydra.workers.base import Worker
 
-from .. import resources
+from .. import resources, runs
 from ..resources import Resources
 from ._execute import pack
 from ._pool import LaneDiedError, Pool
@@ -137,8 +137,10 @@ class LanesWorker(Worker):
                 return await self._pool.run(parcel, asked)
             except LaneDiedError as problem:
                 logger.warning("%s (%s): %s", job.name, job.checksum, problem)
-                if attempt == ATTEMPTS or "minutes" in str(problem):
+                if attempt == ATTEMPTS or problem.overtime:
                     return f"{type(problem).__name__}: {problem}; tried {attempt} time{'s' * (attempt > 1)}"
+                await asyncio.sleep(2 * runs.EMPTY_LOCK_S)
+                runs.remove_stale_locks(job.cache_root)
         return None
 
     def close(self) -> None:
