@@ -529,3 +529,18 @@ def test_without_a_mask_the_head_is_used_and_it_is_said(out):
     page = Page(write_report(out).html)
     assert "no brain mask: scales and histogram from the detected head" in page.text
     assert len(page.images()) == 4
+
+
+def test_a_page_made_again_opens_only_images_that_changed(out, cohort, monkeypatch):
+    first = Page(write_report(out).html).text
+    opened = []
+    load = image.load
+    monkeypatch.setattr(image, "load", lambda file: opened.append(file) or load(file))
+    again = Page(write_report(out).html).text
+    assert not opened and again.split("UTC")[1] == first.split("UTC")[1]
+    changed = next(out.rglob("*_desc-preproc_T1w.nii.gz"))
+    image.save(image.load(changed), changed)
+    opened.clear()
+    write_report(out)
+    assert changed in opened
+    assert {path.name.split("_")[0] for path in opened} == {changed.name.split("_")[0]}
