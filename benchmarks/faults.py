@@ -169,7 +169,8 @@ def main() -> int:
         print(
             f"{arguments.scans} scans, {seen.restarts} restarts: {len(found)} of {len(wanted)} images, "
             f"{len(lost)} lost, {len(different)} different from the undisturbed run, "
-            f"{seen.repeated['at the end']} repeated, {len(left)} locks or temporary files left, `biascorr status` exits with {told.returncode}."
+            f"{seen.repeated['at the end']} repeated, {len(left)} locks or temporary files left, "
+            f"`biascorr status` exits with {told.returncode}."
         )
         bad = lost or different or left or told.returncode or sum(seen.repeated.values())
         if bad:

@@ -40,7 +40,7 @@ class Lane:
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
         for name in THREADS:
             environment.setdefault(name, str(threads))
-        self.gpus, self._channel = gpus, ours
+        self.gpus, self._channel, self.peak_gb = gpus, ours, 0.0
         # A session of its own: Ctrl-C reaches the submitting process, which then decides.
         self.process = subprocess.Popen(
             [sys.executable, "-m", f"{__package__}._lane", str(its.fileno()), str(lifeline)],
@@ -218,6 +218,10 @@ class Pool:
             self._idle.append(lane)
         else:
             lane.kill()
+
+    def peaks_gb(self) -> list[float]:
+        """Highest memory of each lane that is there, so far."""
+        return [lane.peak_gb for lane in (*self._idle, *self._busy)]
 
     def close(self) -> None:
         """End every lane: idle ones by closing them, those at work (an interrupted run) at once."""

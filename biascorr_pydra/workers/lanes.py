@@ -143,6 +143,10 @@ class LanesWorker(Worker):
                 runs.remove_stale_locks(job.cache_root)
         return None
 
+    def peaks_gb(self) -> list[float]:
+        """Highest memory in GB of each lane that is there, so far."""
+        return self._pool.peaks_gb() if self._pool else []
+
     def close(self) -> None:
         if self._pool is not None:
             self._pool.close()
