@@ -7,12 +7,12 @@ from biascorr_pydra.resources import requires
 
 
 @python.define
-def Add(x: int, y: int) -> int:  # noqa: N802
+def Add(x: int, y: int) -> int:
     return x + y
 
 
 @workflow.define(outputs=["out"])
-def StepScan(x: int) -> int:  # noqa: N802
+def StepScan(x: int) -> int:
     """Three tasks, placed one by one."""
     first = workflow.add(Add(x=x, y=1), name="first")
     second = workflow.add(Add(x=first.out, y=2), name="second")
@@ -21,7 +21,7 @@ def StepScan(x: int) -> int:  # noqa: N802
 
 @requires(cpus=1)
 @workflow.define(outputs=["out"])
-def TinyScan(x: int) -> int:  # noqa: N802
+def TinyScan(x: int) -> int:
     """The same three tasks, placed as one piece."""
     first = workflow.add(Add(x=x, y=1), name="first")
     second = workflow.add(Add(x=first.out, y=2), name="second")
@@ -29,7 +29,7 @@ def TinyScan(x: int) -> int:  # noqa: N802
 
 
 @workflow.define(outputs=["out"])
-def Cohort(n: int, whole: bool) -> list[int]:  # noqa: N802
+def Cohort(n: int, whole: bool) -> list[int]:
     """One nested workflow per scan."""
     scan = TinyScan() if whole else StepScan()
     return workflow.add(scan.split("x", x=list(range(n))).combine("x"), name="scan").out
