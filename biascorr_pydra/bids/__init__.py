@@ -23,6 +23,16 @@ from ._outputs import (
     sidecars,
     write_json,
 )
+from ._sites import (
+    Phenotypes,
+    SitedScan,
+    SiteProblem,
+    SiteRoot,
+    assign_sites,
+    find_site_roots,
+    read_phenotypic,
+    same_site,
+)
 
 __all__ = [
     "ANATOMICAL_SUFFIXES",
@@ -31,12 +41,20 @@ __all__ = [
     "STATUS_COLUMNS",
     "TISSUES",
     "Job",
+    "Phenotypes",
+    "SiteProblem",
+    "SiteRoot",
+    "SitedScan",
+    "assign_sites",
     "bids_uri",
     "check_ours",
+    "find_site_roots",
     "index",
     "make_folder",
     "output_paths",
     "prepare_dataset",
+    "read_phenotypic",
+    "same_site",
     "sidecar",
     "sidecars",
     "write_json",

@@ -61,6 +61,7 @@ def CorrectBids(
     device: str = "auto",
     seed: int = 0,
     overwrite: bool = False,
+    allow_undescribed: bool = False,
     recompute: bool = False,
     run_id: str | None = None,
 ) -> str:
@@ -92,6 +93,8 @@ def CorrectBids(
         for methods that draw random numbers
     overwrite : bool
         also replace files in the output folder that this package did not write
+    allow_undescribed : bool
+        also take a data set without dataset_description.json
     recompute : bool
         take every scan as not done; `pydra run --rerun` sets it
     run_id : str
@@ -120,6 +123,7 @@ def CorrectBids(
             device=device,
             seed=seed,
             overwrite=overwrite,
+            allow_undescribed=allow_undescribed,
         )
     )
     run_id = run_id or uuid.uuid4().hex
@@ -155,10 +159,11 @@ def settings_of(task: CorrectBids) -> Settings:
         seed=task.seed,
         overwrite=task.overwrite,
         reference_method=DEFAULT_METHOD,
+        allow_undescribed=task.allow_undescribed,
     )
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=256)  # a study of many data sets has one plan for each
 def plan_of(settings: Settings, recompute: bool, run_id: str) -> Plan:
     """The plan of one run, made once per process."""
     if settings.device == "cuda":
