@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ __all__ = ["Block", "summary", "to_html", "to_markdown"]
 
 NONE = "n/a"
 BEFORE = "before"
+CORRECTED_BY = re.compile(r"as corrected by ([^,;]+)")
 FEW = 12  # problems shown of each kind; the table has all
 
 
@@ -130,6 +132,13 @@ def _cautions(found: Evaluation) -> Iterator[str]:
     segmentations = sorted(found.scans["segmentation"].dropna().unique())
     if segmentations:
         yield f"Every method is scored on one segmentation a scan: {'; '.join(segmentations)}."
+    own = sorted({match[1] for text in segmentations if (match := CORRECTED_BY.search(text))})
+    if own:
+        yield (
+            f"That segmentation follows the intensities that {own[0]} made and so favors {own[0]}: tissues are cut where "
+            "they differ in its image, which lowers its CV and CJV. For a fair comparison with before and with other "
+            "methods, score on a segmentation made elsewhere (--segmentation given --derivatives DIR)."
+        )
 
 
 def _reading() -> list[str]:
@@ -249,8 +258,8 @@ def to_markdown(blocks: Iterable[Block], figure: str) -> str:
 
 def _escaped(text: str) -> str:
     """Names and messages come from outside: nothing in them may act as Markdown or HTML."""
-    text = html.escape(" ".join(str(text).split()), quote=False)
-    for mark in "\\|`*_[]":
+    text = " ".join(str(text).split())
+    for mark in "\\|`*_[]<&":
         text = text.replace(mark, f"\\{mark}")
     return text
 
