@@ -24,7 +24,7 @@ PEOPLE = {
     "0090004": ("MaxMun_b", "MAX_MUN"),
     "0090005": ("KKI", "KKI"),
 }
-METHODS = ("--method", "n4", "--method", "n4:antspy")
+TWO_METHODS = ("--method", "n4", "--method", "n4:antspy")
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +72,11 @@ def phenotypic(study: Path, rows: dict[str, str]) -> tuple[str, str]:
     return "--phenotypic", str(file)
 
 
-def run(study: Path, *arguments, worker="debug", given=True):
+def run(study: Path, *arguments, worker="debug"):
     code = "from biascorr_pydra.pydra_run import main; main()"
-    inputs = ["--abide-dir", str(study), "--out-dir", str(study.parent / "out"), "--worker", worker, *METHODS]
-    inputs += ["--skull-strip", "given", "--segmentation", "given"] if given else []
-    inputs += ["--derivatives", str(study.parent / "truth")] if given else []
+    inputs = ["--abide-dir", str(study), "--out-dir", str(study.parent / "out"), "--worker", worker]
+    inputs += ["--skull-strip", "given", "--segmentation", "given", "--derivatives", str(study.parent / "truth")]
+    inputs += [] if "--method" in arguments else ["--method", "n4"]
     return subprocess.run(
         [sys.executable, "-c", code, "run", str(WORKFLOW), *inputs, *arguments],
         cwd=study.parent,
@@ -95,13 +95,10 @@ def table(study: Path, name: str) -> pd.DataFrame:
 
 def test_indis_layout_from_images_to_tables(indi, phantoms):
     csv = phenotypic(indi, {label.lstrip("0"): site for label, (_, site) in PEOPLE.items()})
-    done = run(indi, *csv)
+    done = run(indi, *csv, *TWO_METHODS)
     assert done.returncode == 0, done.stderr
     out = indi.parent / "out"
-    assert (
-        f"Evaluation: {out}/evaluation/summary.html" in done.stdout
-        and "problems" not in done.stdout.split("==")[-1][:9]
-    )
+    assert f"Evaluation: {out}/evaluation/summary.html" in done.stdout and "problems (" not in done.stdout
     # Each data set's outputs are where correct_bids.py would put them.
     stem = "sub-0090003/anat/sub-0090003"
     for method in ("n4", "n4_antspy"):
@@ -118,10 +115,9 @@ def test_indis_layout_from_images_to_tables(indi, phantoms):
         expected = cjv(phantom.acquired, phantom.dseg == 1, phantom.dseg == 2)
         assert row["cjv_before"] == pytest.approx(expected, rel=1e-5)
         assert row["cjv_after"] < row["cjv_before"]
-        bias = image.load(
-            out / row["folder"] / f"n4/sub-{label}/anat/sub-{label}_desc-T1w_biasfield.nii.gz"
-        ).get_fdata()
-        after = cjv(phantom.acquired / bias, phantom.dseg == 1, phantom.dseg == 2)
+        bias = out / row["folder"] / f"n4/sub-{label}/anat/sub-{label}_desc-T1w_biasfield.nii.gz"
+        corrected = phantom.acquired / image.load(bias).get_fdata()
+        after = cjv(corrected, phantom.dseg == 1, phantom.dseg == 2)
         assert row["cjv_after"] == pytest.approx(after, rel=1e-4)
 
     sites = table(indi, "sites")
@@ -130,15 +126,14 @@ def test_indis_layout_from_images_to_tables(indi, phantoms):
     both = [scans.loc[f"sub-{label}", "n4"] for label in ("0090003", "0090004")]
     assert row["n"] == 2 and row["wins"] == 2 and row["effect_size"] == -1
     assert row["median_change"] == pytest.approx(np.mean([one["cjv_after"] - one["cjv_before"] for one in both]))
-    assert np.isnan(row["p"]) and "only 2 scans, fewer than 6" in row["note"]
+    assert np.isnan(row["p"]) and "only 2 pairs, fewer than 6" in row["note"]
     one = sites.query("site == 'KKI' and metric == 'cjv' and method == 'n4' and reference == 'before'").iloc[0]
-    assert one["n"] == 1 and np.isnan(one["p_holm"]) and "only 1 scans" in one["note"]
+    assert one["n"] == 1 and np.isnan(one["p_holm"]) and "only 1 pair, fewer" in one["note"]
 
     overall = table(indi, "overall")
     row = overall.query("unit == 'scan' and metric == 'cjv' and method == 'n4_antspy' and reference == 'n4'").iloc[0]
-    changes = [
-        scans.loc[f"sub-{x}", "n4_antspy"]["cjv_after"] - scans.loc[f"sub-{x}", "n4"]["cjv_after"] for x in PEOPLE
-    ]
+    after = scans["cjv_after"].unstack("method")
+    changes = after["n4_antspy"] - after["n4"]
     assert row["n"] == 5 and row["median_change"] == pytest.approx(np.median(changes))
     assert len(overall) == 2 * 4 * 3  # units, metrics, comparisons
     words = (out / "evaluation" / "summary.md").read_text()
@@ -146,23 +141,19 @@ def test_indis_layout_from_images_to_tables(indi, phantoms):
     assert "3 sites with fewer than 6 scans (CALTECH, KKI, MAX\\_MUN)" in words
     assert (out / "evaluation" / "changes.png").stat().st_size > 5000
 
-    again = run(indi, *csv)
-    assert again.returncode == 0 and again.stdout.count(" 0 failed") == 4 and "4 done before" in again.stdout
-    assert set(table(indi, "scans")["state"]) == {"cached"}
-
 
 def test_one_data_set_with_sites_in_participants_tsv(single):
-    done = run(single)
+    done = run(single, *(word for label in list(PEOPLE)[1:4] for word in ("--participant-label", label)))
     assert done.returncode == 0, done.stderr
     out = single.parent / "out"
-    assert (out / "n4/sub-0090001/anat/sub-0090001_desc-preproc_T1w.nii.gz").is_file()
+    assert (out / "n4/sub-0090002/anat/sub-0090002_desc-preproc_T1w.nii.gz").is_file()
     scans = table(single, "scans")
     assert scans["folder"].isna().all() and set(scans["site_source"]) == {"participants"}
     counts = table(single, "sites").groupby("site")["n"].max().to_dict()
-    assert counts == {"CALTECH": 2, "KKI": 1, "MAX_MUN": 2}
+    assert counts == {"CALTECH": 1, "MAX_MUN": 2}
 
 
-@pytest.mark.parametrize("worker", ["debug", "cf"])
+@pytest.mark.parametrize("worker", ["cf", pytest.param("debug", marks=pytest.mark.slow)])
 def test_what_is_wrong_is_said_and_the_rest_goes_on(indi, phantoms, worker):
     (indi / "KKI" / "dataset_description.json").unlink()
     (indi / "Caltech/sub-0090001/anat/sub-0090001_T1w.nii.gz").write_bytes(b"")  # as one image of ABIDE was
@@ -186,10 +177,8 @@ def test_what_is_wrong_is_said_and_the_rest_goes_on(indi, phantoms, worker):
     assert where["duplicate id"] == {"sub-0090004"}
     assert where["missing scan"] == {"participant 90009", "participant 90777"}
     broken = "Caltech/sub-0090001/anat/sub-0090001_T1w.nii.gz"
-    assert where["failed"] == {f"{broken}, n4", f"{broken}, n4_antspy"}
-    assert set(where) == {*("data set left out", "no description", "site conflict", "unmatched participant")} | {
-        *("duplicate id", "missing scan", "failed")
-    }
+    assert where["failed"] == {f"{broken}, n4"}
+    assert len(where) == 7
 
     scans = table(indi, "scans").set_index(["folder", "participant_id", "method"])
     failed = scans.loc["Caltech", "sub-0090001", "n4"]
@@ -206,26 +195,24 @@ def test_what_is_wrong_is_said_and_the_rest_goes_on(indi, phantoms, worker):
     image.save(phantoms["0090001"].image(), indi / broken)
     again = run(indi, *csv, worker=worker)
     assert again.returncode == 1  # sidecards is still there
-    assert again.stdout.count("2 done, 2 done before, 0 failed.") == 1
+    assert again.stdout.count("1 done, 1 done before, 0 failed.") == 1
+    assert again.stdout.count("0 done, ") == 3
     assert "failed" not in set(table(indi, "problems")["kind"])
 
 
-def test_some_participants_and_a_dry_run(indi):
+def test_a_dry_run_of_some_participants_touches_nothing(indi):
     before = sorted(indi.parent.rglob("*"))
     done = run(indi, "--participant-label", "0090001", "--participant-label", "sub-0090004", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert sorted(indi.parent.rglob("*")) == before
     assert "== 2 scans by site" in done.stdout and "sub-0090002" not in done.stdout and "== KKI" not in done.stdout
-    done = run(indi, "--participant-label", "0090001", "--participant-label", "sub-0090004")
-    assert done.returncode == 0, done.stderr
-    assert sorted(table(indi, "scans")["participant_id"].unique()) == ["sub-0090001", "sub-0090004"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("--participant-label", "99"), "no such participant in the study"),
-        (("--method", "n4"), "each --method once"),
+        (("--method", "n4", "--method", "n4"), "each --method once"),
         (("--phenotypic", "nowhere.csv"), "not readable as a table"),
         (("--suffix", "FLAIR"), "no data set of the study can be used"),
         (("--out-dir", "RawDataBIDS"), "the output folder is the input's"),

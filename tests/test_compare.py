@@ -55,7 +55,7 @@ def test_few_scans_are_described_and_not_tested():
     found = compare(BEFORE[:5], AFTER[:5], direction="lower")
     assert found.p is None and found.ci_low is None
     assert found.undefined["p"] == "only 5 changes other than 0, fewer than 6"
-    assert found.undefined["ci_high"] == "only 5 scans, fewer than 6"
+    assert found.undefined["ci_high"] == "only 5 pairs, fewer than 6"
     assert found.median_change == -3 and found.effect_size == pytest.approx((2 - 13) / 15)
     # The bound is where 0.05 comes into reach.
     smallest = [stats.wilcoxon(-np.arange(1.0, n + 1), method="exact").pvalue for n in (FEWEST_SCANS - 1, FEWEST_SCANS)]

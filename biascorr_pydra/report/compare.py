@@ -166,7 +166,7 @@ def _wins(x, y, changes, direction: str, reasons: dict) -> tuple[int | None, int
 
 
 def _test(changes: np.ndarray, reasons: dict) -> tuple[float | None, float | None]:
-    why = _too_few(int((changes != 0).sum()), "changes other than 0")
+    why = _too_few(int((changes != 0).sum()), "change", "other than 0")
     if why:
         reasons |= dict.fromkeys(("statistic", "p"), why)
         return None, None
@@ -174,15 +174,17 @@ def _test(changes: np.ndarray, reasons: dict) -> tuple[float | None, float | Non
 
 
 def _interval(changes: np.ndarray, seed: int, reasons: dict) -> tuple[float | None, float | None]:
-    why = _too_few(changes.size, "scans")
+    why = _too_few(changes.size, "pair")
     if why:
         reasons |= dict.fromkeys(("ci_low", "ci_high"), why)
         return None, None
     return bootstrap_median(changes, seed=seed)
 
 
-def _too_few(n: int, what: str) -> str | None:
-    return f"only {n} {what}, fewer than {FEWEST_SCANS}" if n < FEWEST_SCANS else None
+def _too_few(n: int, noun: str, more: str = "") -> str | None:
+    if n >= FEWEST_SCANS:
+        return None
+    return f"only {n} {noun}{'' if n == 1 else 's'}{more and ' ' + more}, fewer than {FEWEST_SCANS}"
 
 
 def signed_rank(changes: Sequence[float]) -> tuple[float, float]:

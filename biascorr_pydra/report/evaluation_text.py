@@ -135,9 +135,9 @@ def _cautions(found: Evaluation) -> Iterator[str]:
     own = sorted({match[1] for text in segmentations if (match := CORRECTED_BY.search(text))})
     if own:
         yield (
-            f"That segmentation follows the intensities that {own[0]} made and so favors {own[0]}: tissues are cut where "
-            "they differ in its image, which lowers its CV and CJV. For a fair comparison with before and with other "
-            "methods, score on a segmentation made elsewhere (--segmentation given --derivatives DIR)."
+            f"That segmentation follows the intensities that {own[0]} made and so favors {own[0]}: tissues are cut "
+            "where they differ in its image, which lowers its CV and CJV. For a fair comparison with before and with "
+            "other methods, score on a segmentation made elsewhere (--segmentation given --derivatives DIR)."
         )
 
 
