@@ -20,11 +20,10 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def abide():
-    sys.path.insert(0, str(EXAMPLES))
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLES)
+        patch.setattr(sys, "dont_write_bytecode", True)  # the folder of examples stays as it is committed
         import make_abide
-    finally:
-        sys.path.remove(str(EXAMPLES))
     return make_abide
 
 

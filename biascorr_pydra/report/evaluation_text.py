@@ -39,9 +39,9 @@ def summary(found: Evaluation, *, has_figure: bool) -> list[Block]:
     """The whole summary."""
     blocks = [Block("title", f"Bias correction of {found.design.get('study', 'a study')}, site by site")]
     blocks.append(Block("text", " ".join(_counts(found))))
+    blocks += [Block("text", text) for text in _cautions(found)]
     scans = found.overall[found.overall["unit"] == "scan"]
     blocks.append(Block("list", [_sentence(found, row) for row in scans.to_dict("records")]))
-    blocks += [Block("text", text) for text in _cautions(found)]
     if has_figure:
         caption = "Change of each scan (dots) and its site's median (bars), in percent of the value before correction"
         blocks.append(Block("figure", caption))
@@ -121,14 +121,7 @@ def _sites_better(found: Evaluation, key: str, method: str) -> str:
 
 
 def _cautions(found: Evaluation) -> Iterator[str]:
-    counts = found.sites.groupby("site")["n_scans"].max()
-    few = [str(site) for site, n in counts.items() if n < FEWEST_SCANS]
-    if few:
-        names = ", ".join(few[:FEW]) + (f" and {len(few) - FEW} more" if len(few) > FEW else "")
-        yield (
-            f"{_plural(len(few), 'site')} with fewer than {FEWEST_SCANS} scans ({names}): too few for a test or an "
-            "interval of their own; their medians are shown."
-        )
+    """What to know before the numbers are read."""
     segmentations = sorted(found.scans["segmentation"].dropna().unique())
     if segmentations:
         yield f"Every method is scored on one segmentation a scan: {'; '.join(segmentations)}."
@@ -138,6 +131,14 @@ def _cautions(found: Evaluation) -> Iterator[str]:
             f"That segmentation follows the intensities that {own[0]} made and so favors {own[0]}: tissues are cut "
             "where they differ in its image, which lowers its CV and CJV. For a fair comparison with before and with "
             "other methods, score on a segmentation made elsewhere (--segmentation given --derivatives DIR)."
+        )
+    counts = found.sites.groupby("site")["n_scans"].max()
+    few = [str(site) for site, n in counts.items() if n < FEWEST_SCANS]
+    if few:
+        names = ", ".join(few[:FEW]) + (f" and {len(few) - FEW} more" if len(few) > FEW else "")
+        yield (
+            f"{_plural(len(few), 'site')} with fewer than {FEWEST_SCANS} scans ({names}): too few for a test or an "
+            "interval of their own; their medians are shown."
         )
 
 
@@ -149,6 +150,7 @@ def _reading() -> list[str]:
         "their table. Effect size: matched-pairs rank-biserial correlation, −1 if all scans fell, +1 if all rose.",
         "Scans of one site share a scanner and are not independent. The rows of the unit «site» take each site's "
         "median as one value: look there before trusting a small p value.",
+        "By site, a star marks an adjusted p value below 0.05.",
         "None of these metrics knows the true field: a method that flattens anatomy can score well.",
         "All numbers: scans.tsv, sites.tsv, overall.tsv, problems.tsv, each with a JSON file that explains it.",
     ]
@@ -158,18 +160,8 @@ def _reading() -> list[str]:
 
 
 def _overall(overall: pd.DataFrame) -> list[list[str]]:
-    heads = [
-        "metric",
-        "method",
-        "against",
-        "unit",
-        "n",
-        "median before/against",
-        "median after",
-        "median change",
-        "95% interval",
-    ]
-    rows = [[*heads, "better / worse", "effect size", "p (Holm)"]]
+    heads = ["metric", "method", "reference", "unit", "n", "median, reference", "median, method", "median change"]
+    rows = [[*heads, "95% interval", "better / worse", "effect size", "p (Holm)"]]
     for row in overall.to_dict("records"):
         interval = NONE if _none(row["ci_low"]) else f"{_number(row['ci_low'])} to {_number(row['ci_high'])}"
         wins = NONE if _none(row["wins"]) else f"{int(row['wins'])} / {int(row['losses'])}"
