@@ -155,9 +155,13 @@ def _pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
     return [(BEFORE, method) for method in methods] + list(combinations(methods, 2))
 
 
-def _values(scans: pd.DataFrame, key: str, reference: str, method: str) -> pd.DataFrame:
+def _by_method(scans: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The scans' rows of each method, in one order."""
+    return {method: rows.set_index(["folder", "scan"]) for method, rows in scans.groupby("method")}
+
+
+def _values(rows: Mapping[str, pd.DataFrame], key: str, reference: str, method: str) -> pd.DataFrame:
     """Columns "reference" and "method": values of one metric, scan by scan."""
-    rows = {name: group.set_index(["folder", "scan"]) for name, group in scans.groupby("method")}
     after = rows[method][f"{key}_after"]
     before = rows[method][f"{key}_before"] if reference == BEFORE else rows[reference][f"{key}_after"]
     return pd.DataFrame({"reference": before.astype(float), "method": after.astype(float)})
@@ -168,27 +172,25 @@ def _comparisons(scans: pd.DataFrame, methods: Sequence[str], first: Mapping[str
         f"n_{name}": len(scans[["folder", column]].drop_duplicates())
         for name, column in (("scans", "scan"), ("participants", "participant_id"))
     }
-    rows = []
+    by_method, rows = _by_method(scans), []
     for key in IMAGE_METRICS:
         for reference, method in _pairs(methods):
-            values = _values(scans, key, reference, method)
+            values = _values(by_method, key, reference, method)
             paired = compare(values["reference"], values["method"], direction=direction(key))
-            rows.append(
-                _comparison_row({**first, "metric": key, "method": method, "reference": reference}, paired, counts)
-            )
+            named = {**first, "metric": key, "method": method, "reference": reference}
+            rows.append(_comparison_row(named, paired, counts))
     return rows
 
 
 def _site_comparisons(scans: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, Any]]:
     """The same comparisons with one value a site, the median over its scans: scans of one site are not independent."""
-    groups = [group for _, group in scans[scans["site"].notna()].groupby("site", sort=True)]
+    sites = [_by_method(group) for _, group in scans[scans["site"].notna()].groupby("site", sort=True)]
     rows = []
     for key in IMAGE_METRICS:
         for reference, method in _pairs(methods):
-            medians = [_values(group, key, reference, method).dropna().median() for group in groups]
-            paired = compare(
-                [m["reference"] for m in medians], [m["method"] for m in medians], direction=direction(key)
-            )
+            medians = [_values(site, key, reference, method).dropna().median() for site in sites]
+            references, values = ([median[name] for median in medians] for name in ("reference", "method"))
+            paired = compare(references, values, direction=direction(key))
             first = {"unit": "site", "metric": key, "method": method, "reference": reference}
             rows.append(_comparison_row(first, paired, {"n_scans": None, "n_participants": None}))
     return rows
