@@ -188,3 +188,18 @@ def test_one_site_has_one_spelling(tmp_path):
     b = make_root(tmp_path, "more", ["02"], "participant_id|site\nsub-02|OLIN\n")
     scans, _ = bids.assign_sites({a: [job("01")], b: [job("02")]})
     assert [scan.site for scan in scans] == ["OLIN", "OLIN"]
+
+
+def test_data_sets_left_aside_and_inside(tmp_path):
+    root = make_root(tmp_path, "", ["01"])
+    make_root(tmp_path, "more", ["02"])
+    make_root(tmp_path, "derivatives", ["03"])
+    assert bids.inner_data_sets(root) == ["more"]
+    a, b = make_root(tmp_path / "s", "A", ["01"]), make_root(tmp_path / "s", "B", ["02"])
+    table = phenotypic(tmp_path, "SITE_ID,SUB_ID\nA,1\nB,2\nB,3\n")
+    _, problems = bids.assign_sites({a: [job("01")]}, table, aside=[b])
+    assert [problem.where for problem in problems if problem.kind == "missing scan"] == ["participant 3"]
+    assert not root.has("T1w")
+    (tmp_path / "sub-01/ses-1/anat").mkdir(parents=True)
+    (tmp_path / "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii").touch()
+    assert root.has("T1w") and not root.has("T2w")

@@ -30,6 +30,7 @@ from ._sites import (
     SiteRoot,
     assign_sites,
     find_site_roots,
+    inner_data_sets,
     read_phenotypic,
     same_site,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "check_ours",
     "find_site_roots",
     "index",
+    "inner_data_sets",
     "make_folder",
     "output_paths",
     "prepare_dataset",

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -33,6 +33,7 @@ __all__ = [
     "SitedScan",
     "assign_sites",
     "find_site_roots",
+    "inner_data_sets",
     "read_phenotypic",
     "same_site",
 ]
@@ -65,6 +66,10 @@ class SiteRoot:
     def described(self) -> bool:
         """Whether it has a dataset_description.json."""
         return (self.path / DATASET_DESCRIPTION).is_file()
+
+    def has(self, suffix: str) -> bool:
+        """Whether any participant has an image of this contrast."""
+        return any(True for _ in self.path.glob(f"sub-*/**/*_{suffix}.nii*"))
 
     def participants(self) -> list[str]:
         """Labels, without "sub-", of its participants' folders."""
@@ -131,6 +136,13 @@ def find_site_roots(study_dir: str | Path) -> list[SiteRoot]:
             next_step="Point to the data set's root, or to the folder with one BIDS data set a site.",
         )
     return roots
+
+
+def inner_data_sets(root: SiteRoot) -> list[str]:
+    """Names of folders inside a data set that are data sets of their own, which nothing else would speak of."""
+    folders = [path for path in sorted(root.path.iterdir()) if path.is_dir() and path.name not in NOT_SITES]
+    folders = [path for path in folders if not path.name.startswith((".", "sub-"))]
+    return [path.name for path in folders if SiteRoot(path.name, path).participants()]
 
 
 # --- which sites the tables name
@@ -264,7 +276,11 @@ def _where(root: SiteRoot, name: str) -> str:
 
 
 def assign_sites(
-    scans: Mapping[SiteRoot, Sequence[Job]], phenotypes: Phenotypes | None = None, *, everyone: bool = True
+    scans: Mapping[SiteRoot, Sequence[Job]],
+    phenotypes: Phenotypes | None = None,
+    *,
+    aside: Iterable[SiteRoot] = (),
+    everyone: bool = True,
 ) -> tuple[list[SitedScan], list[SiteProblem]]:
     """The site of each scan: by the phenotypic table, else by participants.tsv, else by the folder.
 
@@ -272,6 +288,7 @@ def assign_sites(
     ----------
     scans : the scans of each data set
     phenotypes : overrides the other two, where it names a site
+    aside : data sets whose scans are not known; their participants are not called missing
     everyone : bool
         Whether all participants were asked for, so that one without a scan is missing.
 
@@ -283,12 +300,13 @@ def assign_sites(
     found: list[SitedScan] = []
     tables = {root: _participants(root) for root in scans}
     for root, jobs in scans.items():
-        problems += tables[root].problems
+        problems += tables[root].problems if jobs else ()
         found += [_sited(job, root, tables[root], phenotypes, problems) for job in jobs]
     problems += _unmatched(found, phenotypes)
     problems += _twice(found)
     if everyone:
-        problems += _without_scan(scans, tables, phenotypes)
+        unknown = {participant_key(label) for root in aside for label in root.participants()}
+        problems += [problem for key, problem in _without_scan(scans, tables, phenotypes) if key not in unknown]
     return _unified(found), problems
 
 
@@ -347,8 +365,10 @@ def _twice(found: Sequence[SitedScan]) -> list[SiteProblem]:
     ]
 
 
-def _without_scan(scans: Mapping[SiteRoot, Sequence[Job]], tables, phenotypes: Phenotypes | None) -> list[SiteProblem]:
-    """Participants that a folder or a table names and that have no scan; each is said once."""
+def _without_scan(
+    scans: Mapping[SiteRoot, Sequence[Job]], tables: Mapping[SiteRoot, Phenotypes], phenotypes: Phenotypes | None
+) -> Iterator[tuple[str, SiteProblem]]:
+    """Participants that a folder or a table names and that have no scan, each once, with their keys."""
     have = {participant_key(job.entity("sub") or "") for jobs in scans.values() for job in jobs}
     missing: dict[str, list[str]] = defaultdict(list)
     for root in scans:
@@ -358,13 +378,10 @@ def _without_scan(scans: Mapping[SiteRoot, Sequence[Job]], tables, phenotypes: P
             missing[key].append(_where(root, PARTICIPANTS))
     for key, site in (phenotypes.sites if phenotypes else {}).items():
         missing[key].append(f"the phenotypic table ({site or 'no site'})")
-    return [
-        SiteProblem(
-            "missing scan", f"participant {key}", f"no scan of the chosen contrast; named by {', '.join(named)}"
-        )
-        for key, named in missing.items()
-        if key not in have
-    ]
+    for key, named in missing.items():
+        if key not in have:
+            text = f"no scan of this contrast; named by {', '.join(named)}"
+            yield key, SiteProblem("missing scan", f"participant {key}", text)
 
 
 def _unified(found: Sequence[SitedScan]) -> list[SitedScan]:

@@ -65,7 +65,7 @@ class Study:
     parts : tuple of Part
         The data sets that can be worked on.
     unusable : dict
-        Name of each other data set -> why.
+        Name of each data set that has scans and cannot be indexed -> why. Data sets without scans are in the design.
     design : dict
         For :func:`biascorr_pydra.report.write_design`.
     """
@@ -92,20 +92,24 @@ def study_of(settings: StudySettings) -> Study:
     report.check_evaluation(settings.out_dir, overwrite=settings.overwrite)
     phenotypes = bids.read_phenotypic(settings.phenotypic) if settings.phenotypic else None
     labels = _labels(roots, settings)
-    parts, unusable = [], {}
+    parts, unusable, empty = [], {}, []  # with their plans, with the reason, without scans
     for root in roots:
         if settings.participants and not labels[root]:
+            continue
+        if not root.has(settings.suffix):  # as INDI's folder of sidecars
+            empty.append(root)
             continue
         task = _task(settings, root, labels[root])
         chosen = settings_of(task)  # an option that is wrong is so for every data set, and ends the run
         try:
             parts.append(Part(root, task, plan_of(chosen, settings.recompute, settings.run_id)))
         except BIDSError as error:
-            unusable[root.name] = error.message
+            unusable[root] = error.message
     if not parts:
-        why = "; ".join(unusable.values())
+        why = "; ".join(unusable.values()) or f"no image of {settings.suffix}"
         raise BIDSError("no data set of the study can be used", file=settings.abide_dir, value=why)
-    return Study(settings, tuple(parts), unusable, _design(settings, parts, unusable, phenotypes))
+    reasons = {root.name: why for root, why in unusable.items()}
+    return Study(settings, tuple(parts), reasons, _design(settings, parts, unusable, empty, phenotypes))
 
 
 def _labels(roots: list[SiteRoot], settings: StudySettings) -> dict[SiteRoot, list[str]]:
@@ -139,11 +143,20 @@ def _task(settings: StudySettings, root: SiteRoot, labels: list[str]) -> Correct
 
 
 def _design(
-    settings: StudySettings, parts: list[Part], unusable: dict[str, str], phenotypes: Phenotypes | None
+    settings: StudySettings,
+    parts: list[Part],
+    unusable: dict[SiteRoot, str],
+    empty: list[SiteRoot],
+    phenotypes: Phenotypes | None,
 ) -> dict:
-    jobs = {part.root: part.plan.jobs for part in parts}
-    scans, problems = bids.assign_sites(jobs, phenotypes, everyone=not settings.participants)
-    first = [SiteProblem("data set left out", name or ".", why) for name, why in unusable.items()]
+    jobs = {part.root: part.plan.jobs for part in parts} | dict.fromkeys(empty, ())
+    scans, problems = bids.assign_sites(jobs, phenotypes, aside=unusable, everyone=not settings.participants)
+    left_out = {root.name: f"it has no image of {settings.suffix}" for root in empty}
+    left_out |= {root.name: why for root, why in unusable.items()}
+    if not parts[0].root.name:
+        inside = "a data set inside the data set; point to it to have it evaluated"
+        left_out |= dict.fromkeys(bids.inner_data_sets(parts[0].root), inside)
+    first = [SiteProblem("data set left out", name or ".", why) for name, why in left_out.items()]
     text = "it has no dataset_description.json; taken as a BIDS data set all the same"
     first += [SiteProblem("no description", part.root.name or ".", text) for part in parts if not part.root.described]
     return {
