@@ -236,6 +236,16 @@ def test_wrong_use_exits_with_2_and_touches_nothing(indi, arguments, words):
     assert not (indi.parent / "out").exists()
 
 
+def test_a_foreign_folder_costs_its_own_site_only(indi):
+    mine = indi.parent / "out/KKI/n4/notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("by hand")
+    done = run(indi, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "data set left out: KKI: " in done.stdout and "was not written by biascorr_pydra" in done.stdout
+    assert "== 4 scans by site" in done.stdout
+
+
 def test_a_foreign_evaluation_folder_is_kept(indi):
     mine = indi.parent / "out/evaluation/notes.txt"
     mine.parent.mkdir(parents=True)

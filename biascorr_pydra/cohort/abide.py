@@ -17,13 +17,14 @@ from pydra.compose import python, workflow
 
 from .. import bids, report
 from ..bids import Phenotypes, SiteProblem, SiteRoot
-from ..errors import BIDSError, InvalidParameterError, OutputError
+from ..errors import BIDSError, InvalidParameterError, OutputError, OutputExistsError
 from ..plan import MethodSpec, Plan
 from .workflow import CorrectBids, plan_of, settings_of
 
 __all__ = ["DEFAULT_METHODS", "EvaluateAbide", "Study", "StudySettings", "begin", "study_of", "study_settings"]
 
 DEFAULT_METHODS = ("n4", "ants-n4")
+FEW = 3  # reasons told where no data set can be used
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Study:
     parts : tuple of Part
         The data sets that can be worked on.
     unusable : dict
-        Name of each data set that has scans and cannot be indexed -> why. Data sets without scans are in the design.
+        Name of each data set that cannot be indexed or written -> why. Data sets without scans are in the design.
     design : dict
         For :func:`biascorr_pydra.report.write_design`.
     """
@@ -103,10 +104,10 @@ def study_of(settings: StudySettings) -> Study:
         chosen = settings_of(task)  # an option that is wrong is so for every data set, and ends the run
         try:
             parts.append(Part(root, task, plan_of(chosen, settings.recompute, settings.run_id)))
-        except BIDSError as error:
+        except (BIDSError, OutputError, OutputExistsError) as error:
             unusable[root] = error.message
     if not parts:
-        why = "; ".join(unusable.values()) or f"no image of {settings.suffix}"
+        why = " ".join(list(unusable.values())[:FEW]) or f"no image of {settings.suffix}"
         raise BIDSError("no data set of the study can be used", file=settings.abide_dir, value=why)
     reasons = {root.name: why for root, why in unusable.items()}
     return Study(settings, tuple(parts), reasons, _design(settings, parts, unusable, empty, phenotypes))
