@@ -142,17 +142,6 @@ def test_indis_layout_from_images_to_tables(indi, phantoms):
     assert (out / "evaluation" / "changes.png").stat().st_size > 5000
 
 
-def test_one_data_set_with_sites_in_participants_tsv(single):
-    done = run(single, *(word for label in list(PEOPLE)[1:4] for word in ("--participant-label", label)))
-    assert done.returncode == 0, done.stderr
-    out = single.parent / "out"
-    assert (out / "n4/sub-0090002/anat/sub-0090002_desc-preproc_T1w.nii.gz").is_file()
-    scans = table(single, "scans")
-    assert scans["folder"].isna().all() and set(scans["site_source"]) == {"participants"}
-    counts = table(single, "sites").groupby("site")["n"].max().to_dict()
-    assert counts == {"CALTECH": 1, "MAX_MUN": 2}
-
-
 @pytest.mark.parametrize("worker", ["cf", pytest.param("debug", marks=pytest.mark.slow)])
 def test_what_is_wrong_is_said_and_the_rest_goes_on(indi, phantoms, worker):
     (indi / "KKI" / "dataset_description.json").unlink()
@@ -253,3 +242,21 @@ def test_a_foreign_evaluation_folder_is_kept(indi):
     done = run(indi)
     assert done.returncode == 2 and "was not written by biascorr_pydra" in done.stderr
     assert mine.read_text() == "by hand"
+
+
+def test_one_data_set_with_sites_in_participants_tsv_from_python(single, monkeypatch):
+    from biascorr_pydra.cohort import EvaluateAbide
+
+    truth = {"skull_strip": "given", "segmentation": "given", "derivatives": single.parent / "truth"}
+    people = {"method": ["n4"], "participant_label": ["0090002", "0090003", "0090004"]}
+    task = EvaluateAbide(abide_dir=single, out_dir=single.parent / "out", **truth, **people)
+    outputs = task(worker="debug", cache_root=single.parent / "cache")
+    assert Path(outputs.summary_file) == single.parent / "out/evaluation/summary.html"
+    assert (single.parent / "out/n4/sub-0090002/anat/sub-0090002_desc-preproc_T1w.nii.gz").is_file()
+    scans = table(single, "scans")
+    assert scans["folder"].isna().all() and set(scans["site_source"]) == {"participants"}
+    assert (scans["cjv_after"] < scans["cjv_before"]).all()
+    assert table(single, "sites").groupby("site")["n"].max().to_dict() == {"CALTECH": 1, "MAX_MUN": 2}
+    monkeypatch.chdir(single.parent)
+    with pytest.raises(Exception, match="abide_dir must be an absolute path"):
+        EvaluateAbide(abide_dir="study", out_dir="out")(worker="debug", cache_root=single.parent / "cache")

@@ -263,10 +263,11 @@ def EvaluateAbide(  # noqa: N802
     summary_file : str
         path of evaluation/summary.html
     """
-    for name, folder in (("abide_dir", abide_dir), ("out_dir", out_dir), ("derivatives", derivatives)):
-        if folder is not None and not Path(folder).is_absolute():
+    paths = {"abide_dir": abide_dir, "out_dir": out_dir, "phenotypic": phenotypic, "derivatives": derivatives}
+    for name, path in paths.items():
+        if path is not None and not Path(path).is_absolute():
             # Pydra has changed the working folder by now.
-            raise InvalidParameterError(f"{name} must be an absolute path", value=str(folder))
+            raise InvalidParameterError(f"{name} must be an absolute path", value=str(path))
     run_id = run_id or uuid.uuid4().hex
     task = EvaluateAbide(
         abide_dir=abide_dir,
