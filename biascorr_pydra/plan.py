@@ -62,6 +62,7 @@ class Settings:
     seed: int = 0
     overwrite: bool = False
     reference_method: str = "n4"
+    allow_undescribed: bool = False
 
     def __post_init__(self):
         for option, value, allowed in (
@@ -136,6 +137,7 @@ def make_plan(settings: Settings, implementation: Callable[[str, str | None], st
         sessions=settings.sessions,
         suffixes=settings.suffixes,
         derivatives=settings.derivatives,
+        allow_undescribed=settings.allow_undescribed,
     )
     _check_out_dir(settings)
     keys, contents, sources, pending = {}, {}, {}, []

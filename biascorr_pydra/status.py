@@ -108,18 +108,25 @@ def now(out_dir: str | Path) -> tuple[list[Row], str]:
         There is no status table in this folder.
     """
     out_dir = Path(out_dir)
-    if not (out_dir / GROUP_FILES[0]).is_file():
+    folders = (
+        [out_dir] if (out_dir / GROUP_FILES[0]).is_file() else [f.parent for f in out_dir.glob(f"*/{GROUP_FILES[0]}")]
+    )
+    if not folders:
         raise BIDSError(
             f"no {GROUP_FILES[0]} in this folder",
             file=out_dir,
             next_step="Give the --out-dir of `pydra run workflows/correct_bids.py`.",
         )
-    going_on = runs.alive(out_dir)
-    keys = _keys(out_dir)
-    rows = [
-        _now(row, out_dir, keys.get(f"{row.method}/{row.scan}"), going_on) for row in _read(out_dir / GROUP_FILES[0])
-    ]
-    facts = runs.current(out_dir)
+    # One data set of a study of several is at work while the study is.
+    holder = next((folder for folder in (out_dir, out_dir.parent) if runs.current(folder)), out_dir)
+    going_on = runs.alive(holder)
+    rows = []
+    for folder in sorted(folders):
+        keys = _keys(folder)
+        for row in _read(folder / GROUP_FILES[0]):
+            row = _now(row, folder, keys.get(f"{row.method}/{row.scan}"), going_on)
+            rows.append(row if folder == out_dir else row._replace(scan=f"{folder.name}/{row.scan}"))
+    facts = runs.current(holder)
     if going_on:
         return rows, f"A run is going on: {runs.describe(facts) or 'no word of which'}."
     return rows, f"The last run was killed: {runs.describe(facts)}." if facts else "The last run has ended."

@@ -83,6 +83,7 @@ def survey(
     sessions: Sequence[str] | None = None,
     suffixes: Sequence[str] | None = None,
     derivatives: str | Path | None = None,
+    allow_undescribed: bool = False,
 ) -> tuple[list[Job], dict[str, str]]:
     """List the anatomical images of a BIDS data set as jobs, in the order of their paths.
 
@@ -92,6 +93,7 @@ def survey(
     participants, sessions : labels, with or without "sub-" or "ses-"; all by default
     suffixes : such as T1w; every anatomical suffix by default
     derivatives : a BIDS derivative data set in which masks and segmentations are looked up
+    allow_undescribed : also take a data set without dataset_description.json, as some public ones are
 
     Returns
     -------
@@ -103,7 +105,7 @@ def survey(
     BIDSError
         There is no such data set, a label does not exist in it, or no image matches.
     """
-    layout = _layout(bids_dir)
+    layout = _layout(bids_dir, described=not allow_undescribed)
     participants = _labels(participants, "sub-", layout.get_subjects(), "participant", bids_dir)
     sessions = _labels(sessions, "ses-", layout.get_sessions(), "session", bids_dir)
     wanted = {"datatype": "anat", "extension": [".nii", ".nii.gz"], "suffix": list(suffixes or ANATOMICAL_SUFFIXES)}
@@ -132,13 +134,14 @@ def survey(
     return [_job(file, found, Path(bids_dir)) for file in files], skipped
 
 
-def _layout(root: str | Path, *, derivative: bool = False):
+def _layout(root: str | Path, *, derivative: bool = False, described: bool = True):
     from bids import BIDSLayout, BIDSLayoutIndexer
 
     root = Path(root)
     if not root.is_dir():
         raise BIDSError("no such folder", file=root, next_step="Check the path of the data set.")
-    if not (root / DATASET_DESCRIPTION).is_file():
+    there = (root / DATASET_DESCRIPTION).is_file()
+    if described and not there:
         raise BIDSError(
             f"a BIDS data set has a {DATASET_DESCRIPTION} in its root",
             file=root,
@@ -146,7 +149,7 @@ def _layout(root: str | Path, *, derivative: bool = False):
             next_step='Point to the root, or add one: {"Name": "...", "BIDSVersion": "1.11.0"}.',
         )
     try:
-        description = json.loads((root / DATASET_DESCRIPTION).read_text())
+        description = json.loads((root / DATASET_DESCRIPTION).read_text()) if there else {}
     except ValueError as error:
         raise BIDSError("not valid JSON", file=root / DATASET_DESCRIPTION, value=str(error)) from error
     if not isinstance(description, dict):

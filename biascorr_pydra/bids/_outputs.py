@@ -80,7 +80,8 @@ def prepare_dataset(
     make_folder(dataset)
     raw = Path(bids_dir).resolve()
     link = Path(os.path.relpath(raw, dataset.resolve())).as_posix()
-    source = json.loads((raw / DATASET_DESCRIPTION).read_text())
+    about = raw / DATASET_DESCRIPTION
+    source = json.loads(about.read_text()) if about.is_file() else {}  # undescribed, if the run allows it
     write_json(
         dataset / DATASET_DESCRIPTION,
         {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import attrs
@@ -19,9 +19,9 @@ from ..errors import InvalidParameterError
 from ..interfaces.pydra_results import error_line
 from ..plan import MethodSpec, Plan, is_done
 from ..resources import Resources, declared
-from .workflow import CorrectBids, forget_plans, plan_of, prepare, scan_task, settings_of
+from .workflow import CorrectBids, plan_of, prepare, scan_task, settings_of
 
-__all__ = ["hooks"]
+__all__ = ["check_resources", "device_for", "hooks", "name_of_run"]
 
 # the workflow's nodes, as --resources names them
 STEPS = ("scan", "brain", "reference", "tissue", "by_method", "correct", "measure", "publish", "report")
@@ -38,12 +38,9 @@ class CohortHooks:
 
         A run that was killed goes on under its name, so that whatever still computes for it is waited for.
         """
-        forget_plans()
-        task = attrs.evolve(task, recompute=task.recompute or rerun, device=_device(task.device, worker))
-        killed = runs.current(Path(task.out_dir))
-        same = killed and not task.recompute and killed.get("choices") == _choices(task)
-        task = attrs.evolve(task, run_id=killed["run_id"] if same else uuid.uuid4().hex)
-        _check_resources(_plan(task), task.run_id, worker)
+        task = attrs.evolve(task, recompute=task.recompute or rerun, device=device_for(task.device, worker))
+        task = attrs.evolve(task, run_id=name_of_run(task, _choices(task)))
+        check_resources([_plan(task)], task.run_id, worker)
         return task
 
     def facts(self, task: CorrectBids) -> dict:
@@ -125,7 +122,7 @@ hooks = CohortHooks()
 
 
 def _plan(task: CorrectBids) -> Plan:
-    return plan_of(settings_of(task), task.recompute)
+    return plan_of(settings_of(task), task.recompute, task.run_id)
 
 
 def _choices(task: CorrectBids) -> str:
@@ -141,7 +138,15 @@ def _count(rows: list[status.Row]) -> Counter:
     return Counter(row.state for row in rows)
 
 
-def _device(device: str, worker) -> str:
+def name_of_run(task, choices: str) -> str:
+    """A new name, or that of a run with the same choices that was killed in the same output folder."""
+    killed = runs.current(Path(task.out_dir))
+    if killed and not task.recompute and killed.get("choices") == choices:
+        return killed["run_id"]
+    return uuid.uuid4().hex
+
+
+def device_for(device: str, worker) -> str:
     """ "auto" means this machine's GPUs where the worker uses them; an absent GPU is said before any scan is begun."""
     if worker.plugin_name().startswith(("slurm", "dask", "sge")):
         return device
@@ -153,7 +158,7 @@ def _device(device: str, worker) -> str:
     return device
 
 
-def _check_resources(plan: Plan, run_id: str, worker) -> None:
+def check_resources(plans: Iterable[Plan], run_id: str, worker) -> None:
     """Refuse before anything runs what the worker can never give, and steps that do not exist."""
     overrides = getattr(worker, "overrides", None)
     if overrides is None:
@@ -164,7 +169,8 @@ def _check_resources(plan: Plan, run_id: str, worker) -> None:
         )
     for name, changes in overrides.items():
         worker.refuse_too_much(Resources().updated(changes), name)
-    for job, specs in plan.pending:
-        task = scan_task(plan, job, specs, run_id)
-        if declared(task) is not None:
-            worker.check(task, "scan")
+    for plan in plans:
+        for job, specs in plan.pending:
+            task = scan_task(plan, job, specs, run_id)
+            if declared(task) is not None:
+                worker.check(task, "scan")

@@ -16,7 +16,7 @@ from ..interfaces.pydra_tasks import method_implementation
 from ..plan import MethodSpec, Plan, Settings, make_plan
 from .scan import CorrectScan
 
-__all__ = ["CorrectBids", "forget_plans", "plan_of", "scan_task", "settings_of"]
+__all__ = ["CorrectBids", "plan_of", "scan_task", "settings_of"]
 
 # inputs of CorrectScan for the files that --derivatives gives, by kind
 GIVEN = {"mask": "given_mask", "dseg": "given_dseg", "GM": "given_gm", "WM": "given_wm", "CSF": "given_csf"}
@@ -60,6 +60,7 @@ def CorrectBids(
     device: str = "auto",
     seed: int = 0,
     overwrite: bool = False,
+    allow_undescribed: bool = False,
     recompute: bool = False,
     run_id: str | None = None,
 ) -> str:
@@ -91,6 +92,8 @@ def CorrectBids(
         for methods that draw random numbers
     overwrite : bool
         also replace files in the output folder that this package did not write
+    allow_undescribed : bool
+        also take a data set without dataset_description.json
     recompute : bool
         take every scan as not done; `pydra run --rerun` sets it
     run_id : str
@@ -119,10 +122,11 @@ def CorrectBids(
             device=device,
             seed=seed,
             overwrite=overwrite,
+            allow_undescribed=allow_undescribed,
         )
     )
     run_id = run_id or uuid.uuid4().hex
-    plan = plan_of(settings, recompute)
+    plan = plan_of(settings, recompute, run_id)
     prepare(plan)
     metrics_files = None
     if plan.pending:
@@ -154,23 +158,19 @@ def settings_of(task: CorrectBids) -> Settings:
         seed=task.seed,
         overwrite=task.overwrite,
         reference_method=DEFAULT_METHOD,
+        allow_undescribed=task.allow_undescribed,
     )
 
 
-@lru_cache(maxsize=8)
-def plan_of(settings: Settings, recompute: bool) -> Plan:
-    """The plan of one run, made once per process (:func:`forget_plans` begins the next)."""
+@lru_cache(maxsize=256)  # a study of many data sets has one plan for each
+def plan_of(settings: Settings, recompute: bool, run_id: str) -> Plan:
+    """The plan of one run, made once per process."""
     return make_plan(settings, _implementation, rerun=recompute)
 
 
 def _implementation(method: str, preset: str | None) -> str:
     parameters = get_corrector(method).from_options(preset).parameters()
     return f"{method_implementation(method)} {json.dumps(parameters, sort_keys=True, default=str)}"
-
-
-def forget_plans() -> None:
-    """Look at the disk again for the next plan."""
-    plan_of.cache_clear()
 
 
 def prepare(plan: Plan) -> None:

@@ -12,9 +12,16 @@ from pathlib import Path
 
 from ..image import write_atomic
 from .collect import collect
+from .design import EvaluationPaths, check_evaluation, write_design
 from .table import columns, data_dictionary, to_tsv
 
-__all__ = ["ReportPaths", "write_report"]
+__all__ = [
+    "EvaluationPaths",
+    "ReportPaths",
+    "check_evaluation",
+    "write_design",
+    "write_report",
+]
 
 
 @dataclass(frozen=True)
