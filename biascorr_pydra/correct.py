@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ import nibabel as nib
 import numpy as np
 
 from . import image
-from .canonical import spline_from_canonical, to_canonical
 from .correction import DEVICES, CorrectedImage, Correction, software_versions, summarize
 from .correctors import DEFAULT_METHOD, get_corrector
 from .correctors._base import Corrector, Scan
 from .errors import BiasCorrError, GridMismatchError, InvalidImageError, InvalidMaskError, InvalidParameterError
-from .field import LogBiasSpline, mean_one
+from .estimation import estimate, estimate_ahead, scan_on_grid
+from .field import mean_one
 
 __all__ = [
     "CorrectedImage",
@@ -29,6 +29,7 @@ __all__ = [
     "apply_file",
     "correct_file",
     "correct_image",
+    "estimate_together",
     "implementation",
     "resolve_device",
 ]
@@ -84,14 +85,13 @@ def correct_image(
     corrector = get_corrector(method).from_options(preset, **(options or {}))
     frames = _frames(img) if average_frames else None
     data, valid, intensities = image.inspect(img if frames is None else _mean_frame(frames, img))
-    mask_array, resampled = (None, False) if mask is None else image.load_mask(mask, img)
-    warnings = intensities.warnings()
+    scan, resampled = _scan(img, data, valid, mask, weight, corrector)
+    mask_array, warnings = scan.mask, intensities.warnings()
     if resampled:
         warnings.append("The mask was on another grid and was resampled to the image's (nearest neighbour).")
-    scan = Scan(data, valid, mask_array, image.voxel_size_mm(img), _load_weight(weight, img, corrector))
     inspected = time.perf_counter()
     telling = {"progress": progress} if progress and corrector.reports_progress else {}
-    log_bias, record = _estimate(corrector, img, scan, device=device, seed=seed, **telling)
+    log_bias, record = estimate(corrector, img.affine, scan, device=device, seed=seed, **telling)
     warnings += record.get("notes", [])
     estimated = time.perf_counter()
 
@@ -209,6 +209,33 @@ def correct_file(
     return Correction(**record)
 
 
+def estimate_together(requests: Sequence[Mapping[str, Any]]) -> None:
+    """Estimate the fields of several files at once, for a :func:`correct_file` of each that follows in this process.
+
+    Parameters
+    ----------
+    requests : arguments of :func:`correct_file` by name; only ``in_file`` and what the estimate depends on are read
+
+    Worth it on a GPU. A file that cannot be read or corrected is left out: its own correction says why.
+    """
+    groups: dict[tuple, list[Scan]] = {}
+    for request in requests:
+        try:
+            corrector = get_corrector(request["method"]).from_options(request.get("preset"), **request["options"] or {})
+            img = image.load(request["in_file"])
+            data, valid, _ = image.inspect(img)
+            scan, _ = _scan(img, data, valid, request.get("mask_file"), request.get("weight_file"), corrector)
+            how = corrector, resolve_device(request["device"]), request["seed"]
+            groups.setdefault(how, []).append(scan_on_grid(corrector, img.affine, scan))
+        except BiasCorrError:
+            continue
+    for (corrector, device, seed), scans in groups.items():
+        try:
+            estimate_ahead(corrector, scans, device=device, seed=seed)
+        except BiasCorrError:
+            continue  # one of them; each has its turn
+
+
 def _check_outputs(images, record_file, inputs, overwrite: bool) -> None:
     outputs = [file for file in (*images, record_file) if file is not None]
     if len({Path(file).resolve() for file in outputs}) < len(outputs):
@@ -270,6 +297,13 @@ def apply_file(bias_file: str | Path, in_file: str | Path, out_file: str | Path,
 # --- steps
 
 
+def _scan(img, data, valid, mask, weight, corrector: Corrector) -> tuple[Scan, bool]:
+    """What the corrector is given, on the image's grid, and whether the mask had to be resampled to it."""
+    mask_array, resampled = (None, False) if mask is None else image.load_mask(mask, img)
+    scan = Scan(data, valid, mask_array, image.voxel_size_mm(img), _load_weight(weight, img, corrector))
+    return scan, resampled
+
+
 def _load_weight(weight, img, corrector: Corrector) -> np.ndarray | None:
     """The weight image's values, if there is one, on the image's grid."""
     if weight is None:
@@ -305,33 +339,6 @@ def _mean_frame(frames: np.ndarray, img) -> nib.Nifti1Image:
     mean = image.save_like(frames.mean(axis=3), img)
     mean.set_filename(img.get_filename() or "series")
     return mean
-
-
-def _estimate(corrector: Corrector, img, scan: Scan, **how):
-    """Log bias on the native grid, and the method's record; moved through the method's own grid if it declares one."""
-    native = scan.data.shape
-    if corrector.grid_shape is not None:
-        scan = _on_canonical(scan, img.affine, corrector.grid_shape)
-    estimate = corrector.estimate(scan, **how)
-    log_bias = estimate.log_bias
-    if isinstance(log_bias, LogBiasSpline):
-        if corrector.grid_shape is not None:
-            log_bias = spline_from_canonical(log_bias, img.affine, native)
-        log_bias = log_bias.on_grid(native)
-    return log_bias, estimate.record
-
-
-def _on_canonical(scan: Scan, affine: np.ndarray, shape: tuple[int, int, int]) -> Scan:
-    """The scan resampled to RAS+ order and ``shape`` samples over its field of view."""
-    mask = scan.mask
-    if mask is not None:
-        mask = to_canonical(mask.astype(np.float32), affine, shape) >= 0.5
-    ornt = nib.io_orientation(affine)
-    extent = np.empty(3)
-    for axis, (world, _) in enumerate(ornt):
-        extent[int(world)] = scan.voxel_size_mm[axis] * (scan.data.shape[axis] - 1)
-    size = tuple(float(s) for s in extent / (np.array(shape) - 1))
-    return Scan(to_canonical(scan.data, affine, shape), np.ones(shape, bool), mask, size)
 
 
 def _apply(log_bias, data, valid, scale_mask, img):

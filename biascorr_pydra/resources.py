@@ -17,7 +17,7 @@ from typing import Any
 
 from .errors import InvalidParameterError, ResourceError
 
-__all__ = ["Resources", "available", "declared", "parse_overrides", "requires"]
+__all__ = ["Resources", "available", "declared", "parse_overrides", "requires", "together"]
 
 ATTRIBUTE = "resources"
 
@@ -141,6 +141,19 @@ def requires(spec: Spec | None = None, /, **numbers) -> Callable[[type], type]:
 
     def decorate(cls: type) -> type:
         setattr(cls, ATTRIBUTE, staticmethod(chosen) if callable(chosen) else chosen)
+        return cls
+
+    return decorate
+
+
+def together(function: Callable[[list], None]) -> Callable[[type], type]:
+    """Class decorator: what to call with several tasks of the class that are about to run one after another on a GPU.
+
+    It may do their common work at once; each task still runs by itself afterwards, and must not depend on it.
+    """
+
+    def decorate(cls: type) -> type:
+        cls.together = staticmethod(function)
         return cls
 
     return decorate

@@ -9,7 +9,7 @@ from pathlib import Path
 from fileformats.generic import File
 from pydra.compose import python, workflow
 
-from biascorr_pydra.resources import Resources, requires
+from biascorr_pydra.resources import Resources, requires, together
 from biascorr_pydra.workers import node_resources
 
 LOADED = []
@@ -48,6 +48,20 @@ def Large(number: int, pause_s: float = 0.0) -> dict:
     return seen(number, pause_s)
 
 
+def note_batch(tasks: list) -> None:
+    with open(Path(os.environ["LOADS"]), "a") as log:
+        log.write(f"{sorted(task.number for task in tasks)}\n")
+    if any(task.number == 13 for task in tasks):
+        raise ValueError("not together")
+
+
+@together(note_batch)
+@requires(gpus=1, mem_gb=1)
+@python.define
+def Batched(number: int, pause_s: float = 0.0) -> dict:
+    return seen(number, pause_s)
+
+
 @python.define
 def Count(file: File, log: str) -> int:
     with open(log, "a") as stream:
@@ -72,7 +86,7 @@ def Misbehave(how: str, mark: str) -> str:
 @workflow.define(outputs=["out"])
 def Spread(kind: str, numbers: list, pause_s: float = 0.0) -> list:
     """One task per number, of one kind."""
-    task = {"cpu": OnCpu, "gpu": OnGpu, "large": Large, "node": OnCpu}[kind](pause_s=pause_s)
+    task = {"cpu": OnCpu, "gpu": OnGpu, "large": Large, "batch": Batched, "node": OnCpu}[kind](pause_s=pause_s)
     hooks = node_resources(gpus=1) if kind == "node" else None
     return workflow.add(task.split("number", number=numbers).combine("number"), name=kind, hooks=hooks).out
 

@@ -64,6 +64,16 @@ def test_memory_is_respected_as_a_function_of_the_task(submit):
     assert {(a["number"], b["number"]) for a, b in overlapping(runs)} <= {(1, 0), (2, 0), (0, 1), (0, 2)}
 
 
+@pytest.mark.parametrize(
+    ("memory_gb", "batches"), [(8, ["[1, 2, 13]", "[4, 5, 6]"]), (2, ["[1, 2]", "[4, 13]", "[5, 6]"])]
+)
+def test_a_gpu_is_given_several_at_once_within_memory(submit, tmp_path, memory_gb, batches):
+    task = lane_tasks.Spread(kind="batch", numbers=[0, 1, 2, 13, 4, 5, 6], pause_s=0.2)
+    runs = submit(task, gpus=1, mem_gb=memory_gb, gpu_batch=3).outputs.out
+    assert [run["number"] for run in runs] == [0, 1, 2, 13, 4, 5, 6] and not overlapping(runs)
+    assert (tmp_path / "loads").read_text().splitlines() == batches  # 0 found the GPU free, and went alone
+
+
 def test_what_can_never_be_given_fails_at_once(submit):
     began = time.monotonic()
     result = submit(lane_tasks.Spread(kind="gpu", numbers=[1, 2]))

@@ -8,7 +8,7 @@ sidecars and reports happen once, outside (:mod:`biascorr_pydra.correct`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -128,6 +128,10 @@ class Corrector(ABC):
     def finish(self, corrected: np.ndarray, mask: np.ndarray | None, record: Mapping[str, Any]) -> np.ndarray:
         """What the method does to corrected intensities beyond dividing by the field; by default nothing."""
         return corrected
+
+    def estimate_batch(self, scans: Sequence[Scan], *, device: str = "cpu", seed: int = 0) -> list[Estimate]:
+        """Estimate several scans at once; one after another where the method has no better way."""
+        return [self.estimate(scan, device=device, seed=seed) for scan in scans]
 
     @abstractmethod
     def estimate(self, scan: Scan, *, device: str = "cpu", seed: int = 0) -> Estimate:

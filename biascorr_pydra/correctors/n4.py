@@ -179,7 +179,12 @@ class N4(Corrector):
         return self.estimate_batch([scan], device=device, progress=progress)[0]
 
     def estimate_batch(
-        self, scans: Sequence[Scan], *, device: str = "cpu", progress: Callable[[int, int, Any], None] | None = None
+        self,
+        scans: Sequence[Scan],
+        *,
+        device: str = "cpu",
+        seed: int = 0,
+        progress: Callable[[int, int, Any], None] | None = None,
     ) -> list[Estimate]:
         """Estimate the log bias of several scans: together on a GPU, one after the other on a CPU.
 
@@ -187,6 +192,7 @@ class N4(Corrector):
         ----------
         scans : sequence of Scan
         device : torch device
+        seed : changes nothing
         progress : callable, optional
             Called as ``progress(scan, level, facts)``, counted from 0, when a level of a scan ends; ``facts`` has
             ``iterations``, ``convergence`` and ``converged``.

@@ -7,6 +7,7 @@ Perez-Caballero et al. Unsupervised Deep Learning Method for MRI Bias Correction
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import ClassVar
@@ -53,18 +54,29 @@ class UBC(Corrector):
         WeightsError
             The weights are missing, damaged, or another network's.
         """
-        data = np.clip(scan.data, 0, None)
-        mean = float(data.mean(dtype=np.float64))
-        if not mean > 0:
-            raise InvalidImageError("the image has positive voxels", value=f"mean {mean:g}")
+        return self.estimate_batch([scan], device=device, seed=seed)[0]
+
+    def estimate_batch(self, scans: Sequence[Scan], *, device: str = "cpu", seed: int = 0) -> list[Estimate]:
+        """As :meth:`estimate`, several scans through the network at once."""
+        images, means = zip(*[_divided_by_mean(scan.data) for scan in scans], strict=True)
         source = self.weights_file or type(self).weights
         sha256 = weights.sha256_of(source)
         network = _network(source, sha256, device)
-        image = torch.from_numpy((data / mean).astype(np.float32))[None, None].to(device)
         with torch.inference_mode():
-            log_inverse = network.log_lattice(image)[0, 0].double().cpu().numpy()
-        record = {"weights_sha256": sha256, "control_points": list(log_inverse.shape), "image_mean": mean}
-        return Estimate(LogBiasSpline.spanning(-log_inverse, scan.data.shape), record)
+            lattices = network.log_lattice(torch.from_numpy(np.stack(images))[:, None].to(device))
+        estimates = []
+        for scan, mean, lattice in zip(scans, means, lattices[:, 0].double().cpu().numpy(), strict=True):
+            record = {"weights_sha256": sha256, "control_points": list(lattice.shape), "image_mean": mean}
+            estimates.append(Estimate(LogBiasSpline.spanning(-lattice, scan.data.shape), record))
+        return estimates
+
+
+def _divided_by_mean(data: np.ndarray) -> tuple[np.ndarray, float]:
+    data = np.clip(data, 0, None)
+    mean = float(data.mean(dtype=np.float64))
+    if not mean > 0:
+        raise InvalidImageError("the image has positive voxels", value=f"mean {mean:g}")
+    return (data / mean).astype(np.float32), mean
 
 
 @lru_cache(maxsize=4)

@@ -15,7 +15,7 @@ from pydra.compose import python
 
 from .. import __version__
 from ..correctors import DEFAULT_METHOD
-from ..resources import requires
+from ..resources import requires, together
 from . import _needs
 
 __all__ = ["ApplyBias", "CorrectBias", "ExtractBrain", "MeasureBias", "SegmentTissue", "method_implementation"]
@@ -31,6 +31,23 @@ def _write(record: dict, name: str) -> Path:
     return path
 
 
+def _estimate_together(tasks: list) -> None:
+    from ..correct import estimate_together
+
+    estimate_together(
+        [
+            {
+                "in_file": _path(task.in_file),
+                "mask_file": _path(task.mask_file),
+                "weight_file": _path(task.weight_file),
+                **{name: getattr(task, name) for name in ("method", "preset", "options", "device", "seed")},
+            }
+            for task in tasks
+        ]
+    )
+
+
+@together(_estimate_together)
 @requires(_needs.for_correction)
 @python.define(outputs=["out_file", "bias_file", "record_file"])
 def CorrectBias(

@@ -29,15 +29,26 @@ def main(channel: socket.socket, lifeline: int) -> None:
     _volunteer()
     use_paths(cloudpickle.loads(receive(channel)))
     while (message := receive(channel)) is not None:
-        parcel, cpus = cloudpickle.loads(message)
-        send(channel, cloudpickle.dumps((_attempt(parcel, cpus), _peak_gb())))
+        parcels, cpus = cloudpickle.loads(message)
+        _use_threads(cpus)
+        if len(parcels) > 1:
+            _do_together(parcels)
+        send(channel, cloudpickle.dumps(([_attempt(parcel) for parcel in parcels], _peak_gb())))
 
 
-def _attempt(parcel: bytes, cpus: int) -> str | None:
+def _do_together(parcels: list[bytes]) -> None:
+    """What the tasks have in common, at once; whatever fails here fails again, and is told, where each runs alone."""
+    try:
+        tasks = [open_parcel(parcel)[0].task for parcel in parcels]
+        type(tasks[0]).together(tasks)
+    except Exception as error:
+        print(f"lane: the tasks run one by one: {describe_error(error)}", file=sys.stderr)
+
+
+def _attempt(parcel: bytes) -> str | None:
     """Run a parcel; the error as text, or None."""
     home = Path.cwd()
     try:
-        _use_threads(cpus)
         job, rerun = open_parcel(parcel)
         execute(job, rerun)
     except KeyboardInterrupt:

@@ -53,17 +53,17 @@ class Lane:
         os.close(lifeline)
         send(ours, cloudpickle.dumps(sys.path))
 
-    def call(self, parcel: bytes, needs: Resources) -> str | None:
-        """Run a parcel; the error as text, or None. Blocks.
+    def call(self, parcels: list[bytes], needs: Resources) -> list[str | None]:
+        """Run parcels; for each the error as text, or None. Blocks.
 
         Raises
         ------
         LaneDiedError
             The process died, or took longer than it may.
         """
-        self._channel.settimeout(None if needs.minutes is None else needs.minutes * 60)
+        self._channel.settimeout(None if needs.minutes is None else needs.minutes * 60 * len(parcels))
         try:
-            send(self._channel, cloudpickle.dumps((parcel, needs.cpus)))
+            send(self._channel, cloudpickle.dumps((parcels, needs.cpus)))
             answer = receive(self._channel)
         except TimeoutError:
             self.kill()
@@ -74,8 +74,8 @@ class Lane:
             answer = None
         if answer is None:
             raise LaneDiedError(f"the process that ran it {self._end()}")
-        error, self.peak_gb = cloudpickle.loads(answer)
-        return error
+        errors, self.peak_gb = cloudpickle.loads(answer)
+        return errors
 
     def _end(self) -> str:
         try:
@@ -109,6 +109,7 @@ class _Request:
     needs: Resources = field(compare=False)
     parcel: bytes = field(compare=False)
     future: asyncio.Future = field(compare=False)
+    kind: type | None = field(compare=False, default=None)
     passed_over: float | None = field(compare=False, default=None)
 
 
@@ -120,33 +121,56 @@ class Pool:
     capacity : Resources
         CPUs, GPUs and memory that all lanes together may use; memory None: not counted.
     gpu_ids : names of the GPUs, as CUDA_VISIBLE_DEVICES takes them
+    batch : int
+        How many tasks of one kind a GPU is given at once, where they can do part of their work together.
     """
 
-    def __init__(self, capacity: Resources, gpu_ids: tuple[str, ...]):
-        self._capacity = capacity
+    def __init__(self, capacity: Resources, gpu_ids: tuple[str, ...], batch: int = 1):
+        self._capacity, self._batch = capacity, batch
         self._free_cpus, self._free_gpus = capacity.cpus, list(gpu_ids)
         self._free_gb = float("inf") if capacity.mem_gb is None else capacity.mem_gb
         self._idle: list[Lane] = []
         self._busy: set[Lane] = set()
+        self._serving: set[asyncio.Task] = set()
         self._waiting: dict[Resources, list[_Request]] = {}
         self._threads = ThreadPoolExecutor(capacity.cpus, thread_name_prefix="lane")
         self._number, self._wave = itertools.count(), 0
 
-    async def run(self, parcel: bytes, needs: Resources) -> str | None:
-        """Run a parcel on a lane when there is one; the error as text, or None. Raises LaneDiedError."""
+    async def run(self, parcel: bytes, needs: Resources, kind: type | None = None) -> str | None:
+        """Run a parcel on a lane when there is one; the error as text, or None. Raises LaneDiedError.
+
+        Parcels of one ``kind`` may be given to a GPU together.
+        """
         # What becomes ready after something else has finished follows from it: it goes first, so that scans are
         # finished one after another instead of all being half done. GPUs are never kept waiting for a CPU.
         rank = (-needs.gpus, -self._wave, next(self._number))
-        request = _Request(rank, needs, parcel, asyncio.get_running_loop().create_future())
+        request = _Request(rank, needs, parcel, asyncio.get_running_loop().create_future(), kind)
         heapq.heappush(self._waiting.setdefault(needs, []), request)
         self._start_what_fits()
         return await request.future
 
     def _start_what_fits(self) -> None:
         while (request := self._next()) is not None:
-            lane = self._take(request.needs)
-            task = asyncio.ensure_future(self._serve(request, lane))
-            request.task = task  # the loop keeps no hold of its own on it
+            requests = [request, *self._more_of(request)]
+            lane = self._take(request.needs, len(requests))
+            task = asyncio.ensure_future(self._serve(requests, lane))
+            self._serving.add(task)  # the loop keeps no hold of its own on it
+            task.add_done_callback(self._serving.discard)
+
+    def _more_of(self, request: _Request) -> list[_Request]:
+        """Others that a GPU may be given with this one: as many as there are for each free GPU, and memory for them."""
+        if not request.kind or not request.needs.gpus or self._batch < 2:
+            return []
+        heap = self._waiting[request.needs]
+        alike = sorted(other for other in heap if other.kind is request.kind and not other.future.done())
+        share = -(-(len(alike) + 1) // max(1, len(self._free_gpus) // request.needs.gpus))
+        each = request.needs.mem_gb or 0
+        room = int(self._free_gb // each) if each else self._batch
+        chosen = alike[: max(0, min(share, self._batch, room) - 1)]
+        for other in chosen:
+            heap.remove(other)
+        heapq.heapify(heap)
+        return chosen
 
     def _next(self) -> _Request | None:
         """The first request that fits; none while larger work has waited too long for room."""
@@ -172,9 +196,9 @@ class Pool:
             and (needs.mem_gb or 0) <= self._free_gb
         )
 
-    def _take(self, needs: Resources) -> Lane:
+    def _take(self, needs: Resources, count: int) -> Lane:
         self._free_cpus -= needs.cpus
-        self._free_gb -= needs.mem_gb or 0
+        self._free_gb -= count * (needs.mem_gb or 0)
         gpus = tuple(self._free_gpus[: needs.gpus])
         del self._free_gpus[: needs.gpus]
         for lane in list(self._idle):
@@ -192,26 +216,30 @@ class Pool:
         self._busy.add(lane)
         return lane
 
-    async def _serve(self, request: _Request, lane: Lane) -> None:
-        loop = asyncio.get_running_loop()
+    async def _serve(self, requests: list[_Request], lane: Lane) -> None:
+        loop, needs = asyncio.get_running_loop(), requests[0].needs
+        parcels = [request.parcel for request in requests]
+        waiting = [request.future for request in requests]
         try:
-            error = await loop.run_in_executor(self._threads, lane.call, request.parcel, request.needs)
+            errors = await loop.run_in_executor(self._threads, lane.call, parcels, needs)
         except BaseException as problem:
-            self._give_back(request.needs, lane, alive=False)
-            if not request.future.done():
-                request.future.set_exception(problem)
+            self._give_back(needs, lane, len(requests), alive=False)
+            for future in waiting:
+                if not future.done():
+                    future.set_exception(problem)
             if not isinstance(problem, Exception):
                 raise
         else:
-            self._give_back(request.needs, lane, alive=True)
-            if not request.future.done():
-                request.future.set_result(error)
+            self._give_back(needs, lane, len(requests), alive=True)
+            for future, error in zip(waiting, errors, strict=True):
+                if not future.done():
+                    future.set_result(error)
         self._wave += 1
         self._start_what_fits()
 
-    def _give_back(self, needs: Resources, lane: Lane, *, alive: bool) -> None:
+    def _give_back(self, needs: Resources, lane: Lane, count: int, *, alive: bool) -> None:
         self._free_cpus += needs.cpus
-        self._free_gb += needs.mem_gb or 0
+        self._free_gb += count * (needs.mem_gb or 0)
         self._free_gpus = sorted([*self._free_gpus, *lane.gpus])
         self._busy.discard(lane)
         if alive:

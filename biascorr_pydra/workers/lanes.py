@@ -46,6 +46,9 @@ class LanesWorker(Worker):
         GPUs to use; by default those that are visible.
     mem_gb : float, optional
         Memory that running jobs may ask for together; by default the machine's.
+    gpu_batch : int
+        Tasks of one kind that a GPU is given at once, where they can do part of their work together (corrections are
+        estimated together); as many of them as fit its memory.
     overrides : node -> field -> number
         Changes to what the tasks say they need, from :func:`biascorr_pydra.resources.parse_overrides`.
     """
@@ -53,6 +56,7 @@ class LanesWorker(Worker):
     n_procs: int | None = None
     gpus: int | tuple[str, ...] | None = None
     mem_gb: float | None = None
+    gpu_batch: int = 4
     overrides: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
     _pool: Pool | None = attrs.field(init=False, default=None, repr=False, eq=False)
     _outstanding: int = attrs.field(init=False, default=0, repr=False, eq=False)
@@ -69,7 +73,9 @@ class LanesWorker(Worker):
         self.mem_gb = self.mem_gb or here.mem_gb
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("n_procs", "gpus", "mem_gb", "overrides")} | {"loop": None}
+        return {name: getattr(self, name) for name in ("n_procs", "gpus", "mem_gb", "gpu_batch", "overrides")} | {
+            "loop": None
+        }
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         for name, value in state.items():
@@ -123,7 +129,7 @@ class LanesWorker(Worker):
             if found is not None and not found.errored:
                 return found
         if self._pool is None:
-            self._pool = Pool(self.capacity, tuple(self.gpus))
+            self._pool = Pool(self.capacity, tuple(self.gpus), self.gpu_batch)
         error = await self._attempt(job, pack(job, rerun), asked)
         if error:
             # in the marks between which Pydra looks for another process's traceback
@@ -134,7 +140,8 @@ class LanesWorker(Worker):
     async def _attempt(self, job: Job, parcel: bytes, asked: Resources) -> str | None:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return await self._pool.run(parcel, asked)
+                kind = type(job.task) if attempt == 1 and hasattr(type(job.task), "together") else None
+                return await self._pool.run(parcel, asked, kind)
             except LaneDiedError as problem:
                 logger.warning("%s (%s): %s", job.name, job.checksum, problem)
                 if attempt == ATTEMPTS or problem.overtime:

@@ -1,0 +1,90 @@
+"""A corrector's estimate on an image's own grid; of one scan, or of several together, ahead of their own corrections.
+
+On a GPU several scans estimated at once take hardly longer than one. Whoever has several to correct there
+(:mod:`biascorr_pydra.workers`) lets them be estimated together first; each scan's own correction then finds its field
+here, by the very numbers that it would be estimated from, and does everything else as always. A field that is not
+found is estimated then: nothing depends on this having been done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from .canonical import spline_from_canonical, to_canonical
+from .correctors._base import Corrector, Estimate, Scan
+from .field import LogBiasSpline
+
+__all__ = ["estimate", "estimate_ahead", "scan_on_grid"]
+
+MOST_KEPT = 64
+_ahead: OrderedDict[bytes, Estimate] = OrderedDict()
+
+
+def estimate(
+    corrector: Corrector, affine: np.ndarray, scan: Scan, *, device: str, seed: int, **how
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Log bias on the native grid (I, J, K), and the method's record; by way of the method's own grid if it has one."""
+    native = scan.data.shape
+    scan = scan_on_grid(corrector, affine, scan)
+    found = _ahead.pop(_name(corrector, scan, device, seed), None) if _ahead else None
+    found = found or corrector.estimate(scan, device=device, seed=seed, **how)
+    log_bias = found.log_bias
+    if isinstance(log_bias, LogBiasSpline):
+        if corrector.grid_shape is not None:
+            log_bias = spline_from_canonical(log_bias, affine, native)
+        log_bias = log_bias.on_grid(native)
+    return log_bias, dict(found.record)
+
+
+def estimate_ahead(corrector: Corrector, scans: Sequence[Scan], *, device: str, seed: int) -> int:
+    """Estimate scans (from :func:`scan_on_grid`) together and keep the fields for :func:`estimate`; how many at once.
+
+    Where the device's memory does not hold all of them, half as many are tried at a time, down to one: then nothing is
+    kept, and each is estimated in its own turn.
+    """
+    import torch
+
+    size = len(scans)
+    while size > 1:
+        try:
+            for start in range(0, len(scans), size):
+                part = scans[start : start + size]
+                for scan, found in zip(part, corrector.estimate_batch(part, device=device, seed=seed), strict=True):
+                    _ahead[_name(corrector, scan, device, seed)] = found
+            while len(_ahead) > MOST_KEPT:
+                _ahead.popitem(last=False)
+            return size
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            size = -(-size // 2)
+    return 1
+
+
+def scan_on_grid(corrector: Corrector, affine: np.ndarray, scan: Scan) -> Scan:
+    """The scan as the corrector takes it: in RAS+ order on its grid over the field of view, or as it is."""
+    shape = corrector.grid_shape
+    if shape is None:
+        return scan
+    mask = scan.mask
+    if mask is not None:
+        mask = to_canonical(mask.astype(np.float32), affine, shape) >= 0.5
+    ornt = nib.io_orientation(affine)
+    extent = np.empty(3)
+    for axis, (world, _) in enumerate(ornt):
+        extent[int(world)] = scan.voxel_size_mm[axis] * (scan.data.shape[axis] - 1)
+    size = tuple(float(s) for s in extent / (np.array(shape) - 1))
+    return Scan(to_canonical(scan.data, affine, shape), np.ones(shape, bool), mask, size)
+
+
+def _name(corrector: Corrector, scan: Scan, device: str, seed: int) -> bytes:
+    """A name for an estimate: everything it is made from."""
+    digest = hashlib.blake2b(repr((corrector, scan.voxel_size_mm, device, seed)).encode(), digest_size=16)
+    for array in (scan.data, scan.valid, scan.mask, scan.weight):
+        digest.update(b"none" if array is None else np.ascontiguousarray(array))
+    return digest.digest()
