@@ -30,10 +30,10 @@ def main(channel: socket.socket, lifeline: int) -> None:
     use_paths(cloudpickle.loads(receive(channel)))
     while (message := receive(channel)) is not None:
         parcel, cpus = cloudpickle.loads(message)
-        send(channel, cloudpickle.dumps((_attempt(parcel, cpus), _peak_gb())))
+        send(channel, cloudpickle.dumps((attempt(parcel, cpus), _peak_gb())))
 
 
-def _attempt(parcel: bytes, cpus: int) -> str | None:
+def attempt(parcel: bytes, cpus: int) -> str | None:
     """Run a parcel; the error as text, or None."""
     home = Path.cwd()
     try:
