@@ -16,13 +16,14 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from concurrent.futures import CancelledError
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import ResourceError
 from ..resources import Resources
-from ._dask_task import ATTEMPTS, begun, died, different, run_parcel, versions
-from ._dask_view import View, wanted
+from ._dask_task import different, post_mortem, run_parcel, versions
+from ._dask_view import DaskWorker, View, wanted
 
 __all__ = ["Link", "LocalCluster"]
 
@@ -99,7 +100,8 @@ class Link:
         from distributed import Client
 
         self._local, self._name = local, address
-        self._seen, self._view = 0.0, None
+        self._seen, self._view, self._was_lost = 0.0, None, False
+        self._ever: set[DaskWorker] = set()
         self._folders: dict[Path, Path] = {}
         self._waiting: dict[str, list] = defaultdict(list)
         self._under_way: Counter[str] = Counter()
@@ -144,18 +146,35 @@ class Link:
     def view(self) -> View:
         """What the cluster offers now, or a few seconds ago."""
         if self._view is None or time.monotonic() - self._seen > VIEW_S:
-            told = self._client.scheduler_info()
-            self._view = View.from_identity({"address": self._name, **told}, self._local is not None)
-            self._seen = time.monotonic()
+            told = self._client.scheduler_info(n_workers=-1)
+            if "workers" in told:  # otherwise it does not answer just now
+                self._view = View.from_identity({"address": self._name, **told}, self._local is not None)
+                self._seen = time.monotonic()
+                self._ever |= {replace(worker, stuck=False) for worker in self._view.workers}
         return self._view
+
+    def refuse(self, asked: Resources, name: str) -> None:
+        """Refuse what no worker offers or has offered in this run: one that has died may be coming back.
+
+        Raises
+        ------
+        ResourceError
+        """
+        if not self.lost and not self.view().fitting(asked):
+            self._seen = 0.0
+            now = self.view()
+            if not replace(now, workers=tuple(self._ever)).fitting(asked):
+                now.refuse(asked, name)
 
     @property
     def lost(self) -> bool:
         """Whether the scheduler has gone."""
-        return self._client.status not in ("running", "connecting")
+        return self._was_lost or self._client.status not in ("running", "connecting")
 
     async def run(self, pack, checksum: str, cache_root: Path, asked: Resources) -> str | None:
         """Run what ``pack()`` gives on a worker that fits; the error as text, or None."""
+        if self.lost:
+            return self._gone()
         kind = "GPU" if asked.gpus else "CPU"
         await self._enter(kind, asked)
         try:
@@ -189,11 +208,13 @@ class Link:
             return await self._outcome(future, asked), False
         except KilledWorker:
             # Dask blames every job that a dying worker held, also those it had not begun.
-            before = begun(mark)
-            return (died(before), False) if len(before) >= ATTEMPTS else (None, True)
+            verdict = post_mortem(mark, asked)
+            return verdict, verdict is None
         except (CancelledError, asyncio.CancelledError) as error:
             if type(error) is asyncio.CancelledError:  # the run is being given up
                 raise
+            if self._client.status == "running":
+                return f"CancelledError: somebody has cancelled it on the cluster ({error})\n", False
             return self._gone(), False
         except Exception as error:  # what Dask itself could not do
             return f"{type(error).__name__}: {error}\n", False
@@ -224,8 +245,8 @@ class Link:
                 missing_since = missing_since or time.monotonic()
                 if time.monotonic() - missing_since > PATIENCE_S:
                     return (
-                        f"ResourceError: no worker of the Dask cluster at {self._name} that could run it has been there "
-                        f"for {PATIENCE_S:g} s; asked: {asked}; there are: {self.view().described()}. "
+                        f"ResourceError: no worker that could run it has been in the Dask cluster at {self._name} for "
+                        f"{PATIENCE_S:g} s; asked: {asked}; there are: {self.view().described()}. "
                         "Start workers, and run again.\n"
                     )
             return answer.result()
@@ -235,6 +256,7 @@ class Link:
                 answer.cancel()
 
     def _gone(self) -> str:
+        self._was_lost = True  # a scheduler that comes back knows nothing of what it was doing
         return (
             f"ResourceError: the Dask scheduler at {self._name} is gone. What was finished is kept: "
             "run again when it is back.\n"

@@ -53,7 +53,8 @@ async def serve(lifeline: int, spec: dict) -> None:
         }
         for worker in spec["workers"]
     }
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    web = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}  # Dask serves its own health there all the same
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, **web}}
     with dask.config.set(SETTINGS | {"temporary-directory": spec["folder"]}):
         async with SpecCluster(workers, scheduler, asynchronous=True, silence_logs=logging.ERROR) as cluster:
             await cluster.scheduler_comm.identity()

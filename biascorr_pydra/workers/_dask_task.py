@@ -22,7 +22,7 @@ from ..resources import Resources, gpu_ids
 from ._execute import use_paths
 from ._lane import attempt
 
-__all__ = ["ATTEMPTS", "begun", "different", "run_parcel", "versions"]
+__all__ = ["different", "post_mortem", "run_parcel", "versions"]
 
 ATTEMPTS = 3  # how many worker processes one job may take down with it
 LATE = "late"
@@ -69,13 +69,8 @@ def run_parcel(
         _check(mark.parent, asked, wanted_versions)
     except BiasCorrError as error:
         return f"{type(error).__name__}: {error}\n"
-    before = begun(mark)
-    if any(line.endswith(LATE) for line in before):
-        return f"TimeoutError: took longer than {asked.minutes:g} minutes, and was stopped\n"
-    if len(before) >= ATTEMPTS:
-        return died(before)
-    for line in before:
-        _release_locks(mark.parent.parent, line.split()[:2])
+    if (verdict := post_mortem(mark, asked)) is not None:
+        return verdict
     _write(mark, f"{_holder(mark.parent)}\n")
     timer = _stop_after(asked.minutes, mark)
     try:
@@ -88,16 +83,18 @@ def run_parcel(
         mark.unlink(missing_ok=True)
 
 
-def begun(mark: Path) -> list[str]:
-    """The attempts at a job that have not come to an end: a line each, process and host."""
+def post_mortem(mark: Path, asked: Resources) -> str | None:
+    """Remove the locks of the workers that died of a job; the error, as text, if it is not to be tried again."""
     try:
-        return mark.read_text().splitlines()
+        before = mark.read_text().splitlines()  # a line for each attempt that has not come to an end: process and host
     except FileNotFoundError:
-        return []
-
-
-def died(before: list[str]) -> str:
-    """The error of a job whose workers die."""
+        return None
+    for line in before:
+        _release_locks(mark.parent.parent, line.split()[:2])
+    if any(line.endswith(LATE) for line in before):
+        return f"TimeoutError: took longer than {asked.minutes:g} minutes, and was stopped\n"
+    if len(before) < ATTEMPTS:
+        return None
     where = ", ".join("{1} (process {0})".format(*line.replace("?", " ").split()) for line in before)
     return (
         f"WorkerDiedError: the Dask worker that ran it was killed, {len(before)} times: on {where}. Out of memory? "

@@ -115,9 +115,7 @@ class DaskResourcesWorker(PlacingWorker):
         return self._link
 
     def refuse(self, asked: Resources, name: str) -> None:
-        link = self._connected()
-        if not link.lost:
-            link.view().refuse(asked, name)
+        self._connected().refuse(asked, name)
 
     async def place(self, job: Job, asked: Resources, rerun: bool) -> str | None:
         error = await self._connected().run(lambda: pack(job, rerun), job.checksum, job.cache_root, asked)
