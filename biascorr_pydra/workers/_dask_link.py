@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -265,7 +266,11 @@ class Link:
     def _folder(self, cache_root: Path) -> Path:
         """This process's own folder in the cache: a worker that sees it sees the cache."""
         if cache_root not in self._folders:
-            self._folders[cache_root] = Path(tempfile.mkdtemp(prefix=".dask-", dir=cache_root))
+            mine = f".dask-{socket.gethostname()}-"
+            for folder in cache_root.glob(f"{mine}*"):  # of processes that were killed
+                if not _alive(int(folder.name.removeprefix(mine).split("-")[0])):
+                    shutil.rmtree(folder, ignore_errors=True)
+            self._folders[cache_root] = Path(tempfile.mkdtemp(prefix=f"{mine}{os.getpid()}-", dir=cache_root))
         return self._folders[cache_root]
 
     # --- what is with the scheduler, and what waits here
@@ -311,3 +316,13 @@ class Link:
                 shutil.rmtree(folder, ignore_errors=True)
             if self._local is not None:
                 self._local.close(at_once=busy)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

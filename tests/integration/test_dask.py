@@ -270,31 +270,37 @@ def test_no_scheduler_there(tmp_path, monkeypatch):
         DaskResourcesWorker(address="tcp://127.0.0.1:9", n_procs=2)
 
 
-def test_a_driver_that_is_killed_leaves_nothing_running_and_loses_nothing_done(tmp_path):
-    log = tmp_path / "log"
+@pytest.mark.parametrize("where", ["local", "existing"])
+def test_a_driver_that_is_killed_leaves_nothing_running_and_loses_nothing_done(where, tmp_path, request):
+    log, cache = tmp_path / "log", tmp_path / "cache"
+    local = where == "local"
+    settings = {"n_procs": 1, "gpus": 1, "mem_gb": 4}
+    if not local:
+        settings = {"address": request.getfixturevalue("cluster").address}
     code = f"""
 import sys
 sys.path.insert(0, {str(HERE)!r})
 from dask_toys import Cohort
 from pydra.engine.submitter import Submitter
 from biascorr_pydra.workers.dask_cluster import DaskResourcesWorker
-with Submitter(cache_root={str(tmp_path / "cache")!r}, worker=DaskResourcesWorker(n_procs=1, gpus=1, mem_gb=4)) as s:
+with Submitter(cache_root={str(cache)!r}, worker=DaskResourcesWorker(**{settings!r})) as s:
     s(Cohort(log={str(log)!r}, n=10, bad=[]))
 """
     driver = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while (not log.exists() or len(log.read_text().splitlines()) < 5) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    cluster = psutil.Process(driver.pid).children(recursive=True)
+        time.sleep(0.02)
+    processes = psutil.Process(driver.pid).children(recursive=True)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
-    assert len(cluster) >= 3
-    _, left = psutil.wait_procs(cluster, timeout=15)
-    assert not left
-    done = {row[0] for row in rows(log)}
+    assert len(processes) >= 3 if local else not processes
+    assert not psutil.wait_procs(processes, timeout=15)[1]
+    assert len(rows(log)) < 20
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, stderr=subprocess.DEVNULL)
     told = [row[0] for row in rows(log)]
     assert set(told) == {*range(10), *range(100, 110)}
-    repeated = {x for x in told if told.count(x) > 1}
-    assert len(repeated) <= 2 and repeated <= done  # in the middle of being written when the driver was killed
-    assert not list((tmp_path / "cache").glob("*.lock"))
+    # An existing cluster finishes what it has begun, and the second run takes it. A local one is ended with its driver:
+    # each of its two workers may have been between its line in the log and its result.
+    assert len(told) - 20 <= (2 if local else 0)
+    # (the driver's own lock on writing a workflow's record, Pydra's, may stay; it is known to be of a dead process)
+    assert not list(cache.glob("python-*.lock")) and not list(cache.glob(".dask-*"))
