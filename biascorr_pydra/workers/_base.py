@@ -47,6 +47,10 @@ class PlacingWorker(Worker):
         """Raise ResourceError if what is asked can never be given."""
 
     @abc.abstractmethod
+    def refuse_too_much(self, asked: Resources, name: str) -> None:
+        """Raise ResourceError if a number by itself can never be given, whatever else the step asks for."""
+
+    @abc.abstractmethod
     async def place(self, job: Job, asked: Resources, rerun: bool) -> str | None:
         """Run a job somewhere; its error as text, or None."""
 

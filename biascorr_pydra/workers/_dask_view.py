@@ -103,6 +103,16 @@ class View:
                 next_step=self._remedy(asked) + _less(asked, name),
             )
 
+    @property
+    def largest(self) -> Resources:
+        """The most of each that some worker offers."""
+        memory = [worker.limit_gb if worker.mem_gb is None else worker.mem_gb for worker in self.workers]
+        return Resources(
+            cpus=max(1, *(int(worker.cpus or 0) for worker in self.workers)),
+            gpus=max(0, *(int(worker.gpus or 0) for worker in self.workers)),
+            mem_gb=None if None in memory else max(memory, default=None),
+        )
+
     def described(self) -> str:
         """The workers in words, alike ones counted."""
         kinds = {str(worker): 0 for worker in self.workers}

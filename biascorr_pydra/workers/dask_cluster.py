@@ -33,7 +33,8 @@ class DaskResourcesWorker(PlacingWorker):
         The scheduler's, as in tcp://10.0.0.1:8786, or the path of its scheduler file, *.json. Without it a cluster is
         started on this machine when the first job comes, and ended with the run.
     n_procs : int, optional
-        CPUs of the local cluster; by default all that this process may use. Its GPU workers come beside them.
+        CPUs of the local cluster; by default all that this process may use. Its GPU workers come beside them. An
+        existing cluster has its own.
     gpus : int or names, optional
         GPUs of the local cluster, one worker each; by default those that are visible.
     mem_gb : float, optional
@@ -51,7 +52,7 @@ class DaskResourcesWorker(PlacingWorker):
 
     address: str | None = None
     n_procs: int | None = None
-    gpus: int | tuple[str, ...] | None = None
+    gpus: int | str | tuple[str, ...] | None = None
     mem_gb: float | None = None
     cpus_per_worker: int = 1
     _link: object = attrs.field(init=False, default=None, repr=False, eq=False)
@@ -65,11 +66,10 @@ class DaskResourcesWorker(PlacingWorker):
                 "the dask-resources worker needs Dask, which is not installed",
                 next_step="Install it: pip install 'biascorr-pydra[dask]'.",
             )
-        local = {"n_procs": self.n_procs, "gpus": self.gpus, "mem_gb": self.mem_gb}
-        given = [name for name, value in local.items() if value is not None]
+        given = [name for name in ("gpus", "mem_gb") if getattr(self, name) is not None]
         if self.address is not None and given:
             raise InvalidParameterError(
-                "an existing Dask cluster has the size it has: give an address, or the size of a local one",
+                "an existing Dask cluster has the GPUs and the memory it has: give an address, or the size of a local one",
                 value=f"address={self.address}, {', '.join(given)}",
             )
 
@@ -77,7 +77,9 @@ class DaskResourcesWorker(PlacingWorker):
         """The local cluster's workers, as :mod:`._dask_local` takes them."""
         here = resources.available()
         gpus = resources.gpu_ids() if self.gpus is None else self.gpus
-        gpus = tuple(map(str, range(gpus))) if isinstance(gpus, int) else tuple(gpus)
+        if isinstance(gpus, str):
+            gpus = gpus.split(",")
+        gpus = tuple(map(str, range(gpus) if isinstance(gpus, int) else gpus))
         count = max(1, (self.n_procs or here.cpus) // self.cpus_per_worker)
         total_gb = self.mem_gb or here.mem_gb
         memory = {} if total_gb is None else {"MEM_GB": total_gb / (count + len(gpus))}
@@ -116,6 +118,10 @@ class DaskResourcesWorker(PlacingWorker):
 
     def refuse(self, asked: Resources, name: str) -> None:
         self._connected().refuse(asked, name)
+
+    def refuse_too_much(self, asked: Resources, name: str) -> None:
+        largest = self._connected().view().largest
+        asked.updated({"minutes": None}).check(largest, task=name, where="any worker of the Dask cluster")
 
     async def place(self, job: Job, asked: Resources, rerun: bool) -> str | None:
         error = await self._connected().run(lambda: pack(job, rerun), job.checksum, job.cache_root, asked)

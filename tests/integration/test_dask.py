@@ -17,7 +17,7 @@ from test_cohort import SCANS, dataset, phantoms  # noqa: F401 (fixtures)
 
 from biascorr_pydra.cohort import CorrectBids
 from biascorr_pydra.errors import InvalidParameterError, ResourceError
-from biascorr_pydra.resources import requires
+from biascorr_pydra.resources import Resources, requires
 from biascorr_pydra.workers import _dask_link
 from biascorr_pydra.workers._dask_task import run_parcel, versions
 from biascorr_pydra.workers.dask_cluster import DaskResourcesWorker
@@ -209,6 +209,9 @@ def test_what_is_not_there_fails_at_once(cluster, tmp_path, numbers, words):
     with Submitter(cache_root=tmp_path / "c", worker=DaskResourcesWorker(address=cluster.address)) as submitter:
         with pytest.raises(ResourceError, match=words):
             submitter.worker.check(requires(**numbers)(Die)(folder="x", times=0), "main")
+        with pytest.raises(ResourceError, match=r"there are (1|2)\)"):
+            submitter.worker.refuse_too_much(Resources(**numbers), "main")
+        submitter.worker.refuse_too_much(Resources(gpus=1, cpus=1, mem_gb=2), "main")
         del Die.resources
         submitter.worker.overrides = {"main": numbers}
         with pytest.raises(ResourceError, match=words):
@@ -266,8 +269,8 @@ def test_no_scheduler_there(tmp_path, monkeypatch):
         for _ in range(2):
             with pytest.raises(ResourceError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9"):
                 submitter(Tell(x=1, log="log"), raise_errors=True)
-    with pytest.raises(InvalidParameterError, match="n_procs"):
-        DaskResourcesWorker(address="tcp://127.0.0.1:9", n_procs=2)
+    with pytest.raises(InvalidParameterError, match="address=tcp://127.0.0.1:9, gpus"):
+        DaskResourcesWorker(address="tcp://127.0.0.1:9", gpus=2)
 
 
 @pytest.mark.parametrize("where", ["local", "existing"])
