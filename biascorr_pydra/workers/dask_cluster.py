@@ -69,7 +69,7 @@ class DaskResourcesWorker(PlacingWorker):
         given = [name for name in ("gpus", "mem_gb") if getattr(self, name) is not None]
         if self.address is not None and given:
             raise InvalidParameterError(
-                "an existing Dask cluster has the GPUs and the memory it has: give an address, or the size of a local one",
+                "an existing Dask cluster has what it has: give its address, or the size of a local one",
                 value=f"address={self.address}, {', '.join(given)}",
             )
 

@@ -269,7 +269,7 @@ def test_no_scheduler_there(tmp_path, monkeypatch):
         for _ in range(2):
             with pytest.raises(ResourceError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9"):
                 submitter(Tell(x=1, log="log"), raise_errors=True)
-    with pytest.raises(InvalidParameterError, match="address=tcp://127.0.0.1:9, gpus"):
+    with pytest.raises(InvalidParameterError, match=r"address=tcp://127\.0\.0\.1:9, gpus"):
         DaskResourcesWorker(address="tcp://127.0.0.1:9", gpus=2)
 
 
