@@ -27,6 +27,7 @@ SETTINGS = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
+    "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.interval": "10s",
 }
 GRACE_S = 8.0
