@@ -97,3 +97,13 @@ class PlacingWorker(Worker):
             raise TaskFailedError(f'\n"""\n{error}"""')
         job._cached_result = job.result()
         return job._cached_result
+
+    def give_up(self) -> None:
+        """End what an interrupted run has left on the event loop, while there is one to end it on."""
+        if self.loop is None or self.loop.is_running() or self.loop.is_closed():
+            return
+        left = asyncio.all_tasks(self.loop)
+        for task in left:
+            task.cancel()
+        if left:
+            self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))

@@ -306,16 +306,20 @@ class Link:
         self._wave += 1
         self._admit(kind)
 
-    def close(self) -> None:
-        """Leave the cluster; end it if it is this process's own."""
-        busy = sum(self._under_way.values()) > 0
+    @property
+    def busy(self) -> bool:
+        """Whether jobs are with the scheduler."""
+        return sum(self._under_way.values()) > 0
+
+    def close(self, *, at_once: bool) -> None:
+        """Leave the cluster; end it if it is this process's own, ``at_once`` where it is in the middle of jobs."""
         try:
             self._client.close(timeout=5)
         finally:
             for folder in self._folders.values():
                 shutil.rmtree(folder, ignore_errors=True)
             if self._local is not None:
-                self._local.close(at_once=busy)
+                self._local.close(at_once=at_once)
 
 
 def _alive(pid: int) -> bool:

@@ -139,9 +139,11 @@ class DaskResourcesWorker(PlacingWorker):
         return None
 
     def close(self) -> None:
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        link, self._link = self._link, None
+        busy = link is not None and link.busy
+        self.give_up()
+        if link is not None:
+            link.close(at_once=busy)
 
 
 def _named(error: str, job: Job) -> str:

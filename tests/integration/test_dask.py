@@ -18,7 +18,7 @@ from test_cohort import SCANS, dataset, phantoms  # noqa: F401 (fixtures)
 from biascorr_pydra.cohort import CorrectBids
 from biascorr_pydra.errors import InvalidParameterError, ResourceError
 from biascorr_pydra.resources import Resources, requires
-from biascorr_pydra.workers import _dask_link
+from biascorr_pydra.workers import _dask_link, _dask_task
 from biascorr_pydra.workers._dask_task import run_parcel, versions
 from biascorr_pydra.workers.dask_cluster import DaskResourcesWorker
 
@@ -260,6 +260,17 @@ def test_a_cluster_of_other_threads_and_a_scheduler_that_goes(tmp_path, monkeypa
             assert time.monotonic() - begin < 2
     finally:
         found.stop()
+
+
+def test_other_versions_are_refused_before_anything_is_sent(cluster, tmp_path, monkeypatch):
+    versions()
+    monkeypatch.setitem(_dask_task._own, "pydra", "0.25")
+    with (
+        Submitter(cache_root=tmp_path / "cache", worker=DaskResourcesWorker(address=cluster.address)) as submitter,
+        pytest.raises(ResourceError, match=r"other versions .*pydra 1\.\S+ \(here 0\.25\)"),
+    ):
+        submitter(Tell(x=1, log=str(tmp_path / "log")), raise_errors=True)
+    assert not (tmp_path / "log").exists()
 
 
 def test_no_scheduler_there(tmp_path, monkeypatch):
