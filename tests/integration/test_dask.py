@@ -108,22 +108,22 @@ def ours() -> list[psutil.Process]:
 
 
 def test_allocation_and_a_second_run(make_worker, tmp_path):
-    log, task = tmp_path / "log", Cohort(log=str(tmp_path / "log"), n=8, bad=[])
+    log, task = tmp_path / "log", Cohort(log=str(tmp_path / "log"), n=14, bad=[])
     result, _ = run(task, make_worker(), tmp_path / "cache")
     assert not result.errored, error_of(result)
     told = rows(log)
     gpu, cpu = ([row for row in told if row[1] == wanted] for wanted in (1, 0))
-    assert sorted(row[0] for row in told) == [*range(8), *range(100, 108)]
+    assert sorted(row[0] for row in told) == [*range(14), *range(100, 114)]
     assert {row[3] for row in gpu} == {"0", "1"} and {row[3] for row in cpu} == {"none"}
     assert len({(row[2], row[3]) for row in gpu}) == 2  # a process keeps its device
     assert not {row[2] for row in gpu} & {row[2] for row in cpu}
-    assert at_once([row[4:] for row in gpu]) == 2 == at_once([row[4:] for row in cpu])
+    assert at_once([row[4:] for row in gpu]) == 2 >= at_once([row[4:] for row in cpu])
     for device in ("0", "1"):
         assert at_once([row[4:] for row in gpu if row[3] == device]) == 1
-    # steps of different scans overlap, and scans are finished one after another
+    # steps of different scans overlap
     assert min(row[4] for row in cpu) < max(row[4] for row in gpu)
     assert not list((tmp_path / "cache").glob(".dask-*")) and not list((tmp_path / "cache").glob("*.lock"))
-    again, link = run(Cohort(log=str(log), n=8, bad=[]), make_worker(), tmp_path / "cache")
+    again, link = run(Cohort(log=str(log), n=14, bad=[]), make_worker(), tmp_path / "cache")
     assert not again.errored and link is None and rows(log) == told
     assert not ours()
 
@@ -284,14 +284,9 @@ def test_no_scheduler_there(tmp_path, monkeypatch):
         DaskResourcesWorker(address="tcp://127.0.0.1:9", gpus=2)
 
 
-@pytest.mark.parametrize("where", ["local", "existing"])
-def test_a_driver_that_is_killed_leaves_nothing_running_and_loses_nothing_done(where, tmp_path, request):
-    log, cache = tmp_path / "log", tmp_path / "cache"
-    local = where == "local"
-    settings = {"n_procs": 1, "gpus": 1, "mem_gb": 4}
-    if not local:
-        settings = {"address": request.getfixturevalue("cluster").address}
-    code = f"""
+def driver_code(settings: dict, log: Path, cache: Path) -> str:
+    """A script without an `if __name__ == "__main__"`, as many users write them."""
+    return f"""
 import sys
 sys.path.insert(0, {str(HERE)!r})
 from dask_toys import Cohort
@@ -300,10 +295,38 @@ from biascorr_pydra.workers.dask_cluster import DaskResourcesWorker
 with Submitter(cache_root={str(cache)!r}, worker=DaskResourcesWorker(**{settings!r})) as s:
     s(Cohort(log={str(log)!r}, n=10, bad=[]))
 """
-    driver = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+
+
+def wait_for_lines(log: Path, count: int) -> None:
     deadline = time.monotonic() + 60
-    while (not log.exists() or len(log.read_text().splitlines()) < 5) and time.monotonic() < deadline:
+    while (not log.exists() or len(log.read_text().splitlines()) < count) and time.monotonic() < deadline:
         time.sleep(0.02)
+
+
+def test_an_interrupted_run_ends_at_once_and_quietly(tmp_path):
+    code = driver_code({"n_procs": 1, "gpus": 1, "mem_gb": 4}, tmp_path / "log", tmp_path / "cache")
+    driver = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    wait_for_lines(tmp_path / "log", 3)
+    processes = psutil.Process(driver.pid).children(recursive=True)
+    driver.send_signal(signal.SIGINT)
+    _, told = driver.communicate(timeout=20)
+    assert (
+        told.rstrip().endswith("KeyboardInterrupt") and "Event loop is closed" not in told and "destroyed" not in told
+    )
+    assert processes and not psutil.wait_procs(processes, timeout=5)[1]
+    assert not list((tmp_path / "cache").glob(".dask-*"))
+
+
+@pytest.mark.parametrize("where", ["local", "existing"])
+def test_a_driver_that_is_killed_leaves_nothing_running_and_loses_nothing_done(where, tmp_path, request):
+    log, cache = tmp_path / "log", tmp_path / "cache"
+    local = where == "local"
+    settings = {"n_procs": 1, "gpus": 1, "mem_gb": 4}
+    if not local:
+        settings = {"address": request.getfixturevalue("cluster").address}
+    code = driver_code(settings, log, cache)
+    driver = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    wait_for_lines(log, 5)
     processes = psutil.Process(driver.pid).children(recursive=True)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
