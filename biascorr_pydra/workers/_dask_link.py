@@ -6,7 +6,6 @@ import asyncio
 import heapq
 import itertools
 import json
-import logging
 import os
 import shutil
 import signal
@@ -27,8 +26,6 @@ from ._dask_task import different, post_mortem, run_parcel, versions
 from ._dask_view import DaskWorker, View, wanted
 
 __all__ = ["Link", "LocalCluster"]
-
-logger = logging.getLogger("pydra.worker")
 
 CONNECT_S = 20.0
 WORKERS_S = 30.0  # how long to wait for the first worker of an existing cluster
