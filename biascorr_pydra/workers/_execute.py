@@ -32,7 +32,7 @@ from pydra.workers.base import Worker
 
 from . import _pickle
 
-__all__ = ["Parcel", "execute", "open_parcel", "pack"]
+__all__ = ["Parcel", "attempt", "describe_error", "execute", "open_parcel", "pack", "use_paths", "use_threads"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Parcel:
     hooks: Any
     environment: Any
     checksum: str
-    hashes: dict[str, Any]
+    hashes: dict[str, bytes] | None
     cache_root: Path
     readonly_caches: tuple[Path, ...]
     rerun: bool
@@ -214,6 +214,31 @@ def _submitter(cache_root: Path, readonly_caches: tuple[Path, ...], propagate_re
         readonly_caches=list(readonly_caches) or None,
         propagate_rerun=propagate_rerun,
     )
+
+
+# --- for a process that is sent parcels
+
+
+def attempt(parcel: bytes) -> str | None:
+    """Run a parcel; the error as text, or None. A task cannot end the process, nor leave it in another folder."""
+    home = Path.cwd()
+    try:
+        job, rerun = open_parcel(parcel)
+        execute(job, rerun)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too
+        return describe_error(error)
+    finally:
+        os.chdir(home)
+    return None
+
+
+def use_threads(cpus: int) -> None:
+    """Let torch, if it is loaded, use as many threads as there are CPUs for the next job."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != cpus:
+        torch.set_num_threads(cpus)
 
 
 def describe_error(error: BaseException) -> str:

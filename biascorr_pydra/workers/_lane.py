@@ -14,11 +14,10 @@ import resource
 import socket
 import sys
 import threading
-from pathlib import Path
 
 import cloudpickle
 
-from ._execute import describe_error, execute, open_parcel, use_paths
+from ._execute import attempt, describe_error, open_parcel, use_paths, use_threads
 from ._wire import receive, send
 
 OOM_SCORE = "500"  # where memory runs out, a lane is to go before the process that can start another
@@ -30,10 +29,10 @@ def main(channel: socket.socket, lifeline: int) -> None:
     use_paths(cloudpickle.loads(receive(channel)))
     while (message := receive(channel)) is not None:
         parcels, cpus = cloudpickle.loads(message)
-        _use_threads(cpus)
+        use_threads(cpus)
         if len(parcels) > 1:
             _do_together(parcels)
-        send(channel, cloudpickle.dumps(([_attempt(parcel) for parcel in parcels], _peak_gb())))
+        send(channel, cloudpickle.dumps(([attempt(parcel) for parcel in parcels], _peak_gb())))
 
 
 def _do_together(parcels: list[bytes]) -> None:
@@ -43,27 +42,6 @@ def _do_together(parcels: list[bytes]) -> None:
         type(tasks[0]).together(tasks)
     except Exception as error:
         print(f"lane: the tasks run one by one: {describe_error(error)}", file=sys.stderr)
-
-
-def _attempt(parcel: bytes) -> str | None:
-    """Run a parcel; the error as text, or None."""
-    home = Path.cwd()
-    try:
-        job, rerun = open_parcel(parcel)
-        execute(job, rerun)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # SystemExit too: a task must not end the lane
-        return describe_error(error)
-    finally:
-        os.chdir(home)
-    return None
-
-
-def _use_threads(cpus: int) -> None:
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.get_num_threads() != cpus:
-        torch.set_num_threads(cpus)
 
 
 def _peak_gb() -> float:

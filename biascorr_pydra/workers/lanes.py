@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from typing import Any
 
 import attrs
 from pydra.engine.job import Job
-from pydra.engine.result import Result
-from pydra.workers.base import Worker
 
 from .. import resources, runs
 from ..resources import Resources
+from ._base import PlacingWorker, TaskFailedError
 from ._execute import pack
 from ._pool import LaneDiedError, Pool
-from ._spec import is_one_piece, needs, needs_of
 
 __all__ = ["LanesWorker", "TaskFailedError"]
 
 logger = logging.getLogger("pydra.worker")
 
 ATTEMPTS = 2
-TOGETHER_S = 0.25
 
 
-class TaskFailedError(RuntimeError):
-    """A task failed in another process; the message is that process's traceback."""
-
-
-@attrs.define
-class LanesWorker(Worker):
+@attrs.define(getstate_setstate=False)
+class LanesWorker(PlacingWorker):
     """Runs jobs in long-lived processes, as many at once as their needs leave room for.
 
     A lane has the GPUs it was given and no others (CUDA_VISIBLE_DEVICES is set before anything is loaded), or none.
@@ -57,9 +48,7 @@ class LanesWorker(Worker):
     gpus: int | tuple[str, ...] | None = None
     mem_gb: float | None = None
     gpu_batch: int = 4
-    overrides: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
     _pool: Pool | None = attrs.field(init=False, default=None, repr=False, eq=False)
-    _outstanding: int = attrs.field(init=False, default=0, repr=False, eq=False)
 
     _plugin_name = "lanes"
 
@@ -72,72 +61,20 @@ class LanesWorker(Worker):
         self.n_procs = self.n_procs or here.cpus
         self.mem_gb = self.mem_gb or here.mem_gb
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("n_procs", "gpus", "mem_gb", "gpu_batch", "overrides")} | {
-            "loop": None
-        }
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
-        self._pool, self._outstanding = None, 0
-
     @property
     def capacity(self) -> Resources:
         """All that the lanes may use together."""
         return Resources(cpus=self.n_procs, gpus=len(self.gpus), mem_gb=self.mem_gb)
 
-    def check(self, task, name: str) -> None:
-        """Refuse a task that can never run here.
-
-        Raises
-        ------
-        ResourceError
-        """
-        self.refuse_too_much(needs_of(task, name, self.overrides), name)
-
-    def refuse_too_much(self, asked: Resources, name: str) -> None:
-        """As :meth:`check`, for what a step called ``name`` asks for."""
+    def refuse(self, asked: Resources, name: str) -> None:
         asked.updated({"minutes": None}).check(self.capacity, task=name, where="this machine")
 
-    async def submit(self, job: Job, rerun: bool = False) -> Result:
-        if not is_one_piece(job, self.overrides):
-            return await super().submit(job, rerun)
-        self._outstanding += 1
-        try:
-            return await self.run(job, rerun)
-        finally:
-            # Whenever anything finishes, the engine looks at every job that has not: with many, tell it in batches.
-            if self._outstanding > 4 * self.n_procs:
-                await asyncio.sleep(TOGETHER_S - self.loop.time() % TOGETHER_S)
-            self._outstanding -= 1
+    refuse_too_much = refuse
 
-    async def run(self, job: Job, rerun: bool = False) -> Result:
-        """Run a job on a lane; its result is in the cache.
-
-        Raises
-        ------
-        ResourceError
-            The job asks for more than this machine can ever give.
-        TaskFailedError
-            With the task's own error, or how its process ended.
-        """
-        asked = needs(job, self.overrides)
-        self.refuse_too_much(asked, job.name)
-        if not rerun:
-            found = job.result()
-            if found is not None and not found.errored:
-                return found
+    async def place(self, job: Job, asked: Resources, rerun: bool) -> str | None:
         if self._pool is None:
             self._pool = Pool(self.capacity, tuple(self.gpus), self.gpu_batch)
-        error = await self._attempt(job, pack(job, rerun), asked)
-        if error:
-            # in the marks between which Pydra looks for another process's traceback
-            raise TaskFailedError(f'\n"""\n{error}"""')
-        job._cached_result = job.result()
-        return job._cached_result
-
-    async def _attempt(self, job: Job, parcel: bytes, asked: Resources) -> str | None:
+        parcel = pack(job, rerun)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 kind = type(job.task) if attempt == 1 and hasattr(type(job.task), "together") else None
@@ -155,6 +92,7 @@ class LanesWorker(Worker):
         return self._pool.peaks_gb() if self._pool else []
 
     def close(self) -> None:
+        self.give_up()
         if self._pool is not None:
             self._pool.close()
             self._pool = None
