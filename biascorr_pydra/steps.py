@@ -20,7 +20,7 @@ from .errors import InvalidParameterError
 from .quality import measure
 from .tissue import segment_tissue
 
-__all__ = ["MaskFiles", "TissueFiles", "extract_file", "measure_file", "segment_file"]
+__all__ = ["MaskFiles", "TissueFiles", "extract_file", "measure_file", "segment_file", "strip_file"]
 
 
 class MaskFiles(NamedTuple):
@@ -160,6 +160,22 @@ def measure_file(
         data, corrected, bias, mask & valid, dseg, image.voxel_size_mm(before), no_dseg_reason=no_dseg_reason
     )
     return _write(measured, Path(folder) / "metrics.json")
+
+
+def strip_file(in_file: str | Path, mask_file: str | Path, folder: str | Path) -> Path:
+    """Set everything outside a brain mask to 0; returns the image, brain.nii.gz (float32) in ``folder``.
+
+    Raises
+    ------
+    BiasCorrError
+        One of its leaves; nothing is written then.
+    """
+    img = image.load(in_file)
+    data, _, _ = image.inspect(img)
+    mask = image.load_mask(mask_file, img)[0]
+    out_file = Path(folder) / "brain.nii.gz"
+    image.save(image.save_like(np.where(mask, data, 0).reshape(img.shape), img), out_file)
+    return out_file
 
 
 def _makes_nothing(what: str, method: str) -> InvalidParameterError:
