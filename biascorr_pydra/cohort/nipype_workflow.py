@@ -16,8 +16,8 @@ from ..tissue import reason_against
 try:
     from nipype.interfaces import utility as niu
     from nipype.pipeline import engine as pe
-    from nireports.interfaces.reporting.masks import ROIsPlot
     from nireports.interfaces.reporting.base import SimpleBeforeAfterRPT
+    from nireports.interfaces.reporting.masks import ROIsPlot
     from niworkflows.engine.workflows import LiterateWorkflow
     from niworkflows.interfaces.bids import DerivativesDataSink
     from niworkflows.interfaces.nibabel import ApplyMask
