@@ -5,7 +5,7 @@ pydra run workflows/pydra_workflow.py --t1w sub-01_T1w.nii.gz
 
 from fileformats.medimage import NiftiGz
 from pydra.compose import shell, workflow
-from pydra.tasks.biascorr import BiasCorrection
+from pydra.tasks import biascorr
 
 Checksum = shell.define("sha256sum <in_file:medimage/nifti-gz>")
 
@@ -34,7 +34,7 @@ def CorrectAndSign(t1w: NiftiGz, mask: NiftiGz | None = None, method: str = "n4"
     """
     skull_strip = "deepbet" if mask is None else "given"
     corrected = workflow.add(
-        BiasCorrection(in_file=t1w, in_mask=mask, skull_strip=skull_strip, method=method, segmentation="none")
+        biascorr.BiasCorrection(in_file=t1w, in_mask=mask, skull_strip=skull_strip, method=method, segmentation="none")
     )
     signed = workflow.add(Checksum(in_file=corrected.bias_corrected))
     return corrected.bias_corrected, corrected.out_file, signed.stdout
