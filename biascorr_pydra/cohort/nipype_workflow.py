@@ -179,18 +179,15 @@ def _add_tissues(workflow, segmentation: str, bids_suffix: str) -> None:
     )
     tissue = declare(pe.Node(TissueSegmentation(method=segmentation, suffix=bids_suffix), name="tissue"), "tissue")
     probabilities = pe.Node(niu.Merge(3), name="probabilities", run_without_submitting=True)
-    rois = pe.Node(niu.Merge(2), name="rois", run_without_submitting=True)
     report = pe.Node(ROIsPlot(colors=["b", "magenta"], levels=[1.5, 2.5]), name="report_tissue", mem_gb=1.0)
     workflow.connect([
         (correct, tissue, [(("out_file", pop_file), "in_file")]),
         (brain, tissue, [("mask_file", "mask_file")]),
         (tissue, measure, [("dseg_file", "dseg_file")]),
         (tissue, probabilities, [("gm_file", "in1"), ("wm_file", "in2"), ("csf_file", "in3")]),
-        (brain, rois, [("mask_file", "in1")]),
-        (tissue, rois, [("dseg_file", "in2")]),
         (correct, report, [(("out_file", pop_file), "in_file")]),
         (brain, report, [("mask_file", "in_mask")]),
-        (rois, report, [("out", "in_rois")]),
+        (tissue, report, [("dseg_file", "in_rois")]),
         (report, reports, [("out_report", "in2")]),
         (tissue, outputnode, [("dseg_file", "out_segm")]),
         (probabilities, outputnode, [("out", "out_tpms")]),
