@@ -77,7 +77,8 @@ def use_biascorr(
     planned = []
     for name, node in _nodes(workflow):
         if isinstance(node.interface, N4BiasFieldCorrection):
-            wanted = set_traits(node.inputs) | {field for field in unhonoured(method) if f"{name}.{field}" in connected}
+            wanted = set_traits(node.inputs) | _iterated(node)
+            wanted |= {field for field in unhonoured(method) if f"{name}.{field}" in connected}
             set_aside = tuple(sorted(wanted & unhonoured(method) & METHOD_TRAITS))
             planned.append((name, node, _stand_in(name, node, method, options, use_gpu, set_aside), set_aside))
     swapped = []
@@ -102,6 +103,14 @@ def _nodes(workflow: Workflow, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _nodes(node, f"{prefix}{node.name}.")
         else:
             yield f"{prefix}{node.name}", node
+
+
+def _iterated(node) -> set[str]:
+    """Inputs that a node's iterables set, one or several at a time."""
+    iterables = [node.iterables] if isinstance(node.iterables, tuple) else node.iterables or []
+    if iterables and all(isinstance(field, str) for field in iterables[0]):  # [fields, values], synchronized
+        return set(iterables[0])
+    return {field for field, _ in iterables}
 
 
 def _connected_inputs(workflow: Workflow, prefix: str = "") -> Iterator[str]:

@@ -220,6 +220,24 @@ def test_iterables_are_kept(tmp_path, phantom_file):
     assert sorted(node.inputs.shrink_factor for node in graph.nodes()) == [2, 4]
 
 
+@pytest.mark.parametrize(
+    "iterables",
+    [
+        ("shrink_factor", [2, 4]),
+        [("shrink_factor", [2, 4]), ("bspline_fitting_distance", [100.0])],
+        [("shrink_factor", "bspline_fitting_distance"), [(2, 100.0), (4, 200.0)]],
+    ],
+)
+def test_iterables_that_a_method_has_no_use_for_are_told(iterables):
+    node = pe.Node(N4BiasFieldCorrection(), name="n4")
+    node.iterables = iterables
+    workflow = pe.Workflow("iterated")
+    workflow.add_nodes([node])
+    (swapped,) = use_biascorr(workflow, "ubc")
+    assert "shrink_factor" in swapped.set_aside
+    assert ("bspline_fitting_distance" in swapped.set_aside) == ("bspline" in str(iterables))
+
+
 def test_a_node_that_cannot_be_honoured_leaves_the_workflow_as_it_was():
     workflow = pe.Workflow("two")
     workflow.add_nodes(
