@@ -16,6 +16,7 @@ __all__ = [
     "InvalidImageError",
     "InvalidMaskError",
     "InvalidParameterError",
+    "MissingDependencyError",
     "OutputError",
     "OutputExistsError",
     "ResourceError",
@@ -89,6 +90,10 @@ class InvalidMaskError(BiasCorrError, ValueError):
 
 class InvalidParameterError(BiasCorrError, ValueError):
     """An option has a value outside its range, or is not an option of the method."""
+
+
+class MissingDependencyError(BiasCorrError, ImportError):
+    """An optional package is needed that is not installed; the message names the extra that brings it."""
 
 
 class UnknownMethodError(BiasCorrError, LookupError):

@@ -49,27 +49,6 @@ def test_every_face_gives_the_same_bytes(tmp_path, phantom_file, mask_file, meth
     assert json.loads(Path(outputs.record_file).read_text())["method"] == method
 
 
-def test_the_tasks_are_found_where_pydra_users_look():
-    from pydra.tasks import biascorr
-
-    from biascorr_pydra.interfaces import pydra_tasks
-
-    for name in biascorr.__all__:
-        assert getattr(biascorr, name) is getattr(pydra_tasks, name)
-
-
-def test_every_input_and_output_of_the_tasks_has_help():
-    from pydra.utils.general import get_fields
-
-    from biascorr_pydra.interfaces import pydra_tasks
-
-    for name in pydra_tasks.__all__:
-        task = getattr(pydra_tasks, name)
-        if isinstance(task, type):
-            fields = [*get_fields(task), *get_fields(task.Outputs)]
-            assert not [f"{name}.{f.name}" for f in fields if not f.help and f.name not in ("function", "return")]
-
-
 def test_changed_bytes_under_the_same_name_recompute(tmp_path, phantom, phantom_file):
     from biascorr_pydra.interfaces.pydra_tasks import CorrectBias
 

@@ -71,6 +71,7 @@ class Corrector(ABC):
     name : the method's name, as users type it
     version : changes whenever the same input would give another field, so that cached results are not reused
     summary : one line for listings
+    citation : whom to cite for it, in running text with a DOI where there is one
     presets : name -> parameter values; the first is the default
     grid_shape : the grid the corrector works on, in RAS+ order over the image's whole field of view, or None for the
         native grid and axis order
@@ -83,6 +84,7 @@ class Corrector(ABC):
     name: ClassVar[str]
     version: ClassVar[str]
     summary: ClassVar[str]
+    citation: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
     grid_shape: ClassVar[tuple[int, int, int] | None] = None
     weights: ClassVar[str | None] = None

@@ -48,6 +48,7 @@ class AntsN4(Corrector):
     name: ClassVar[str] = "ants-n4"
     version: ClassVar[str] = "1"
     summary: ClassVar[str] = "N4 as ANTs runs it (antspyx, in process, CPU)"
+    citation: ClassVar[str] = "Tustison et al., IEEE TMI 29(6), 2010, doi:10.1109/TMI.2010.2046908"
     uses_device: ClassVar[bool] = False
     uses_weight: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -113,6 +113,7 @@ class N4(Corrector):
     summary: ClassVar[str] = (
         "ITK's N4 written again, many times faster; its presets are those of ANTs, SimpleITK and others"
     )
+    citation: ClassVar[str] = "Tustison et al., IEEE TMI 29(6), 2010, doi:10.1109/TMI.2010.2046908"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "biascorr": {},
         "antspy": {**ITK, "shrink_factor": 4},

@@ -39,6 +39,9 @@ class UBC(Corrector):
     name: ClassVar[str] = "ubc"
     version: ClassVar[str] = "1"
     summary: ClassVar[str] = "UBC, unsupervised entropy-trained network (Perez-Caballero 2024): fast, one pass"
+    citation: ClassVar[str] = (
+        "Perez-Caballero et al., Unsupervised Deep Learning Method for MRI Bias Correction, MIDL short papers, 2024"
+    )
     grid_shape: ClassVar[tuple[int, int, int]] = (100, 100, 100)
     weights: ClassVar[str] = "ubc"
 

@@ -4,7 +4,6 @@ Images are typed as files, so that Pydra's cache follows their contents. A task'
 code and weights behind it: another version is another cache entry.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,6 @@ __all__ = ["ApplyBias", "CorrectBias", "ExtractBrain", "MeasureBias", "SegmentTi
 
 def _path(file: Any) -> Path | None:
     return None if file is None else Path(str(file))
-
-
-def _write(record: dict, name: str) -> Path:
-    path = Path(name).absolute()
-    path.write_text(json.dumps(record, indent=2, default=str))
-    return path
 
 
 def _estimate_together(tasks: list) -> None:
@@ -172,21 +165,13 @@ def ExtractBrain(  # noqa: N802
     record_file : Json
         method and volume
     """
-    import time
+    from ..steps import extract_file
 
-    import numpy as np
-
-    from .. import image
-    from ..brain import extract_brain
-
-    started = time.perf_counter()
-    img = image.load(_path(in_file))
-    image.inspect(img)  # an image that cannot be corrected fails here, with its own message
-    brain = extract_brain(img, method=method, mask_file=_path(mask_file), device=device, suffix=suffix)
-    out_file = Path("mask.nii.gz").absolute()
-    image.save(image.save_like(brain.mask.reshape(img.shape), img, dtype=np.uint8), out_file)
-    record = {"Name": brain.method, **brain.record, "runtime_s": round(time.perf_counter() - started, 3)}
-    return out_file, _write(record, "brain.json")
+    return tuple(
+        extract_file(
+            _path(in_file), Path.cwd(), method=method, suffix=suffix, mask_file=_path(mask_file), device=device
+        )
+    )
 
 
 @requires(_needs.for_tissue)
@@ -238,28 +223,21 @@ def SegmentTissue(  # noqa: N802
     record_file : Json
         method and volumes
     """
-    import time
+    from ..steps import segment_file
 
-    import numpy as np
-
-    from .. import image
-    from ..tissue import segment_tissue
-
-    started = time.perf_counter()
-    img = image.load(_path(in_file))
-    mask = None if mask_file is None else image.load_mask(_path(mask_file), img)[0]
-    given = {"dseg": given_dseg, "GM": given_gm, "WM": given_wm, "CSF": given_csf}
-    given = {kind: _path(file) for kind, file in given.items() if file is not None}
-    tissue = segment_tissue(img, mask, method=method, suffix=suffix, given=given)
-    dseg_file = Path("dseg.nii.gz").absolute()
-    image.save(image.save_like(tissue.dseg.reshape(img.shape), img, dtype=np.uint8), dseg_file)
-    probabilities = {}
-    for name, values in (tissue.probseg or {}).items():
-        probabilities[name] = Path(f"{name}.nii.gz").absolute()
-        image.save(image.save_like(values.reshape(img.shape), img), probabilities[name])
-    record = {"Name": tissue.method, **tissue.record, "runtime_s": round(time.perf_counter() - started, 3)}
-    files = [probabilities.get(name) for name in ("GM", "WM", "CSF")]
-    return dseg_file, *files, _write(record, "tissue.json")
+    return tuple(
+        segment_file(
+            _path(in_file),
+            Path.cwd(),
+            mask_file=_path(mask_file),
+            method=method,
+            suffix=suffix,
+            given_dseg=_path(given_dseg),
+            given_gm=_path(given_gm),
+            given_wm=_path(given_wm),
+            given_csf=_path(given_csf),
+        )
+    )
 
 
 @requires(_needs.for_measure)
@@ -297,19 +275,17 @@ def MeasureBias(  # noqa: N802
     metrics_file : Json
         before, after, field, and the reasons for what is undefined
     """
-    from .. import image
-    from ..quality import measure
+    from ..steps import measure_file
 
-    before = image.load(_path(in_file))
-    data, valid, _ = image.inspect(before)
-    mask = image.load_mask(_path(mask_file), before)[0] if mask_file else image.detect_head(data)
-    dseg = None if dseg_file is None else image.load(_path(dseg_file)).get_fdata().reshape(data.shape)
-    corrected = image.load(_path(out_file)).get_fdata(dtype="float32").reshape(data.shape)
-    bias = image.load(_path(bias_file)).get_fdata(dtype="float32").reshape(data.shape)
-    measured = measure(
-        data, corrected, bias, mask & valid, dseg, image.voxel_size_mm(before), no_dseg_reason=no_dseg_reason
+    return measure_file(
+        _path(in_file),
+        _path(out_file),
+        _path(bias_file),
+        Path.cwd(),
+        mask_file=_path(mask_file),
+        dseg_file=_path(dseg_file),
+        no_dseg_reason=no_dseg_reason,
     )
-    return _write(measured, "metrics.json")
 
 
 def method_implementation(method: str) -> str:
