@@ -7,13 +7,11 @@ content. A file may define ``hooks`` (see :class:`RunHooks`) to describe its pla
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import os
 import sys
 import threading
-import types
 import typing as ty
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,15 +21,12 @@ import click
 from . import runs
 from .errors import BiasCorrError, InvalidParameterError, RunLockedError
 from .resources import available, parse_overrides
+from .run_options import constructor_of, load_workflow, option_of, run_options
 
 __all__ = ["RunHooks", "main", "run"]
 
 HELP = {"help_option_names": ["-h", "--help"]}
 POLL_S = 1.0
-WORKERS = (
-    "lanes (this machine, GPUs too), slurm-resources, dask-resources, debug (one after another), "
-    "or any other of Pydra's"
-)
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 RUN_OPTIONS = ("worker", "n_procs", "resources", "worker_option", "work_dir", "dry_run", "rerun")
 
@@ -84,154 +79,28 @@ def run(arguments: tuple[str, ...]) -> None:
         context.exit(0 if arguments else 2)
     if arguments[0].startswith("-"):
         raise click.UsageError("the workflow's FILE comes before its options")
-    module, workflow_class = _load_workflow(arguments[0])
+    module, workflow_class = load_workflow(arguments[0])
     command = _command(f"{context.command_path} {arguments[0]}", module, workflow_class)
     command.main(list(arguments[1:]), prog_name=command.name)
-
-
-# --- finding the workflow
-
-
-def _load_workflow(text: str):
-    """Import FILE[:NAME]; return the module and the workflow class."""
-    from pydra.compose import workflow
-
-    file, _, name = text.partition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise click.UsageError(f"no such workflow file: {file}")
-    module = _import(path)
-    found = {
-        key: value
-        for key, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, workflow.Task) and value is not workflow.Task
-    }
-    if name:
-        if name not in found:
-            raise click.UsageError(f"{file} has no workflow {name!r}; it has: {', '.join(found) or 'none'}")
-        return module, found[name]
-    own = {key: value for key, value in found.items() if value.__module__ == module.__name__} or found
-    if len(own) != 1:
-        listed = ", ".join(own) or "none"
-        raise click.UsageError(f"{file} must have one workflow, or name one as {file}:NAME; it has: {listed}")
-    return module, next(iter(own.values()))
-
-
-def _import(path: Path) -> types.ModuleType:
-    import cloudpickle
-
-    name = f"pydra_run_{path.stem}"  # a file named json.py must not stand in for that module
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
-    if spec is None:
-        raise click.UsageError(f"not a Python file: {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise click.UsageError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
-    # Workers in other processes and on other machines cannot import FILE: its tasks must travel with the job.
-    cloudpickle.register_pickle_by_value(module)
-    return module
-
-
-# --- its options
 
 
 def _command(name: str, module, workflow_class) -> click.Command:
     from pydra.utils.general import get_fields
 
     fields = [field for field in get_fields(workflow_class) if field.name != "constructor"]
-    reserved = {option.name for option in _run_options()}
+    reserved = {option.name for option in run_options()}
     for field in fields:
         if field.name in reserved:
             raise click.UsageError(f"the workflow's input {field.name!r} has the name of an option of `run`; rename it")
-    options = [_option(field) for field in fields if field.name not in ("run_id", "recompute")]
-    doc = (workflow_class.__doc__ or _constructor(workflow_class).__doc__ or "").strip()
+    options = [option_of(field) for field in fields if field.name not in ("run_id", "recompute")]
+    doc = (workflow_class.__doc__ or constructor_of(workflow_class).__doc__ or "").strip()
     return click.Command(
         name,
-        params=[*options, *_run_options()],
+        params=[*options, *run_options()],
         callback=lambda **values: sys.exit(_run(module, workflow_class, values)),
         help=doc.split("\n\n")[0],
         context_settings=HELP,
     )
-
-
-def _constructor(workflow_class):
-    from pydra.utils.general import get_fields
-
-    return next(field.default for field in get_fields(workflow_class) if field.name == "constructor")
-
-
-def _run_options() -> list[click.Option]:
-    return [
-        click.Option(["--worker"], default="lanes", show_default=True, help=WORKERS),
-        click.Option(["--n-procs"], type=click.IntRange(min=1), help="CPUs to use on this machine [all]"),
-        click.Option(
-            ["--resources"],
-            multiple=True,
-            metavar="STEP.NAME=N[,NAME=N]",
-            help="what a step needs (cpus, gpus, mem_gb, minutes), as in correct.gpus=1,mem_gb=8; repeatable",
-        ),
-        click.Option(
-            ["--worker-option"], multiple=True, metavar="NAME=VALUE", help="for the worker, as in gpus=2; repeatable"
-        ),
-        click.Option(
-            ["--work-dir"],
-            type=click.Path(file_okay=False, path_type=Path),
-            help="where intermediate results are kept [OUT_DIR/work if there is an --out-dir, else ./work]",
-        ),
-        click.Option(["--dry-run"], is_flag=True, help="print the plan and stop"),
-        click.Option(["--rerun"], is_flag=True, help="compute everything again"),
-    ]
-
-
-def _option(field) -> click.Option:
-    """One workflow input as a command-line option."""
-    kind, multiple = _click_type(field.type)
-    flag = "--" + field.name.replace("_", "-")
-    text = " ".join((field.help or "").split())
-    if field.mandatory:  # click takes any default, also None, as an answer
-        return click.Option([flag], type=kind, multiple=multiple, required=True, help=text)
-    if kind is bool:
-        return click.Option([f"{flag}/--no-{flag[2:]}"], default=field.default, help=text)
-    shown = field.default not in (None, "", [], ())
-    return click.Option([flag], type=kind, multiple=multiple, default=field.default, help=text, show_default=shown)
-
-
-def _click_type(annotation) -> tuple[ty.Any, bool]:
-    """click's type for a type annotation, and whether the option is repeatable."""
-    from fileformats.core import FileSet
-
-    origin, arguments = ty.get_origin(annotation), [a for a in ty.get_args(annotation) if a is not type(None)]
-    if origin in (ty.Union, types.UnionType) and len(arguments) == 1:
-        return _click_type(arguments[0])
-    if origin in (list, tuple, set) or annotation in (list, tuple):
-        return (_click_type(arguments[0])[0] if arguments else str), True
-    if origin is ty.Literal:
-        return click.Choice([str(a) for a in ty.get_args(annotation)]), False
-    if annotation in (bool, int, float, str):
-        return annotation, False
-    if annotation is dict or origin is dict:
-        return _Json(), False
-    if isinstance(annotation, type) and issubclass(annotation, FileSet):
-        return click.Path(exists=True, path_type=Path, resolve_path=True), False
-    if isinstance(annotation, type) and issubclass(annotation, os.PathLike):
-        return click.Path(path_type=Path, resolve_path=True), False
-    return str, False
-
-
-class _Json(click.ParamType):
-    name = "json"
-
-    def convert(self, value, param, ctx):
-        if not isinstance(value, str):
-            return value
-        try:
-            return json.loads(value)
-        except ValueError as error:
-            self.fail(f"not valid JSON: {error}", param, ctx)
 
 
 # --- running it

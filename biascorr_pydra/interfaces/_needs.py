@@ -32,13 +32,13 @@ def for_correction(task) -> Resources:
         gpus = int(task.device == "cuda" and get_corrector(task.method).uses_device)
     except UnknownMethodError:
         gpus = 0  # said by the step itself
-    return Resources(gpus=gpus, mem_gb=memory_gb(task.in_file, 0.6, 40))
+    return Resources(gpus=gpus, mem_gb=memory_gb(task.in_file, 0.7, 40))
 
 
 def for_brain(task) -> Resources:
     """A GPU if the device is cuda and the mask is deepbet's."""
     deep = task.method == "deepbet" or (task.method == "auto" and task.suffix == "T1w")
-    return Resources(gpus=int(deep and task.device == "cuda"), mem_gb=memory_gb(task.in_file, 1.2, 40))
+    return Resources(gpus=int(deep and task.device == "cuda"), mem_gb=memory_gb(task.in_file, 1.3, 40))
 
 
 def for_tissue(task) -> Resources:
