@@ -73,6 +73,8 @@ def Count(file: File, log: str) -> int:
 def Misbehave(how: str, mark: str) -> str:
     if how == "raise":
         raise ValueError(f"a bad value in {how}")
+    if how == "until marked" and not (Path(mark).exists() and "marked" in Path(mark).read_text()):
+        raise ValueError("not yet")
     if how == "exit":
         sys.exit(3)
     if how == "sleep":

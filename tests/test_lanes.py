@@ -148,6 +148,21 @@ def test_the_cache_is_pydras_own(submit, tmp_path):
     assert read.stdout.strip() == "7", read.stderr
 
 
+def test_what_failed_before_is_done_again_in_a_workflow_and_alone(submit, tmp_path):
+    (tmp_path / "file").write_text("four")
+    for kind in ("whole", "steps"):
+        hows, log = ["until marked", "well"], str(tmp_path / f"log-{kind}")
+        task = lane_tasks.Pieces(numbers=[1, 2], file=tmp_path / "file", log=log, hows=hows)
+        options = {} if kind == "whole" else {"gpus": 1, "overrides": {"second": {"gpus": 1}}}
+        Path(log).unlink(missing_ok=True)
+        first = submit(task, **options)
+        assert first.errored and "not yet" in error_line(first), error_line(first)
+        Path(log).write_text("marked")
+        again = submit(task, **options)
+        assert not again.errored, error_line(again)
+        assert again.outputs.count == [4, 4]
+
+
 def test_a_failed_job_is_left_for_pydra_crash(submit, tmp_path):
     task = lane_tasks.Misbehave(how="raise", mark="")
     submit(task)

@@ -42,6 +42,9 @@ def test_the_lines_of_a_message_are_joined():
 def test_no_result_at_all_and_an_exception():
     assert "killed" in error_line(None)
     assert error_line(OSError("no sbatch")) == "OSError: no sbatch"
+    assert (
+        error_line(RuntimeError(f'\n"""\n{INNER}\n"""')) == "UnreadableImageError: a.nii.gz: not a complete gzip file"
+    )
 
 
 def test_results_of_interrupted_tasks_are_forgotten_and_others_kept(tmp_path):

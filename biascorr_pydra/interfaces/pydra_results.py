@@ -23,9 +23,13 @@ def error_line(result) -> str:
     result : pydra Result, or the exception that the engine raised instead, or None where there is neither
     """
     if isinstance(result, Exception):
-        return f"{type(result).__name__}: {result}"
-    recorded = (result.errors if result is not None else None) or {}
-    lines = "".join(recorded.get("error message", [])).splitlines()
+        if "Traceback (most recent call last)" not in str(result):
+            return f"{type(result).__name__}: {result}"
+        # an error of another process, which left no record; between the marks that Pydra looks for
+        lines = [line for line in str(result).splitlines() if line.strip() != '"""']
+    else:
+        recorded = (result.errors if result is not None else None) or {}
+        lines = "".join(recorded.get("error message", [])).splitlines()
     found, rest = None, []
     for number, line in enumerate(lines):
         match = ERROR_LINE.match(line)

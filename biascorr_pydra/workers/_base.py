@@ -13,6 +13,7 @@ from pydra.engine.result import Result
 from pydra.workers.base import Worker
 
 from ..resources import Resources
+from ._execute import finished
 from ._spec import is_one_piece, needs, needs_of
 
 __all__ = ["PlacingWorker", "TaskFailedError"]
@@ -69,6 +70,7 @@ class PlacingWorker(Worker):
     async def submit(self, job: Job, rerun: bool = False) -> Result:
         if not is_one_piece(job, self.overrides):
             if job.is_async:
+                finished(job, rerun)
                 _keep_no_graph(job)
             return await super().submit(job, rerun)
         self._outstanding += 1
@@ -91,15 +93,14 @@ class PlacingWorker(Worker):
             With the task's own error, or how its process ended.
         """
         asked = needs(job, self.overrides)
-        if not rerun:
-            found = job.result()
-            if found is not None and not found.errored:
-                return found
+        found = finished(job, rerun)
+        if found is not None:
+            return found
         self.refuse(asked, job.name)
         error = await self.place(job, asked, rerun)
         if error:
             # in the marks between which Pydra looks for another process's traceback
-            raise TaskFailedError(f'\n"""\n{error}"""')
+            raise TaskFailedError(f'\n"""\n{error}\n"""')
         job._cached_result = job.result()
         return job._cached_result
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,7 +33,17 @@ from pydra.workers.base import Worker
 
 from . import _pickle
 
-__all__ = ["Parcel", "attempt", "describe_error", "execute", "open_parcel", "pack", "use_paths", "use_threads"]
+__all__ = [
+    "Parcel",
+    "attempt",
+    "describe_error",
+    "execute",
+    "finished",
+    "open_parcel",
+    "pack",
+    "use_paths",
+    "use_threads",
+]
 
 
 @dataclass(frozen=True)
@@ -116,15 +127,28 @@ def execute(job: Job, rerun: bool = False) -> Result:
         return job.run(rerun=rerun)  # Pydra's own provenance records
     job.hooks.pre_run(job)
     with SoftFileLock(job.lockfile):
-        if not rerun:
-            found = job.result()
-            if found is not None and not found.errored:
-                return found
+        found = finished(job, rerun)
+        if found is not None:
+            return found
         result = _run(job, rerun)
     job.hooks.post_run(job, result)
     job._check_for_hash_changes()
     job._cached_result = result
     return result
+
+
+def finished(job: Job, rerun: bool = False) -> Result | None:
+    """The job's result from the cache, if there is one to be used.
+
+    One that is not to be used, of a failure or of a job that is to run again, is removed: Pydra looks at the results of
+    all jobs that it waits for whenever one of them ends, and takes whatever is there for the outcome.
+    """
+    found = job.result()
+    if found is None or not (found.errored or rerun):
+        return found
+    job._errored, job._cached_result = False, None
+    (job.cache_dir / "_result.pklz").unlink(missing_ok=True)
+    return None
 
 
 def _run(job: Job, rerun: bool) -> Result:
@@ -143,14 +167,16 @@ def _run(job: Job, rerun: bool) -> Result:
     except BaseException as error:
         result.errored = True
         result.task = job.task
-        record_error(folder, error=format_exception(error))
-        _write(folder / "_job.pklz", job)
+        with suppress(OSError):  # a full disk: the task's own error is the one to tell
+            record_error(folder, error=format_exception(error))
+            _write(folder / "_job.pklz", job)
         raise
     finally:
         job.hooks.post_run_task(job, result)
         if is_workflow(job.task):
             job.return_values = {}  # the graph and every job in it
-        _write(folder / "_result.pklz", result)
+        with suppress(OSError) if result.errored else nullcontext():
+            _write(folder / "_result.pklz", result)
         os.chdir(before)
     return result
 
