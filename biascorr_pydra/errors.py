@@ -20,6 +20,7 @@ __all__ = [
     "OutputExistsError",
     "ResourceError",
     "RunLockedError",
+    "SchedulerError",
     "SegmentationError",
     "UnknownMethodError",
     "UnreadableImageError",
@@ -121,3 +122,7 @@ class ResourceError(BiasCorrError, ValueError):
 
 class RunLockedError(BiasCorrError, BlockingIOError):
     """Another run is at work on the same folder."""
+
+
+class SchedulerError(BiasCorrError, RuntimeError):
+    """A cluster's batch system is missing, does not answer, refuses a job, or has ended one."""

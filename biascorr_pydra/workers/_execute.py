@@ -32,7 +32,7 @@ from pydra.workers.base import Worker
 
 from . import _pickle
 
-__all__ = ["Parcel", "execute", "open_parcel", "pack"]
+__all__ = ["Parcel", "execute", "open_parcel", "pack", "record_failure"]
 
 
 @dataclass(frozen=True)
@@ -212,6 +212,25 @@ def _submitter(cache_root: Path, readonly_caches: tuple[Path, ...], propagate_re
         readonly_caches=list(readonly_caches) or None,
         propagate_rerun=propagate_rerun,
     )
+
+
+def record_failure(job: Job, error: str) -> None:
+    """Leave an errored result for a job whose process could not: the engine, and the user, then read why.
+
+    Parameters
+    ----------
+    job : the job that failed
+    error : what happened, as text; an error that the job's own process has left stays
+    """
+    found = job.result()
+    if found is None:
+        job.cache_dir.mkdir(exist_ok=True)
+        record_error(job.cache_dir, error=error.splitlines(keepends=True))
+        _write(job.cache_dir / "_job.pklz", job)
+        _write(
+            job.cache_dir / "_result.pklz", Result(outputs=None, errored=True, cache_dir=job.cache_dir, task=job.task)
+        )
+    job._errored = True
 
 
 def describe_error(error: BaseException) -> str:
