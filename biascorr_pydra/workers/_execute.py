@@ -118,6 +118,7 @@ def execute(job: Job, rerun: bool = False) -> Result:
             found = job.result()
             if found is not None and not found.errored:
                 return found
+        job._errored = False  # what an earlier run has left says nothing of this one
         result = _run(job, rerun)
     job.hooks.post_run(job, result)
     job._check_for_hash_changes()

@@ -173,9 +173,9 @@ class SlurmResourcesWorker(Worker):
             found = job.result()
             if found is not None and not found.errored:
                 return found
+        _forget_failure(job)  # before anything is waited for
         await asyncio.to_thread(self._submission.look, self.patience_s)
         self._submission.check(asked, job.name)
-        _forget_failure(job)
         queue = self._queues.get(job.cache_root)
         if queue is None:
             self._slurm.start()
