@@ -373,7 +373,7 @@ def test_work_of_one_kind_is_one_submission(tmp_path, quick):
     slurm = PlayedSlurm(lambda folder, n: finish(folder))
     answers = run_all(make_queue(tmp_path / "c", slurm), [f"s{n}" for n in range(40)])
     assert set(answers.values()) == {None} and slurm.calls["sbatch"] == 1 and slurm.calls["sacct"] == 0
-    assert len(list((tmp_path / "c/slurm-resources/done").iterdir())) == 1
+    assert len(list((tmp_path / "c/slurm-resources/batches").iterdir())) == 1
     assert not list((tmp_path / "c/slurm-resources/open").iterdir())
 
 
@@ -600,7 +600,7 @@ def test_scans_run_end_to_end_and_a_failed_one_is_tried_by_the_next_run(fake, tm
         assert used.calls["sbatch"] == 2
         assert submitter(All(xs=[8, 4], bad=task.bad), rerun=True).outputs.out == [2.0, 1.0]
         assert used.calls["sbatch"] == 2
-    batches = [Batch.load(folder) for folder in sorted((tmp_path / "cache/slurm-resources/done").iterdir())]
+    batches = [Batch.load(folder) for folder in sorted((tmp_path / "cache/slurm-resources/batches").iterdir())]
     assert [[len(task) for task in batch.tasks] for batch in batches] == [[3], [1]]
     assert "ValueError" in batches[0].log(0).read_text()
     assert not list((tmp_path / "cache").rglob("*.lock"))

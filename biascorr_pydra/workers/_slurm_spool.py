@@ -1,13 +1,13 @@
 """What goes between the driver and its Slurm jobs: files in ``CACHE_ROOT/slurm-resources``, each written whole.
 
-    drivers/ID.lock         held by a driver while it lives; its time of change is the driver's heartbeat
-    open/BATCH/batch.json   one submission: its job id, what it needs, and whose work is in each of its tasks
-    open/BATCH/parcels/T    the work of task T of the array
-    open/BATCH/progress/T   what task T is at, and how often each parcel was begun
-    open/BATCH/process/     a lock held by each task's process: what is left here tells a dead process's locks
-    open/BATCH/outcomes/    one file a parcel that was run
-    open/BATCH/T.out, T.err what task T printed
-    done/BATCH/             what is kept of it: batch.json and the logs
+    drivers/ID.lock            held by a driver while it lives; its time of change is the driver's heartbeat
+    open/BATCH                 marks a batch that is not finished
+    batches/BATCH/batch.json   one submission: its job id, what it needs, and whose work is in each of its tasks
+    batches/BATCH/parcels/T    the work of task T of the array
+    batches/BATCH/progress/T   what task T is at, and how often each parcel was begun
+    batches/BATCH/process/     a lock held by each task's process: what is left here tells a dead process's locks
+    batches/BATCH/outcomes/    one file a parcel that was run
+    batches/BATCH/T.out, T.err what task T printed; kept, with batch.json, when the rest is removed
 
 A batch is one ``sbatch``: a job array, or one job, of tasks with the same needs, each with one parcel or several.
 """
@@ -157,7 +157,7 @@ class Spool:
     def __init__(self, cache_root: Path):
         self.cache_root, self.folder = cache_root, cache_root / FOLDER
         self.driver = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
-        for part in ("open", "done", "drivers"):
+        for part in ("open", "batches", "drivers"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         self._life = SoftFileLock(self._life_file(self.driver))
         self._life.acquire()
@@ -177,7 +177,7 @@ class Spool:
         self, needs: Resources, chunks: list[list[tuple[Entry, bytes]]], *, script: str, most_starts: int
     ) -> Batch:
         """Write a batch, ready to be submitted: one chunk of parcels a task."""
-        folder = self.folder / "open" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+        folder = self.folder / "batches" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
         for part in PARTS:
             (folder / part).mkdir(parents=True)
         batch = Batch(folder, needs, [[entry for entry, _ in chunk] for chunk in chunks], self.driver)
@@ -191,27 +191,30 @@ class Spool:
             _write(folder / "parcels" / str(number), pickle.dumps(content))
         _write(folder / "job.sh", script.replace("@FOLDER@", shlex.quote(str(folder))).encode())
         batch.save()
+        self._mark(batch).touch()
         return batch
+
+    def _mark(self, batch: Batch) -> Path:
+        return self.folder / "open" / batch.folder.name
 
     def finish(self, batch: Batch) -> None:
         """Keep a batch's logs and journal, and nothing else."""
         for part in PARTS:
             shutil.rmtree(batch.folder / part, ignore_errors=True)
-        target = self.folder / "done" / batch.folder.name
-        batch.folder.rename(target)
-        batch.folder = target
+        self._mark(batch).unlink(missing_ok=True)
 
     def discard(self, batch: Batch) -> None:
         """Forget a batch that was never submitted."""
+        self._mark(batch).unlink(missing_ok=True)
         shutil.rmtree(batch.folder, ignore_errors=True)
 
     def others(self) -> list[tuple[Batch, bool]]:
         """Batches of other drivers that are not finished, and whether their driver lives."""
         found, alive = [], {}
-        for folder in sorted((self.folder / "open").iterdir()):
+        for mark in sorted((self.folder / "open").iterdir()):
             try:
-                batch = Batch.load(folder)
-            except FileNotFoundError:  # not written yet, or its driver died before it was
+                batch = Batch.load(self.folder / "batches" / mark.name)
+            except FileNotFoundError:  # its driver is just discarding it
                 continue
             if batch.driver != self.driver:
                 alive.setdefault(batch.driver, self._is_alive(batch.driver))
