@@ -43,7 +43,7 @@ class Parcel:
     ----------
     task_class, values : the task, as its class and the values that are not defaults
     name, state_index, hooks, environment : the job's
-    checksum : the job's, so that inputs are not hashed again
+    checksum, hashes : the job's and its inputs', so that those are not hashed again, and a change to them is seen
     cache_root, readonly_caches : where results are looked for and written
     rerun, propagate_rerun : whether the job, and the steps inside it, are computed again though results exist
     """
@@ -55,6 +55,7 @@ class Parcel:
     hooks: Any
     environment: Any
     checksum: str
+    hashes: dict[str, Any]
     cache_root: Path
     readonly_caches: tuple[Path, ...]
     rerun: bool
@@ -78,6 +79,7 @@ def pack(job: Job, rerun: bool = False) -> bytes:
         hooks=job.hooks,
         environment=job.environment,
         checksum=job.checksum,
+        hashes=task._hashes,
         cache_root=job.cache_root,
         readonly_caches=tuple(Path(folder) for folder in submitter.readonly_caches or ()),
         rerun=rerun,
@@ -98,7 +100,7 @@ def open_parcel(content: bytes) -> tuple[Job, bool]:
         state_index=parcel.state_index,
         hooks=parcel.hooks,
     )
-    job._checksum = parcel.checksum
+    job._checksum, job.task._hashes = parcel.checksum, parcel.hashes
     return job, parcel.rerun
 
 

@@ -173,26 +173,48 @@ def test_pydra_finds_it_by_name(tmp_path, notes):
         assert submitter(steps(notes, ["ok"])).outputs.out == [1]
 
 
-def test_a_cohort_is_corrected_through_pydra_run(tmp_path):
-    command = [sys.executable, "-c", "from biascorr_pydra.pydra_run import main; main()", "run"]
-    command += ["workflows/correct_bids.py", "--bids-dir", "bids_examples/phantom", "--out-dir", str(tmp_path / "out")]
-    command += ["--worker", "slurm-resources", "--skull-strip", "template", "--segmentation", "none"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+def pydra_run(out: Path, workflow: Path, *options: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", "from biascorr_pydra.pydra_run import main; main()", "run", str(workflow)]
+    command += ["--bids-dir", "bids_examples/phantom", "--out-dir", str(out), "--worker", "slurm-resources"]
+    return subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+
+
+def batches(out: Path) -> dict[str, list[int]]:
+    """What was submitted: by the name of its first task, the sizes of each batch's tasks."""
+    found = {}
+    for file in sorted((out / "work/slurm-resources/batches").glob("*/batch.json")):
+        tasks = json.loads(file.read_text())["tasks"]
+        found.setdefault(tasks[0][0]["name"], []).append(len(tasks))
+    return found
+
+
+def test_a_cohort_is_corrected_scan_by_scan_through_pydra_run(tmp_path):
+    whole_scans = tmp_path / "whole_scans.py"
+    whole_scans.write_text(
+        "from biascorr_pydra.cohort import CorrectBids, hooks, scan\n"
+        "from biascorr_pydra.resources import requires\n"
+        "requires(mem_gb=1.5, minutes=10)(scan.CorrectScan)\n"
+    )
+    options = ["--skull-strip", "none", "--segmentation", "none"]
+    began = time.monotonic()
+    done = pydra_run(tmp_path / "out", whole_scans, *options)
+    assert done.returncode == 0 and "8 done, 0 done before, 0 failed." in done.stdout, done.stdout + done.stderr
+    print(f"8 scans: {time.monotonic() - began:.0f} s, submissions {batches(tmp_path / 'out')}")
+    assert len(batches(tmp_path / "out")["scan"]) == 1
     scans = sorted(ROOT.glob("bids_examples/phantom/sub-*/ses-*/anat/*.nii.gz"))
-    assert f"{len(scans)} done, 0 done before, 0 failed." in done.stdout
+    assert len(scans) == 8
     for scan in scans:
-        name = scan.name.replace("_T", "_desc-preproc_T")
-        corrected = next((tmp_path / "out").rglob(name))
+        corrected = next((tmp_path / "out").rglob(scan.name.replace("_T", "_desc-preproc_T")))
         assert nib.load(corrected).shape == nib.load(scan).shape
-    batches = sorted((tmp_path / "out/work/slurm-resources/batches").iterdir())
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert again.returncode == 0 and f"0 done, {len(scans)} done before" in again.stdout, again.stdout + again.stderr
-    submitted = [json.loads((batch / "batch.json").read_text()) for batch in batches]
-    print(f"{len(scans)} scans: {len(submitted)} submissions")
-    new = set((tmp_path / "out/work/slurm-resources/batches").iterdir()) - set(batches)
-    names = [json.loads((batch / "batch.json").read_text())["tasks"][0][0]["name"] for batch in new]
-    assert set(names) <= {"report"}  # written anew by every run
+    again = pydra_run(tmp_path / "out", whole_scans, *options)
+    assert again.returncode == 0 and "0 done, 8 done before" in again.stdout, again.stdout + again.stderr
+    assert len(batches(tmp_path / "out")["scan"]) == 1  # only the report, which every run writes anew
+
+
+def test_a_cohort_is_corrected_step_by_step_through_pydra_run(tmp_path):
+    options = ["--participant-label", "03", "--skull-strip", "template", "--segmentation", "none"]
+    done = pydra_run(tmp_path / "out", ROOT / "workflows/correct_bids.py", *options)
+    assert done.returncode == 0 and "2 done, 0 done before, 0 failed." in done.stdout, done.stdout + done.stderr
 
 
 # --- what goes wrong
@@ -235,6 +257,8 @@ def test_a_requeued_job_goes_on_where_it_was(tmp_path, notes):
     def requeue():
         job = notes.wait("begun", 2)[-1]["job"]
         slurm("scontrol", "requeue", job)
+        while slurm("squeue", "-h", "-j", job, "-o", "%T").strip() != "PENDING":
+            time.sleep(0.2)
         slurm("scontrol", "update", f"jobid={job}", "starttime=now")  # or it waits for two minutes
 
     join = in_background(requeue)
