@@ -107,7 +107,7 @@ def test_without_accounting_it_is_said_once_and_scontrol_tells(fake, caplog):
     fake("scontrol", "JobId=7 JobState=FAILED Reason=NonZeroExitCode Restarts=0 ExitCode=1:0 RunTime=00:00:01\n")
     slurm = Slurm()
     assert slurm.accounts(["7"]) == {} and slurm.accounts(["8"]) == {}
-    assert slurm.shown("7") == Standing("FAILED", code=1)
+    assert slurm.shown("7") == {"7": Standing("FAILED", code=1)}
     assert len(fake.calls()) == 2 and caplog.text.count("accounting storage is disabled") == 1
 
 
@@ -324,8 +324,8 @@ class PlayedSlurm:
         self.calls["sacct"] += 1
         return self.standings(jobs)
 
-    def shown(self, identity):
-        return None
+    def shown(self, job_id):
+        return {}
 
     def find(self, name):
         return self.by_name.get(name)
@@ -350,7 +350,7 @@ def make_queue(cache_root, slurm, *, chunk="auto", max_in_queue=100, max_requeue
 
 def run_all(queue: Queue, names, needs=None, close=True) -> dict:
     async def main():
-        runs = [queue.run(name, f"sum-{name}", needs or Resources(), b"", adoptable=True) for name in names]
+        runs = [queue.run(name, f"sum-{name}", needs or Resources(), b"", is_done=bool) for name in names]
         return await asyncio.wait_for(asyncio.gather(*runs, return_exceptions=True), 20)
 
     answers = dict(zip(names, asyncio.run(main()), strict=True))
@@ -419,8 +419,8 @@ def test_slurms_refusal_fails_its_work_only(tmp_path, quick):
     queue = make_queue(tmp_path / "c", PlayedSlurm(play))
 
     async def main():
-        gpu = queue.run("g", "sum-g", Resources(gpus=1), b"", adoptable=True)
-        cpu = queue.run("c", "sum-c", Resources(), b"", adoptable=True)
+        gpu = queue.run("g", "sum-g", Resources(gpus=1), b"", is_done=bool)
+        cpu = queue.run("c", "sum-c", Resources(), b"", is_done=bool)
         return await asyncio.gather(gpu, cpu, return_exceptions=True)
 
     refused, done = asyncio.run(main())
@@ -453,7 +453,7 @@ def test_the_same_work_asked_for_twice_is_done_once(tmp_path, quick):
     queue = make_queue(tmp_path / "c", slurm)
 
     async def main():
-        return await asyncio.gather(*(queue.run("s", "sum", Resources(), b"", adoptable=True) for _ in range(2)))
+        return await asyncio.gather(*(queue.run("s", "sum", Resources(), b"", is_done=bool) for _ in range(2)))
 
     assert asyncio.run(main()) == [None, None] and slurm.calls["sbatch"] == 2
     queue.close()
@@ -483,7 +483,7 @@ def test_a_dead_drivers_job_is_taken_up(tmp_path, quick, job_id):
     queue = make_queue(tmp_path / "c", slurm)
 
     async def main():
-        runs = [queue.run(name, f"sum-{name}", Resources(), b"", adoptable=True) for name in ("s0", "s1", "s2")]
+        runs = [queue.run(name, f"sum-{name}", Resources(), b"", is_done=bool) for name in ("s0", "s1", "s2")]
         task = asyncio.gather(*runs)
         await asyncio.sleep(0.3)
         finish(batch.folder)
@@ -514,7 +514,7 @@ def test_a_living_drivers_job_is_waited_for_and_never_cancelled(tmp_path, quick)
     queue = make_queue(tmp_path / "c", slurm)
 
     async def main():
-        run = asyncio.ensure_future(queue.run("s0", "sum-s0", Resources(), b"", adoptable=True))
+        run = asyncio.ensure_future(queue.run("s0", "sum-s0", Resources(), b"", is_done=bool))
         await asyncio.sleep(0.3)
         assert not run.done()
         run.cancel()
@@ -531,8 +531,8 @@ def test_the_end_cancels_exactly_the_jobs_that_are_not_over(tmp_path, quick):
     queue = make_queue(tmp_path / "c", slurm, chunk=1)
 
     async def main():
-        assert await queue.run("s0", "sum-s0", Resources(), b"", adoptable=True) is None
-        waiting = asyncio.ensure_future(queue.run("s1", "sum-s1", Resources(), b"", adoptable=True))
+        assert await queue.run("s0", "sum-s0", Resources(), b"", is_done=bool) is None
+        waiting = asyncio.ensure_future(queue.run("s1", "sum-s1", Resources(), b"", is_done=bool))
         await asyncio.sleep(0.2)
         waiting.cancel()
 

@@ -172,11 +172,17 @@ class Slurm:
                 found[parts[0]] = _standing(parts[1], parts[2])
         return found
 
-    def shown(self, identity: str) -> Standing | None:
-        """How one task ended, from scontrol: for those few that died and that the accounting does not know."""
-        code, out, _ = self._run("scontrol", "-o", "show", "job", identity)
-        state, ended = re.search(r"\bJobState=(\S+)", out), re.search(r"\bExitCode=(\d+:\d+)", out)
-        return _standing(state.group(1), ended.group(1) if ended else "") if code == 0 and state else None
+    def shown(self, job_id: str) -> dict[str, Standing]:
+        """How the tasks of one job stand, from scontrol: where a job died that the accounting does not know."""
+        code, out, _ = self._run("scontrol", "-o", "show", "job", job_id)
+        found = {}
+        for line in out.splitlines() if code == 0 else ():
+            fields = dict(re.findall(r"\b(JobId|ArrayTaskId|JobState|ExitCode)=(\S+)", line))
+            if "JobState" in fields:
+                index = fields.get("ArrayTaskId", "")
+                standing = _standing(fields["JobState"], fields.get("ExitCode", ""))
+                found[task_id(job_id, int(index) if index.isdigit() else None)] = standing
+        return found
 
     def find(self, name: str) -> str | None:
         """The id of the job of this name, running, waiting or over; None if Slurm knows none."""

@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..resources import Resources
-from ._slurm_client import RefusedError, Slurm, Standing, SubmitLimitError, UnansweredError, task_id
+from ._slurm_client import RefusedError, Slurm, Standing, SubmitLimitError, UnansweredError
 from ._slurm_judge import Failed, judge
 from ._slurm_spool import Batch, Entry, Spool
 from ._slurm_submit import Submission
+from ._slurm_watch import Item, Watched, left_behind
 
 __all__ = ["Queue", "Settings"]
 
@@ -27,15 +29,7 @@ COLLECT_S = 0.3  # what becomes ready within this time is submitted together,
 COLLECT_BUSY_S = 3.0  # or within this one while much is in the queue anyway
 BUSY = 50
 LOOK_S = (0.3, 2.0)  # between two looks for outcome files: at first, and at most while nothing comes
-STUCK = (
-    "Held",
-    "Invalid",
-    "NeverSatisfied",
-    "PartitionTimeLimit",
-    "PartitionDown",
-    "PartitionInactive",
-    "BadConstraint",
-)
+STUCK = ("held", "invalid", "neversatisfied", "partitiontimelimit", "partitiondown", "badconstraint")
 
 
 @dataclass(frozen=True)
@@ -54,35 +48,6 @@ class Settings:
         return 1 + self.max_requeues
 
 
-@dataclass(eq=False)
-class _Item:
-    rank: tuple
-    entry: Entry
-    needs: Resources
-    parcel: bytes
-    adoptable: bool
-    future: asyncio.Future
-    alone: bool = False
-
-
-@dataclass(eq=False)
-class _Watched:
-    """A submitted batch, and those of its parcels that somebody waits for."""
-
-    batch: Batch
-    items: dict[tuple[int, int], _Item]
-    ours: bool = True
-    adopted: bool = False
-    over_since: dict[int, float] = field(default_factory=dict)
-
-    @property
-    def tasks(self) -> set[int]:
-        return {task for task, _ in self.items}
-
-    def identity(self, task: int) -> str:
-        return task_id(self.batch.job_id, task if self.batch.is_array else None)
-
-
 class Queue:
     """Runs parcels as Slurm jobs, and finds those again that a dead driver has left behind.
 
@@ -97,19 +62,36 @@ class Queue:
     def __init__(self, cache_root: Path, slurm: Slurm, submission: Submission, settings: Settings):
         self._slurm, self._submission, self._settings = slurm, submission, settings
         self._spool = Spool(cache_root)
-        self._pending: list[_Item] = []
-        self._watched: list[_Watched] = []
+        self._pending: list[Item] = []
+        self._watched: list[Watched] = []
         self._by_checksum: dict[str, asyncio.Future] = {}
-        self._left_behind: dict[str, tuple[_Watched, int, int]] | None = None
+        self._left_behind: dict[str, tuple[Watched, int, int]] | None = None
         self._most = settings.max_in_queue
         self._number = self._wave = 0
         self._pump: asyncio.Task | None = None
         self._news = asyncio.Event()
         self._next_poll = 0.0
-        self._told: set[tuple[str, str]] = set()
+        self._told: set[str] = set()
 
-    async def run(self, name: str, checksum: str, needs: Resources, parcel: bytes, *, adoptable: bool) -> str | None:
+    async def run(
+        self,
+        name: str,
+        checksum: str,
+        needs: Resources,
+        parcel: bytes,
+        *,
+        is_done: Callable[[], bool],
+        adoptable: bool = True,
+    ) -> str | None:
         """Run a parcel; the error as text, or None.
+
+        Parameters
+        ----------
+        name, checksum : whose it is
+        needs : what it is to be given
+        parcel : the work, for the job's process
+        is_done : whether its result is there
+        adoptable : whether what another driver's job makes of it will do
 
         Raises
         ------
@@ -126,7 +108,7 @@ class Queue:
             self._number += 1
             # what follows from something that has finished goes first, so that scans are completed one after another
             rank = (-self._wave, self._number)
-            self._pending.append(_Item(rank, Entry(name, checksum), needs, parcel, adoptable, future))
+            self._pending.append(Item(rank, Entry(name, checksum), needs, parcel, adoptable, is_done, future))
             self._news.set()
             if self._pump is None or self._pump.done():
                 self._pump = asyncio.ensure_future(self._work())
@@ -189,14 +171,14 @@ class Queue:
                 group = group[len(taken) :]
                 self._pending = [item for item in self._pending if item not in taken]
 
-    async def _submit_one(self, chunks: list[list[_Item]], needs: Resources) -> bool:
+    async def _submit_one(self, chunks: list[list[Item]], needs: Resources) -> bool:
         """Submit one batch; False if Slurm takes no more for now."""
         pairs = [[(item.entry, item.parcel) for item in chunk] for chunk in chunks]
         batch = self._spool.create(
             needs, pairs, script=self._submission.script(needs), most_starts=self._settings.most_starts
         )
         items = {(task, number): item for task, chunk in enumerate(chunks) for number, item in enumerate(chunk)}
-        watched = _Watched(batch, items)
+        watched = Watched(batch, items)
         self._watched.append(watched)  # from here on, close() knows of it
         try:
             await asyncio.to_thread(self._submission.submit, batch, self._settings.patience_s)
@@ -218,7 +200,7 @@ class Queue:
             raise
         return True
 
-    def _withdraw(self, watched: _Watched) -> None:
+    def _withdraw(self, watched: Watched) -> None:
         self._watched.remove(watched)
         self._spool.discard(watched.batch)
 
@@ -228,7 +210,11 @@ class Queue:
         """Give out what has come; whether anything has."""
         any_came = False
         for watched in list(self._watched):
-            there = watched.batch.outcome_names()
+            try:
+                there = watched.batch.outcome_names()
+            except FileNotFoundError:  # the living driver whose batch it is has put it away
+                any_came |= self._give_back(watched)
+                continue
             for (task, number), item in list(watched.items.items()):
                 if f"{task}-{number}" in there:
                     self._settle(item, watched.batch.outcome(task, number))
@@ -238,7 +224,18 @@ class Queue:
                 self._put_away(watched)
         return any_came
 
-    def _put_away(self, watched: _Watched) -> None:
+    def _give_back(self, watched: Watched) -> bool:
+        """What another driver's batch has not told of: done, or to be submitted here."""
+        self._watched.remove(watched)
+        for item in watched.items.values():
+            if item.is_done():
+                self._settle(item, None)
+            else:
+                item.adoptable = False
+                self._pending.append(item)
+        return True
+
+    def _put_away(self, watched: Watched) -> None:
         self._watched.remove(watched)
         batch = watched.batch
         # An adopted batch may still be at work that nobody here has asked for.
@@ -247,7 +244,7 @@ class Queue:
             self._spool.finish(batch)
 
     @staticmethod
-    def _settle(item: _Item, error: str | None) -> None:
+    def _settle(item: Item, error: str | None) -> None:
         if not item.future.done():
             item.future.set_result(error)
 
@@ -277,20 +274,26 @@ class Queue:
         patience = self._settings.patience_s
         return await asyncio.to_thread(lambda: self._slurm.patiently(ask, *arguments, patience_s=patience))
 
-    async def _bury(self, dead: list[tuple[_Watched, int, Standing]]) -> None:
+    async def _bury(self, dead: list[tuple[Watched, int, Standing]]) -> None:
         self._deliver()
         dead = [(watched, task, standing) for watched, task, standing in dead if task in watched.tasks]
-        accounts = await asyncio.to_thread(self._slurm.accounts, [watched.batch.job_id for watched, _, _ in dead])
+        ended = await asyncio.to_thread(self._how_they_ended, {watched.batch.job_id for watched, _, _ in dead})
         for watched, task, standing in dead:
             identity = watched.identity(task)
-            known = accounts.get(identity)
-            if known is None or not known.state or not known.over:
-                known = await asyncio.to_thread(self._slurm.shown, identity) or standing
-            self._see_to(watched, task, identity, known if known.over else standing)
+            known = ended.get(identity, standing)
+            self._see_to(watched, task, identity, known if known.state and known.over else standing)
         for watched in [watched for watched in self._watched if not watched.items]:
             self._put_away(watched)
 
-    def _see_to(self, watched: _Watched, task: int, identity: str, ended: Standing) -> None:
+    def _how_they_ended(self, job_ids: set[str]) -> dict[str, Standing]:
+        """From the accounting; of jobs it does not know (yet), from slurmctld."""
+        ended = self._slurm.accounts(job_ids)
+        known = {identity.partition("_")[0] for identity, standing in ended.items() if standing.over}
+        for job_id in job_ids - known:
+            ended |= self._slurm.shown(job_id)
+        return ended
+
+    def _see_to(self, watched: Watched, task: int, identity: str, ended: Standing) -> None:
         batch = watched.batch
         batch.release_locks(task, self._spool.cache_root)
         missing = {number: batch.tasks[task][number] for at, number in watched.items if at == task}
@@ -305,7 +308,9 @@ class Queue:
         )
         for number, verdict in verdicts.items():
             item = watched.items.pop((task, number))
-            if not watched.ours:
+            if item.is_done():  # its process ended between the result and the outcome
+                self._settle(item, None)
+            elif not watched.ours:
                 self._pending.append(item)  # another driver's job: its end says nothing of ours
             elif isinstance(verdict, Failed):
                 self._settle(item, verdict.error)
@@ -318,8 +323,8 @@ class Queue:
                     "%s: Slurm job %s ended (%s); submitting it again.", item.entry.name, identity, ended.state
                 )
 
-    def _tell_if_stuck(self, watched: _Watched, task: int, standing: Standing) -> None:
-        if standing.state == "PENDING" and any(word in standing.reason for word in STUCK):
+    def _tell_if_stuck(self, watched: Watched, task: int, standing: Standing) -> None:
+        if standing.state == "PENDING" and any(word in standing.reason.lower() for word in STUCK):
             job = watched.batch.job_id
             self._say_once(
                 f"{job} {standing.reason}",
@@ -344,24 +349,7 @@ class Queue:
         standings = await self._ask(self._slurm.standings, known) if known else {}
         self._left_behind = {}
         for batch, alive in found:
-            self._index(batch, alive, standings)
-
-    def _index(self, batch: Batch, alive: bool, standings: dict[str, Standing]) -> None:
-        watched = _Watched(batch, {}, ours=not alive, adopted=True)
-        running = False
-        there = batch.outcome_names()
-        for task, entries in enumerate(batch.tasks):
-            standing = standings.get(watched.identity(task)) if batch.job_id else None
-            if standing is None or standing.over:
-                if not alive:
-                    batch.release_locks(task, self._spool.cache_root)
-                continue
-            running = True
-            for number, entry in enumerate(entries):
-                if f"{task}-{number}" not in there:
-                    self._left_behind[entry.checksum] = (watched, task, number)
-        if not alive and not running:
-            self._spool.finish(batch)
+            self._left_behind |= left_behind(self._spool, batch, alive, standings)
 
     def _adopt_pending(self) -> None:
         for item in list(self._pending):

@@ -170,7 +170,7 @@ class Submission:
 
     def script(self, asked: Resources) -> str:
         """The job's shell script, with @FOLDER@ for the batch's folder."""
-        lines = ["#!/bin/bash", *(f"export {name}={asked.cpus}" for name in THREADS)]
+        lines = ["#!/bin/bash", "export NO_ET=1", *(f"export {name}={asked.cpus}" for name in THREADS)]
         if not asked.gpus:
             lines.append("export CUDA_VISIBLE_DEVICES=''")
         if self._setup:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shlex
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
 from filelock import SoftFileLock, Timeout
 from pydra.engine.job import Job
-from pydra.engine.result import Result
+from pydra.engine.result import Result, load_result
 from pydra.workers.base import Worker
 
-from ..errors import InvalidParameterError
+from ..errors import BiasCorrError, InvalidParameterError
 from ..resources import Resources
 from ._execute import pack, record_failure
 from ._slurm_client import Slurm
@@ -26,6 +28,9 @@ from .lanes import TaskFailedError
 
 __all__ = ["SlurmResourcesWorker"]
 
+logger = logging.getLogger(__name__)
+
+LOOK_S = 60.0  # how long Slurm may leave the first question unanswered
 RESULT_S = 60.0  # how long a result that its job has reported may take to be seen here
 
 
@@ -174,30 +179,51 @@ class SlurmResourcesWorker(Worker):
             if found is not None and not found.errored:
                 return found
         _forget_failure(job)  # before anything is waited for
-        await asyncio.to_thread(self._submission.look, self.patience_s)
+        try:
+            error = await self._send(job, asked, rerun)
+        except BiasCorrError as problem:
+            _record(job, f"{type(problem).__name__}: {problem}")
+            raise
+        if error is None and (result := await _seen(job)) is None:
+            error = (
+                f"SchedulerError: {job.cache_dir}: its result is not seen here. Do the nodes share this file system?"
+            )
+        if error:
+            _record(job, error)
+            # in the marks between which Pydra looks for another process's traceback
+            raise TaskFailedError(f'\n"""\n{error}"""')
+        job._cached_result = result
+        return result
+
+    async def _send(self, job: Job, asked: Resources, rerun: bool) -> str | None:
+        await asyncio.to_thread(self._submission.look, min(self.patience_s, LOOK_S))
         self._submission.check(asked, job.name)
         queue = self._queues.get(job.cache_root)
         if queue is None:
             self._slurm.start()
             settings = Settings(self.poll_s, self.settle_s, self.patience_s, self.max_requeues, self.max_in_queue)
             queue = self._queues[job.cache_root] = Queue(job.cache_root, self._slurm, self._submission, settings)
-        error = await queue.run(job.name, job.checksum, asked, pack(job, rerun), adoptable=not rerun)
-        if error is None and (result := await _seen(job)) is None:
-            error = (
-                f"SchedulerError: {job.cache_dir}: the result is not seen here. Do the nodes share this file system?"
-            )
-        if error:
-            record_failure(job, error)
-            # in the marks between which Pydra looks for another process's traceback
-            raise TaskFailedError(f'\n"""\n{error}"""')
-        job._cached_result = result
-        return result
+        parcel = pack(job, rerun)
+        done = bool if rerun else partial(_is_done, job)  # bool(): never, whatever an earlier run has left
+        return await queue.run(job.name, job.checksum, asked, parcel, is_done=done, adoptable=not rerun)
 
     def close(self) -> None:
         self._slurm.stop()
         for queue in self._queues.values():
             queue.close()
         self._queues = {}
+
+
+def _is_done(job: Job) -> bool:
+    result = load_result(job.checksum, job.all_caches)
+    return result is not None and not result.errored
+
+
+def _record(job: Job, error: str) -> None:
+    try:
+        record_failure(job, error)
+    except OSError as problem:  # the error itself goes to the engine all the same
+        logger.warning("%s: %s", job.cache_dir, problem)
 
 
 async def _seen(job: Job) -> Result | None:
