@@ -237,11 +237,8 @@ class Queue:
 
     def _put_away(self, watched: Watched) -> None:
         self._watched.remove(watched)
-        batch = watched.batch
-        # An adopted batch may still be at work that nobody here has asked for.
-        complete = not watched.adopted or len(batch.outcome_names()) == sum(len(task) for task in batch.tasks)
-        if watched.ours and complete:
-            self._spool.finish(batch)
+        if watched.ours and watched.complete:  # an adopted batch may be at work that nobody here has asked for
+            self._spool.finish(watched.batch)
 
     @staticmethod
     def _settle(item: Item, error: str | None) -> None:
@@ -296,6 +293,7 @@ class Queue:
     def _see_to(self, watched: Watched, task: int, identity: str, ended: Standing) -> None:
         batch = watched.batch
         batch.release_locks(task, self._spool.cache_root)
+        watched.buried.add(task)
         missing = {number: batch.tasks[task][number] for at, number in watched.items if at == task}
         verdicts = judge(
             identity,

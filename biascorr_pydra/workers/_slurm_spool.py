@@ -29,7 +29,7 @@ from filelock import SoftFileLock, Timeout
 from ..files import write_atomic
 from ..resources import Resources
 
-__all__ = ["Batch", "Entry", "Progress", "Spool", "release_locks_of"]
+__all__ = ["Batch", "Entry", "Progress", "Spool", "release_locks_of", "remove_dead_drivers"]
 
 FOLDER = "slurm-resources"
 HEARTBEAT_S = 600  # a driver on another host that has been silent for so long is taken for dead
@@ -159,6 +159,7 @@ class Spool:
         self.driver = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
         for part in ("open", "batches", "drivers"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
+        remove_dead_drivers(cache_root)
         self._life = SoftFileLock(self._life_file(self.driver))
         self._life.acquire()
 
@@ -217,7 +218,7 @@ class Spool:
             except FileNotFoundError:  # its driver is just discarding it
                 continue
             if batch.driver != self.driver:
-                alive.setdefault(batch.driver, self._is_alive(batch.driver))
+                alive.setdefault(batch.driver, _is_alive(self._life_file(batch.driver)))
                 found.append((batch, alive[batch.driver]))
         return found
 
@@ -226,17 +227,25 @@ class Spool:
         batch.driver = self.driver
         batch.save()
 
-    def _is_alive(self, driver: str) -> bool:
-        file = self._life_file(driver)
-        try:
-            if time.time() - file.stat().st_mtime > HEARTBEAT_S:
-                return False
-            with SoftFileLock(file, timeout=0):
-                return False
-        except FileNotFoundError:
+
+def remove_dead_drivers(cache_root: Path) -> None:
+    """Remove what drivers that died have left of themselves; their batches stay for the next driver."""
+    for file in (cache_root / FOLDER / "drivers").glob("*.lock"):
+        _is_alive(file)
+
+
+def _is_alive(file: Path) -> bool:
+    """Whether the driver of this lock lives; where it does not, the lock goes."""
+    try:
+        if time.time() - file.stat().st_mtime > HEARTBEAT_S:
+            file.unlink()
             return False
-        except Timeout:
-            return True
+        with SoftFileLock(file, timeout=0):
+            return False
+    except FileNotFoundError:
+        return False
+    except Timeout:
+        return True
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -42,6 +42,7 @@ class Watched:
     ours : whether it is this driver's to cancel and to put away
     adopted : whether another driver has submitted it
     over_since : when each task was first seen to be over
+    buried : tasks that are over, with what they have left seen to
     """
 
     batch: Batch
@@ -49,11 +50,21 @@ class Watched:
     ours: bool = True
     adopted: bool = False
     over_since: dict[int, float] = field(default_factory=dict)
+    buried: set[int] = field(default_factory=set)
 
     @property
     def tasks(self) -> set[int]:
         """The tasks that somebody waits for."""
         return {task for task, _ in self.items}
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of the batch is under way any more."""
+        there = self.batch.outcome_names()
+        return all(
+            task in self.buried or all(f"{task}-{number}" in there for number in range(len(entries)))
+            for task, entries in enumerate(self.batch.tasks)
+        )
 
     def identity(self, task: int) -> str:
         """A task's name in Slurm."""
@@ -80,6 +91,7 @@ def left_behind(
         if standing is None or standing.over:
             if not alive:
                 batch.release_locks(task, spool.cache_root)
+            watched.buried.add(task)
             continue
         running = True
         for number, entry in enumerate(entries):

@@ -22,6 +22,7 @@ from ..resources import Resources
 from ._execute import pack, record_failure
 from ._slurm_client import Slurm
 from ._slurm_queue import Queue, Settings
+from ._slurm_spool import remove_dead_drivers
 from ._slurm_submit import Submission
 from ._spec import is_one_piece, needs, needs_of
 from .lanes import TaskFailedError
@@ -113,6 +114,7 @@ class SlurmResourcesWorker(Worker):
     minutes: float | None = attrs.field(default=None, converter=attrs.converters.optional(float))
     _slurm: Slurm = attrs.field(init=False, factory=Slurm, repr=False, eq=False)
     _submission: Submission | None = attrs.field(init=False, default=None, repr=False, eq=False)
+    _roots: set[Path] = attrs.field(init=False, factory=set, repr=False, eq=False)
     _queues: dict[Path, Queue] = attrs.field(init=False, factory=dict, repr=False, eq=False)
 
     _plugin_name = "slurm-resources"
@@ -173,6 +175,7 @@ class SlurmResourcesWorker(Worker):
         TaskFailedError
             With the task's own error, or how its Slurm job ended.
         """
+        self._roots.add(job.cache_root)
         asked = self._complete(needs(job, self.overrides))
         if not rerun:
             found = job.result()
@@ -211,7 +214,9 @@ class SlurmResourcesWorker(Worker):
         self._slurm.stop()
         for queue in self._queues.values():
             queue.close()
-        self._queues = {}
+        for cache_root in self._roots - set(self._queues):
+            remove_dead_drivers(cache_root)
+        self._queues, self._roots = {}, set()
 
 
 def _is_done(job: Job) -> bool:
