@@ -51,11 +51,10 @@ mungekey --create --keyfile "$run/munge/key" >/dev/null
 munged --force --key-file="$run/munge/key" --socket="$run/munge/socket" --pid-file="$run/pid/munged" \
     --log-file="$run/log/munged.log" --seed-file="$run/munge/seed"
 
-# --- the accounting database
-chown mysql: "$run/mysql"
-mariadb-install-db --no-defaults --user=mysql --datadir="$run/mysql/data" --auth-root-authentication-method=normal \
+# --- the accounting database; as root, so that RUN_DIR may lie in a folder that only root can enter
+mariadb-install-db --no-defaults --user=root --datadir="$run/mysql/data" --auth-root-authentication-method=normal \
     --skip-test-db >"$run/log/mysql_install.log" 2>&1
-setsid nohup mariadbd --no-defaults --user=mysql --datadir="$run/mysql/data" --socket="$socket" \
+setsid nohup mariadbd --no-defaults --user=root --datadir="$run/mysql/data" --socket="$socket" \
     --pid-file="$run/mysql/pid" --bind-address=127.0.0.1 --port="$sql_port" \
     --innodb-buffer-pool-size=64M --innodb-lock-wait-timeout=900 >"$run/log/mariadb.log" 2>&1 </dev/null &
 until_true 60 mariadb mariadb-admin --no-defaults -S "$socket" ping
