@@ -439,6 +439,31 @@ def test_a_limit_on_submissions_makes_batches_smaller(tmp_path, quick):
     assert set(answers.values()) == {None}
 
 
+def test_room_for_one_job_is_waited_for(tmp_path, quick, caplog):
+    def play(folder, n):
+        if n < 4:
+            raise SubmitLimitError("no more")
+        return finish(folder)
+
+    slurm = PlayedSlurm(play)
+    assert run_all(make_queue(tmp_path / "c", slurm), ["s0"]) == {"s0": None}
+    assert caplog.text.count("with fewer at a time") == 1
+
+
+def test_a_job_that_may_never_start_is_told_of_once(tmp_path, quick, caplog):
+    slurm = PlayedSlurm(lambda folder, n: {0: Standing("PENDING", "JobHeldUser")})
+    queue = make_queue(tmp_path / "c", slurm)
+
+    async def main():
+        run = asyncio.ensure_future(queue.run("s0", "sum-s0", Resources(), b"", is_done=bool))
+        await asyncio.sleep(0.3)
+        run.cancel()
+
+    asyncio.run(main())
+    queue.close()
+    assert caplog.text.count("job 1 waits (JobHeldUser) and may never start") == 1 and slurm.calls["squeue"] > 2
+
+
 def test_a_slurm_that_stays_away_fails_the_work_and_leaves_its_jobs(tmp_path, quick):
     slurm = PlayedSlurm(lambda folder, n: {0: Standing("RUNNING")})
     slurm.standings = lambda jobs: (_ for _ in ()).throw(UnansweredError("Slurm did not answer squeue"))
@@ -524,6 +549,43 @@ def test_a_living_drivers_job_is_waited_for_and_never_cancelled(tmp_path, quick)
     assert slurm.calls["sbatch"] == 0 and slurm.cancelled == []
     assert Batch.load(batch.folder).driver == living.driver
     living.close()
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_what_a_living_driver_has_put_away_is_done_or_submitted(tmp_path, quick, is_done):
+    batch, living = left_behind(tmp_path / "c", ["s0"], alive=True)
+    slurm = PlayedSlurm(lambda folder, n: finish(folder))
+    slurm.jobs["5"] = {"5": Standing("RUNNING")}
+    queue = make_queue(tmp_path / "c", slurm)
+
+    async def main():
+        run = asyncio.ensure_future(queue.run("s0", "sum-s0", Resources(), b"", is_done=lambda: is_done))
+        await asyncio.sleep(0.2)
+        living.finish(batch)
+        return await asyncio.wait_for(run, 10)
+
+    assert asyncio.run(main()) is None and slurm.calls["sbatch"] == (not is_done)
+    queue.close()
+    living.close()
+
+
+def test_what_was_cancelled_at_the_end_is_not_taken_up_by_the_next_run(tmp_path, quick):
+    first = PlayedSlurm(lambda folder, n: {0: Standing("RUNNING")})
+    queue = make_queue(tmp_path / "c", first)
+
+    async def main():
+        run = asyncio.ensure_future(queue.run("s0", "sum-s0", Resources(), b"", is_done=bool))
+        await asyncio.sleep(0.2)
+        run.cancel()
+
+    asyncio.run(main())
+    queue.close()
+    second = PlayedSlurm(lambda folder, n: finish(folder))
+    second.calls["sbatch"] = 1  # so that ids go on
+    seen = [Standing("RUNNING"), Standing("CANCELLED"), Standing("CANCELLED")]
+    second.standings = lambda jobs: {"1": seen.pop(0)} if seen else {}
+    assert run_all(make_queue(tmp_path / "c", second), ["s0"]) == {"s0": None}
+    assert len(seen) < 2 and not list((tmp_path / "c/slurm-resources/open").iterdir())
 
 
 def test_the_end_cancels_exactly_the_jobs_that_are_not_over(tmp_path, quick):

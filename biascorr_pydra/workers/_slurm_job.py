@@ -119,7 +119,7 @@ class _Limit:
         )
         text = f"{type(problem).__name__}: {problem}"
         print(text, file=sys.stderr, flush=True)
-        release_locks_of(self._life.read_bytes(), batch.folder.parents[2])
+        release_locks_of({self._life.read_bytes()}, batch.folder.parents[2])
         batch.put_outcome(task, number, text)
         os._exit(TOO_LONG)
 

@@ -19,7 +19,7 @@ from ._slurm_client import RefusedError, Slurm, Standing, SubmitLimitError, Unan
 from ._slurm_judge import Failed, judge
 from ._slurm_spool import Batch, Entry, Spool
 from ._slurm_submit import Submission
-from ._slurm_watch import Item, Watched, left_behind
+from ._slurm_watch import Item, Watched, find_left_behind
 
 __all__ = ["Queue", "Settings"]
 
@@ -66,7 +66,9 @@ class Queue:
         self._watched: list[Watched] = []
         self._by_checksum: dict[str, asyncio.Future] = {}
         self._left_behind: dict[str, tuple[Watched, int, int]] | None = None
-        self._most = settings.max_in_queue
+        self._most_at_once = settings.max_in_queue
+        self._limited_since: float | None = None
+        self._not_before = 0.0
         self._number = self._wave = 0
         self._pump: asyncio.Task | None = None
         self._news = asyncio.Event()
@@ -131,7 +133,7 @@ class Queue:
                     await asyncio.sleep(COLLECT_BUSY_S if self._in_queue > BUSY else COLLECT_S)
                 self._news.clear()
                 if self._left_behind is None:
-                    await self._find_left_behind()
+                    self._left_behind = await find_left_behind(self._spool, self._slurm, self._ask)
                 await self._submit()
                 came = self._deliver()
                 self._wave += came
@@ -159,11 +161,14 @@ class Queue:
 
     async def _submit(self) -> None:
         self._adopt_pending()
+        if time.monotonic() < self._not_before:
+            return
         waiting = sorted((item for item in self._pending if not item.future.done()), key=lambda item: item.rank)
         self._pending = waiting
         for needs, alone in dict.fromkeys((item.needs, item.alone) for item in waiting):
             group = [item for item in self._pending if (item.needs, item.alone) == (needs, alone)]
-            while group and (room := self._most - self._in_queue) > 0:
+            while group and (room := self._settings.max_in_queue - self._in_queue) > 0:
+                room = min(room, self._most_at_once)
                 chunks = await asyncio.to_thread(self._submission.cut, group, needs, 1 if alone else None, room)
                 taken = [item for chunk in chunks for item in chunk]
                 if not await self._submit_one(chunks, needs):
@@ -184,10 +189,7 @@ class Queue:
             await asyncio.to_thread(self._submission.submit, batch, self._settings.patience_s)
         except SubmitLimitError as problem:
             self._withdraw(watched)
-            if not self._watched and len(chunks) == 1:
-                raise
-            self._most = max(1, min(self._in_queue, self._most) if self._watched else len(chunks) // 2)
-            self._say_once("limit", f"{problem} Going on with {self._most} at a time.")
+            self._hold_back(problem, len(chunks))
             return False
         except RefusedError as problem:
             self._withdraw(watched)
@@ -198,7 +200,19 @@ class Queue:
         except Exception:
             self._withdraw(watched)
             raise
+        self._limited_since, self._most_at_once = None, min(2 * self._most_at_once, self._settings.max_in_queue)
         return True
+
+    def _hold_back(self, problem: SubmitLimitError, tasks: int) -> None:
+        """Go on with smaller batches, and at last wait until there is room for one job; for so long as is allowed."""
+        now = time.monotonic()
+        self._limited_since = self._limited_since or now
+        if not self._watched and now - self._limited_since > self._settings.patience_s:
+            raise problem
+        self._most_at_once = max(1, tasks // 2)
+        if tasks == 1:
+            self._not_before = now + self._settings.poll_s
+        self._say_once("limit", f"{problem} Going on with fewer at a time.")
 
     def _withdraw(self, watched: Watched) -> None:
         self._watched.remove(watched)
@@ -237,7 +251,7 @@ class Queue:
 
     def _put_away(self, watched: Watched) -> None:
         self._watched.remove(watched)
-        if watched.ours and watched.complete:  # an adopted batch may be at work that nobody here has asked for
+        if watched.ours and watched.complete:  # one taken up may be at work that nobody here has asked for
             self._spool.finish(watched.batch)
 
     @staticmethod
@@ -275,6 +289,10 @@ class Queue:
         self._deliver()
         dead = [(watched, task, standing) for watched, task, standing in dead if task in watched.tasks]
         ended = await asyncio.to_thread(self._how_they_ended, {watched.batch.job_id for watched, _, _ in dead})
+        for watched in {watched for watched, _, _ in dead}:
+            tasks = {task for other, task, _ in dead if other is watched}
+            watched.batch.release_locks(tasks, self._spool.cache_root)
+            watched.buried |= tasks
         for watched, task, standing in dead:
             identity = watched.identity(task)
             known = ended.get(identity, standing)
@@ -292,8 +310,6 @@ class Queue:
 
     def _see_to(self, watched: Watched, task: int, identity: str, ended: Standing) -> None:
         batch = watched.batch
-        batch.release_locks(task, self._spool.cache_root)
-        watched.buried.add(task)
         missing = {number: batch.tasks[task][number] for at, number in watched.items if at == task}
         verdicts = judge(
             identity,
@@ -337,18 +353,6 @@ class Queue:
 
     # --- what a driver that died has left
 
-    async def _find_left_behind(self) -> None:
-        """Index the unfinished work of other drivers' jobs that wait or run; clean up after those that are over."""
-        found = self._spool.others()
-        for batch, _ in found:
-            if batch.job_id is None:
-                batch.job_id = await self._ask(self._slurm.find, batch.slurm_name)
-        known = [batch.job_id for batch, _ in found if batch.job_id]
-        standings = await self._ask(self._slurm.standings, known) if known else {}
-        self._left_behind = {}
-        for batch, alive in found:
-            self._left_behind |= left_behind(self._spool, batch, alive, standings)
-
     def _adopt_pending(self) -> None:
         for item in list(self._pending):
             if not item.adoptable or item.entry.checksum not in self._left_behind:
@@ -370,13 +374,13 @@ class Queue:
     def close(self) -> None:
         """Cancel this driver's jobs that are not over, and no others; give up its place."""
         self._stop_pump()
-        ours = [watched for watched in self._watched if watched.ours]
-        ids = [self._id_of(watched.batch) for watched in ours]
-        if found := [job for job in ids if job]:
+        ours = [watched.batch for watched in self._watched if watched.ours]
+        for batch in ours:  # they are put away by the next run, when they are over and their locks can go
+            batch.job_id = self._id_of(batch)
+            self._spool.note_cancelled(batch)
+        if found := [batch.job_id for batch in ours if batch.job_id]:
             self._slurm.cancel(found)
             logger.warning("Cancelled %d Slurm job(s) of this run: %s.", len(found), ", ".join(found))
-        for watched in ours:
-            self._spool.finish(watched.batch)
         self._watched.clear()
         self._spool.close()
 

@@ -21,6 +21,7 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -68,13 +69,14 @@ class Progress:
 
 @dataclass
 class Batch:
-    """One submission to Slurm."""
+    """One submission to Slurm; ``cancelled`` where its driver has ended it."""
 
     folder: Path
     needs: Resources
     tasks: list[list[Entry]]
     driver: str
     job_id: str | None = None
+    cancelled: bool = False
 
     @property
     def is_array(self) -> bool:
@@ -96,7 +98,8 @@ class Batch:
         """From its journal."""
         content = json.loads((folder / "batch.json").read_text())
         tasks = [[Entry(**entry) for entry in task] for task in content["tasks"]]
-        return cls(folder, Resources(**content["needs"]), tasks, content["driver"], content["job_id"])
+        needs = Resources(**content["needs"])
+        return cls(folder, needs, tasks, content["driver"], content["job_id"], content["cancelled"])
 
     def log(self, task: int, suffix: str = "err") -> Path:
         """Where a task's output goes."""
@@ -122,27 +125,26 @@ class Batch:
         """Write a parcel's outcome, whole."""
         _write_json(self.outcome_file(task, number), {"error": error})
 
-    def release_locks(self, task: int, cache_root: Path) -> None:
-        """Remove the locks that a task's processes, now dead, have left in the cache."""
-        for file in (self.folder / "process").glob(f"{task}-*"):
-            release_locks_of(file.read_bytes(), cache_root)
+    def release_locks(self, tasks: Iterable[int], cache_root: Path) -> None:
+        """Remove the locks that the processes of these tasks, now dead, have left in the cache."""
+        files = [file for task in tasks for file in (self.folder / "process").glob(f"{task}-*")]
+        release_locks_of({file.read_bytes() for file in files}, cache_root)
+        for file in files:
             file.unlink(missing_ok=True)
 
 
-def release_locks_of(process: bytes, cache_root: Path) -> int:
-    """Remove the locks in a cache that carry a dead process's mark; return how many.
+def release_locks_of(processes: set[bytes], cache_root: Path) -> None:
+    """Remove the locks in a cache that carry a dead process's mark.
 
     filelock itself breaks a lock only where it can see that the process is gone: on the same host.
     """
-    released = 0
-    for lock in cache_root.glob("*.lock") if process else ():
+    processes.discard(b"")
+    for lock in cache_root.glob("*.lock") if processes else ():
         try:
-            if lock.read_bytes() == process:
+            if lock.read_bytes() in processes:
                 lock.unlink()
-                released += 1
         except OSError:
             continue  # released by somebody else just now
-    return released
 
 
 class Spool:
@@ -221,6 +223,12 @@ class Spool:
                 alive.setdefault(batch.driver, _is_alive(self._life_file(batch.driver)))
                 found.append((batch, alive[batch.driver]))
         return found
+
+    @staticmethod
+    def note_cancelled(batch: Batch) -> None:
+        """Before it is cancelled: its jobs are not for the next driver to take up."""
+        batch.cancelled = True
+        batch.save()
 
     def adopt(self, batch: Batch) -> None:
         """Make a batch of a dead driver this one's."""

@@ -145,13 +145,13 @@ class Submission:
         batch.save()
 
     def _command(self, batch: Batch) -> list[str]:
-        tasks = len(batch.tasks)
+        tasks, logs = len(batch.tasks), str(batch.folder).replace("%", "%%")
         place = "%a" if batch.is_array else "0"
         array = f"--array=0-{tasks - 1}" + (f"%{self._max_running}" if self._max_running else "")
         return [
             f"--job-name={batch.slurm_name}",
-            f"--output={batch.folder}/{place}.out",
-            f"--error={batch.folder}/{place}.err",
+            f"--output={logs}/{place}.out",
+            f"--error={logs}/{place}.err",
             *([array] if batch.is_array else []),
             *self._options(batch.needs, max(len(task) for task in batch.tasks)),
             f"{batch.folder}/job.sh",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ..resources import Resources
-from ._slurm_client import Standing, task_id
+from ._slurm_client import Slurm, Standing, task_id
 from ._slurm_spool import Batch, Entry, Spool
 
-__all__ = ["Item", "Watched", "left_behind"]
+CANCELLED_S = 60.0  # how long cancelled jobs may take to end
+
+__all__ = ["Item", "Watched", "find_left_behind"]
 
 
 @dataclass(eq=False)
@@ -40,7 +43,6 @@ class Watched:
     Attributes
     ----------
     ours : whether it is this driver's to cancel and to put away
-    adopted : whether another driver has submitted it
     over_since : when each task was first seen to be over
     buried : tasks that are over, with what they have left seen to
     """
@@ -48,7 +50,6 @@ class Watched:
     batch: Batch
     items: dict[tuple[int, int], Item]
     ours: bool = True
-    adopted: bool = False
     over_since: dict[int, float] = field(default_factory=dict)
     buried: set[int] = field(default_factory=set)
 
@@ -71,32 +72,52 @@ class Watched:
         return task_id(self.batch.job_id, task if self.batch.is_array else None)
 
 
-def left_behind(
-    spool: Spool, batch: Batch, alive: bool, standings: Mapping[str, Standing]
-) -> dict[str, tuple[Watched, int, int]]:
-    """By checksum, the work of another driver's batch that still waits or runs; cleans up after what is over.
+async def find_left_behind(spool: Spool, slurm: Slurm, ask: Callable) -> dict[str, tuple[Watched, int, int]]:
+    """By checksum, the work of other drivers' jobs that still wait or run; cleans up after those that are over.
 
     Parameters
     ----------
-    spool : where it is
-    batch : the batch
-    alive : whether its driver lives
-    standings : where its tasks stand
+    spool : where they are noted
+    slurm : the commands
+    ask : calls a command with its arguments, in a thread, patiently
     """
-    watched = Watched(batch, {}, ours=not alive, adopted=True)
-    found, running = {}, False
+    others = spool.others()
+    for batch, _ in others:
+        if batch.job_id is None:
+            batch.job_id = await ask(slurm.find, batch.slurm_name)
+    known = [batch.job_id for batch, _ in others if batch.job_id]
+    standings = await ask(slurm.standings, known) if known else {}
+    cancelled = {batch.job_id for batch, _ in others if batch.cancelled}
+    until = time.monotonic() + CANCELLED_S
+    # What the driver before has cancelled may hold locks until it is gone.
+    while time.monotonic() < until and any(
+        name.partition("_")[0] in cancelled and not standing.over for name, standing in standings.items()
+    ):
+        await asyncio.sleep(1)
+        standings = await ask(slurm.standings, known)
+    found = {}
+    for batch, alive in others:
+        found |= _left_behind(spool, batch, alive, standings)
+    return found
+
+
+def _left_behind(
+    spool: Spool, batch: Batch, alive: bool, standings: Mapping[str, Standing]
+) -> dict[str, tuple[Watched, int, int]]:
+    watched = Watched(batch, {}, ours=not alive)
+    found, over = {}, set()
     there = batch.outcome_names()
     for task, entries in enumerate(batch.tasks):
         standing = standings.get(watched.identity(task)) if batch.job_id else None
         if standing is None or standing.over:
-            if not alive:
-                batch.release_locks(task, spool.cache_root)
-            watched.buried.add(task)
+            over.add(task)
             continue
-        running = True
         for number, entry in enumerate(entries):
-            if f"{task}-{number}" not in there:
+            if f"{task}-{number}" not in there and not batch.cancelled:
                 found[entry.checksum] = (watched, task, number)
-    if not alive and not running:
-        spool.finish(batch)
+    watched.buried |= over
+    if not alive:
+        batch.release_locks(over, spool.cache_root)
+        if len(over) == len(batch.tasks):
+            spool.finish(batch)
     return found

@@ -359,7 +359,7 @@ def test_two_drivers_on_one_cache_do_the_work_once(tmp_path, notes):
 def test_an_interrupted_driver_cancels_its_own_jobs_and_no_others(tmp_path, notes):
     other = slurm("sbatch", "--parsable", "--output=/dev/null", "--wrap=sleep 60").strip()
     try:
-        first = driver(tmp_path, notes, 3, 30)
+        first = driver(tmp_path, notes, 3, 6, "chunk=1")
         jobs = {note["job"] for note in notes.wait("begun", 3)}
         first.send_signal(signal.SIGINT)
         _, err = first.communicate(timeout=60)
@@ -367,5 +367,8 @@ def test_an_interrupted_driver_cancels_its_own_jobs_and_no_others(tmp_path, note
         time.sleep(2)
         states = dict(line.split("|") for line in slurm("squeue", "-h", "-r", "-t", "all", "-o", "%A|%T").splitlines())
         assert {states[job] for job in jobs} <= {"CANCELLED", "COMPLETING"} and states[other] == "RUNNING"
+        out, err = driver(tmp_path, notes, 3, 6, "chunk=1").communicate(timeout=90)
+        assert json.loads(out)["out"] == [1, 2, 3] and "goes on" not in err, err
+        assert notes.count("ended") == dict.fromkeys(range(3), 1) and locks(tmp_path / "cache") == []
     finally:
         slurm("scancel", other)
