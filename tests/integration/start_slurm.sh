@@ -90,7 +90,8 @@ SlurmdPort=$slurmd_port
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=$run/munge/socket
+# Slurm keeps a requeued job waiting until its first credential has expired: after 10 s rather than 2 minutes.
+AuthInfo=socket=$run/munge/socket,cred_expire=10
 StateSaveLocation=$run/state
 SlurmdSpoolDir=$run/spool
 SlurmctldLogFile=$run/log/slurmctld.log

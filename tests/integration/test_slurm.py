@@ -255,11 +255,7 @@ def test_a_crash_of_native_code_is_named_and_not_repeated(tmp_path, notes):
 
 def test_a_requeued_job_goes_on_where_it_was(tmp_path, notes):
     def requeue():
-        job = notes.wait("begun", 2)[-1]["job"]
-        slurm("scontrol", "requeue", job)
-        while slurm("squeue", "-h", "-j", job, "-o", "%T").strip() != "PENDING":
-            time.sleep(0.2)
-        slurm("scontrol", "update", f"jobid={job}", "starttime=now")  # or it waits for two minutes
+        slurm("scontrol", "requeue", notes.wait("begun", 2)[-1]["job"])
 
     join = in_background(requeue)
     used = worker(chunk=3)
