@@ -115,6 +115,8 @@ def test_nodes_are_read(fake):
     fake("sinfo", NODES)
     main, long = Slurm().nodes()
     assert (main.default, main.cpus, main.gpus, main.mem_gb, main.minutes) == (True, 2, 2, 24.2, None)
+    fake("sinfo", "big|big*|1.5K|64+|515000+|(null)|n/a\n")
+    assert (Slurm().nodes()[0].count, Slurm().nodes()[0].cpus, Slurm().nodes()[0].minutes) == (1536, 64, None)
     assert (long.default, long.count, long.gpus, long.minutes) == (False, 10, 4, 2 * 1440 + 30)
 
 

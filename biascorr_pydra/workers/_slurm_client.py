@@ -280,12 +280,18 @@ def _node_kind(line: str) -> NodeKind:
     return NodeKind(
         partition=partition,
         default=shown.endswith("*"),
-        count=int(count),
-        cpus=int(cpus.rstrip("+")),
+        count=_number(count),
+        cpus=_number(cpus),
         gpus=sum(int(number) for number in re.findall(r"\bgpu(?::[^:,()]+)?:(\d+)", gres)),
-        mem_gb=round(int(memory.rstrip("+")) * 2**20 / 1e9, 1),
+        mem_gb=round(_number(memory) * 2**20 / 1e9, 1),
         minutes=_minutes(limit),
     )
+
+
+def _number(text: str) -> int:
+    """As sinfo writes it: 64, 64+ where nodes differ, 1.5K."""
+    digits, unit = re.match(r"([\d.]*)([KM]?)", text).groups()
+    return round(float(digits or 0) * {"": 1, "K": 1024, "M": 1024**2}[unit])
 
 
 def _minutes(limit: str) -> float | None:
