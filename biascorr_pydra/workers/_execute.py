@@ -21,7 +21,7 @@ from typing import Any
 
 import attrs
 import cloudpickle
-from filelock import SoftFileLock
+from filelock import SoftFileLock, Timeout
 from pydra.engine.job import Job
 from pydra.engine.result import Result, copyfile_workflow, record_error
 from pydra.engine.submitter import Submitter
@@ -32,7 +32,7 @@ from pydra.workers.base import Worker
 
 from . import _pickle
 
-__all__ = ["Parcel", "execute", "open_parcel", "pack", "record_failure"]
+__all__ = ["Parcel", "execute", "forget_failure", "open_parcel", "pack", "record_failure"]
 
 
 @dataclass(frozen=True)
@@ -234,6 +234,18 @@ def record_failure(job: Job, error: str) -> None:
             job.cache_dir / "_result.pklz", Result(outputs=None, errored=True, cache_dir=job.cache_dir, task=job.task)
         )
     job._errored = True
+
+
+def forget_failure(job: Job) -> None:
+    """Remove an errored result of an earlier run: while its job waits, the engine would take it for this run's."""
+    job._errored = False
+    if not job.cache_dir.exists():
+        return
+    try:
+        with SoftFileLock(job.lockfile, timeout=0):
+            shutil.rmtree(job.cache_dir)
+    except Timeout:
+        return  # somebody is at work on it
 
 
 def describe_error(error: BaseException) -> str:

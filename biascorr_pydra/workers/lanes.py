@@ -14,7 +14,7 @@ from pydra.workers.base import Worker
 
 from .. import resources
 from ..resources import Resources
-from ._execute import pack
+from ._execute import forget_failure, pack
 from ._pool import LaneDiedError, Pool
 from ._spec import is_one_piece, needs, needs_of
 
@@ -121,6 +121,7 @@ class LanesWorker(Worker):
             found = job.result()
             if found is not None and not found.errored:
                 return found
+        forget_failure(job)  # before anything is waited for
         if self._pool is None:
             self._pool = Pool(self.capacity, tuple(self.gpus))
         error = await self._attempt(job, pack(job, rerun), asked)

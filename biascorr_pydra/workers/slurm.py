@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import shlex
-import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
-from filelock import SoftFileLock, Timeout
 from pydra.engine.job import Job
 from pydra.engine.result import Result, load_result
 from pydra.workers.base import Worker
 
 from ..errors import BiasCorrError, InvalidParameterError
 from ..resources import Resources
-from ._execute import pack, record_failure
+from ._execute import forget_failure, pack, record_failure
 from ._slurm_client import Slurm
 from ._slurm_queue import Queue, Settings
 from ._slurm_spool import remove_dead_drivers
@@ -181,7 +179,7 @@ class SlurmResourcesWorker(Worker):
             found = job.result()
             if found is not None and not found.errored:
                 return found
-        _forget_failure(job)  # before anything is waited for
+        forget_failure(job)  # before anything is waited for
         try:
             error = await self._send(job, asked, rerun)
         except BiasCorrError as problem:
@@ -238,18 +236,6 @@ async def _seen(job: Job) -> Result | None:
         await asyncio.sleep(0.5)
         waited += 0.5
     return result
-
-
-def _forget_failure(job: Job) -> None:
-    """Remove an errored result of an earlier run: while its job waits, the engine would take it for this run's."""
-    job._errored = False
-    if not job.cache_dir.exists():
-        return
-    try:
-        with SoftFileLock(job.lockfile, timeout=0):
-            shutil.rmtree(job.cache_dir)
-    except Timeout:
-        return  # somebody is at work on it
 
 
 Worker = SlurmResourcesWorker
