@@ -21,6 +21,7 @@ __all__ = [
     "OutputExistsError",
     "ResourceError",
     "RunLockedError",
+    "SchedulerError",
     "SegmentationError",
     "UnknownMethodError",
     "UnreadableImageError",
@@ -126,3 +127,7 @@ class ResourceError(BiasCorrError, ValueError):
 
 class RunLockedError(BiasCorrError, BlockingIOError):
     """Another run is at work on the same folder."""
+
+
+class SchedulerError(BiasCorrError, RuntimeError):
+    """A cluster's batch system is missing, does not answer, refuses a job, or has ended one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,13 +13,18 @@ from pydra.engine.job import Job
 from pydra.engine.result import Result
 from pydra.workers.base import Worker
 
+from ..errors import BiasCorrError
 from ..resources import Resources
-from ._execute import finished
+from ._execute import finished, record_failure
 from ._spec import is_one_piece, needs, needs_of
 
 __all__ = ["PlacingWorker", "TaskFailedError"]
 
+logger = logging.getLogger("pydra.worker")
+
 MANY = 8
+SEEN_WITHIN_S = 60.0  # what a shared file system may lag
+NOT_SEEN = "the result of a finished job is not seen here. Do all nodes share this file system?"
 TOGETHER_S = 0.25
 
 
@@ -53,6 +59,10 @@ class PlacingWorker(Worker):
     @abc.abstractmethod
     def refuse_too_much(self, asked: Resources, name: str) -> None:
         """Raise ResourceError if a number by itself can never be given, whatever else the step asks for."""
+
+    async def admit(self, asked: Resources, name: str) -> None:
+        """As :meth:`refuse`, while other jobs go on."""
+        self.refuse(asked, name)
 
     @abc.abstractmethod
     async def place(self, job: Job, asked: Resources, rerun: bool) -> str | None:
@@ -89,6 +99,8 @@ class PlacingWorker(Worker):
         ------
         ResourceError
             The job asks for more than can ever be given.
+        SchedulerError
+            The scheduler does not answer, or refuses the job.
         TaskFailedError
             With the task's own error, or how its process ended.
         """
@@ -96,13 +108,28 @@ class PlacingWorker(Worker):
         found = finished(job, rerun)
         if found is not None:
             return found
-        self.refuse(asked, job.name)
-        error = await self.place(job, asked, rerun)
+        try:
+            await self.admit(asked, job.name)
+            error = await self.place(job, asked, rerun)
+            if error is None and await self._seen(job) is None:
+                error = f"ResultNotSeenError: {job.cache_dir}: {NOT_SEEN}"
+        except BiasCorrError as problem:
+            _record(job, f"{type(problem).__name__}: {problem}")
+            raise
         if error:
+            _record(job, error)
             # in the marks between which Pydra looks for another process's traceback
             raise TaskFailedError(f'\n"""\n{error}\n"""')
         job._cached_result = job.result()
         return job._cached_result
+
+    async def _seen(self, job: Job) -> Result | None:
+        """The result that another process has written, as soon as it is seen here."""
+        waited = 0.0
+        while (result := job.result()) is None and waited < SEEN_WITHIN_S:
+            await asyncio.sleep(0.5)
+            waited += 0.5
+        return result
 
     def give_up(self) -> None:
         """End what an interrupted run has left on the event loop, while there is one to end it on."""
@@ -113,6 +140,14 @@ class PlacingWorker(Worker):
             task.cancel()
         if left:
             self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+
+
+def _record(job: Job, error: str) -> None:
+    """Leave an errored result where the job's own process could not."""
+    try:
+        record_failure(job, error)
+    except OSError as problem:  # the error itself goes to the engine all the same
+        logger.warning("%s: %s", job.cache_dir, problem)
 
 
 def _keep_no_graph(job: Job) -> None:

@@ -41,6 +41,7 @@ __all__ = [
     "finished",
     "open_parcel",
     "pack",
+    "record_failure",
     "use_paths",
     "use_threads",
 ]
@@ -240,6 +241,25 @@ def _submitter(cache_root: Path, readonly_caches: tuple[Path, ...], propagate_re
         readonly_caches=list(readonly_caches) or None,
         propagate_rerun=propagate_rerun,
     )
+
+
+def record_failure(job: Job, error: str) -> None:
+    """Leave an errored result for a job whose process could not: the engine, and the user, then read why.
+
+    Parameters
+    ----------
+    job : the job that failed
+    error : what happened, as text; an error that the job's own process has left stays
+    """
+    found = job.result()
+    if found is None:
+        job.cache_dir.mkdir(exist_ok=True)
+        record_error(job.cache_dir, error=error.splitlines(keepends=True))
+        _write(job.cache_dir / "_job.pklz", job)
+        _write(
+            job.cache_dir / "_result.pklz", Result(outputs=None, errored=True, cache_dir=job.cache_dir, task=job.task)
+        )
+    job._errored = True
 
 
 # --- for a process that is sent parcels

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
-import time
 
 import attrs
 from pydra.engine.job import Job
@@ -16,8 +14,6 @@ from ._base import PlacingWorker
 from ._execute import pack
 
 __all__ = ["DaskResourcesWorker"]
-
-RESULT_S = 30.0  # how late a shared file system may show what another machine has written
 
 
 @attrs.define(getstate_setstate=False)  # the base's: attrs would write one that pickles the event loop
@@ -125,18 +121,7 @@ class DaskResourcesWorker(PlacingWorker):
 
     async def place(self, job: Job, asked: Resources, rerun: bool) -> str | None:
         error = await self._connected().run(lambda: pack(job, rerun), job.checksum, job.cache_root, asked)
-        if error:
-            return _named(error, job)
-        deadline = time.monotonic() + RESULT_S
-        while job.result() is None:
-            if time.monotonic() > deadline:
-                return _named(
-                    f"ResourceError: a Dask worker has finished it, but {job.cache_dir} is not seen here after "
-                    f"{RESULT_S:g} s. The workers must share this machine's file system.\n",
-                    job,
-                )
-            await asyncio.sleep(0.2)
-        return None
+        return _named(error, job) if error else None
 
     def close(self) -> None:
         link, self._link = self._link, None
