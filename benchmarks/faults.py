@@ -3,7 +3,8 @@
     python benchmarks/faults.py --scans 40 --faults 20 --worker lanes
 
 Makes a cohort of small phantoms, corrects it once undisturbed as the reference, and then again into another folder
-while `kill -9` hits the driver or one of the worker's processes; after a driver's death the same command is run again.
+while `kill -9` hits the driver or one of the processes that work for it (a lane, or with --worker slurm-resources a
+Slurm job's); after a driver's death the same command is run again.
 Prints a table, one row per kind of fault, and exits with 1 if anything was lost, repeated, truncated, stale or left.
 """
 
@@ -58,6 +59,10 @@ class Faults:
     repeated: Counter = field(default_factory=Counter)
     restarts: int = 0
 
+    @property
+    def count(self) -> int:
+        return sum(self.tries.values())
+
 
 def command(raw: Path, out: Path, worker: list[str]) -> list[str]:
     code = "from biascorr_pydra.pydra_run import main; main()"
@@ -70,16 +75,17 @@ def start(arguments: list[str], log: Path) -> subprocess.Popen:
         return subprocess.Popen(arguments, stdout=stream, stderr=stream, start_new_session=True)
 
 
-def lanes_of(driver: int) -> list[int]:
-    """The lane processes of a driver."""
+def processes_of(driver: int, out: Path) -> list[int]:
+    """The processes that work for a driver: its lanes, or the Slurm jobs of its output folder."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            is_lane = b"biascorr_pydra.workers._lane" in (folder / "cmdline").read_bytes()
+            command_line = (folder / "cmdline").read_bytes().decode(errors="replace")
         except (OSError, ValueError, IndexError):
             continue
-        if parent == driver and is_lane:
+        lane = parent == driver and "biascorr_pydra.workers._lane" in command_line
+        if lane or ("biascorr_pydra.workers._slurm_job" in command_line and str(out) in command_line):
             found.append(int(folder.name))
     return found
 
@@ -90,38 +96,33 @@ def finished(out: Path) -> dict[Path, int]:
 
 
 def disturb(
-    raw: Path, out: Path, worker: list[str], n_faults: int, rng: random.Random, log: Path, n_scans: int
-) -> Faults:
-    """Run, kill at random, and run again, until the cohort is finished and there were enough faults."""
-    seen = Faults()
+    raw: Path, out: Path, worker: list[str], seen: Faults, n_faults: int, rng: random.Random, log: Path
+) -> None:
+    """Run, kill at random, and run again, until there were enough faults or nothing is left to disturb; then finish."""
     known: dict[Path, int] = {}
     process, began = start(command(raw, out, worker), log), time.monotonic()
-    while sum(seen.tries.values()) < n_faults and time.monotonic() - began < LIMIT_S:
-        time.sleep(rng.uniform(0.5, 8.0))
-        kind = rng.choice(["driver", "lane"])
-        if process.poll() is not None:
-            if len(finished(out)) >= n_scans:
-                break  # nothing is left to disturb
-        else:
-            victims = [process.pid] if kind == "driver" else lanes_of(process.pid)
-            if not victims:
-                continue
-            before = finished(out)
+    while seen.count < n_faults and process.poll() is None and time.monotonic() - began < LIMIT_S:
+        time.sleep(rng.uniform(0.3, 5.0))
+        kind = rng.choice(["driver", "worker"])
+        victims = [process.pid] if kind == "driver" else processes_of(process.pid, out)
+        if not victims or process.poll() is not None:
+            continue
+        known |= finished(out)
+        try:
             os.kill(rng.choice(victims), signal.SIGKILL)
-            seen.tries[kind] += 1
-            known |= before
-        if kind == "driver" or process.poll() is not None:
+        except ProcessLookupError:
+            continue
+        seen.tries[kind] += 1
+        if kind == "driver":
             process.wait()
             process = start(command(raw, out, worker), log)
             seen.restarts += 1
         seen.repeated[kind] += sum(finished(out).get(path) != moment for path, moment in known.items())
     process.wait(timeout=LIMIT_S)
-    for _ in range(3):  # lanes that were killed twice at one scan make it fail: the next run does it
-        last = subprocess.run(command(raw, out, worker), capture_output=True, text=True, timeout=LIMIT_S)
-        if last.returncode == 0:
+    for _ in range(3):  # a scan whose process was killed too often fails: the next run does it
+        if subprocess.run(command(raw, out, worker), capture_output=True, timeout=LIMIT_S).returncode == 0:
             break
-    seen.repeated["at the end"] = sum(finished(out).get(path) != moment for path, moment in known.items())
-    return seen
+    seen.repeated["at the end"] += sum(finished(out).get(path) != moment for path, moment in known.items())
 
 
 def digests(out: Path) -> dict[str, str]:
@@ -144,9 +145,10 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--worker", default="lanes")
+    parser.add_argument("--folder", type=Path, help="where to work, for instance on a shared file system")
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+    with tempfile.TemporaryDirectory(prefix="faults-", dir=arguments.folder) as folder:
         folder = Path(folder)
         raw, log = folder / "raw", folder / "log"
         make_cohort(raw, arguments.scans)
@@ -155,24 +157,31 @@ def main() -> int:
         if reference.returncode:
             print(reference.stdout, reference.stderr)
             return 1
-        out = folder / "out"
-        seen = disturb(raw, out, worker, arguments.faults, rng, log, arguments.scans)
-        wanted, found = digests(folder / "reference"), digests(out)
-        lost = sorted(set(wanted) - set(found))
-        different = sorted(name for name in wanted if name in found and wanted[name] != found[name])
-        status = [sys.executable, "-c", "from biascorr_pydra.cli import main; main()", "status", str(out)]
-        told = subprocess.run(status, capture_output=True, text=True)
-        left = left_over(out)
+        wanted, seen = digests(folder / "reference"), Faults()
+        cohorts, images, lost, different, left, unfinished = 0, 0, [], [], [], 0
+        while seen.count < arguments.faults:  # a cohort after another, if one is finished before there were enough
+            out = folder / f"out{seen.restarts}-{seen.count}"
+            disturb(raw, out, worker, seen, arguments.faults, rng, log)
+            found = digests(out)
+            images += len(found)
+            lost += sorted(set(wanted) - set(found))
+            different += sorted(name for name in wanted if name in found and wanted[name] != found[name])
+            status = [sys.executable, "-c", "from biascorr_pydra.cli import main; main()", "status", str(out)]
+            told = subprocess.run(status, capture_output=True, text=True)
+            unfinished += told.returncode
+            left += left_over(out)
+            cohorts += 1
+        names = {"driver": "the driver", "worker": "a lane" if arguments.worker == "lanes" else "a job's process"}
         print("| fault (kill -9) | tries | finished scans done again |\n|---|---|---|")
-        for kind in ("driver", "lane"):
-            print(f"| {kind} | {seen.tries[kind]} | {seen.repeated[kind]} |")
+        for kind in ("driver", "worker"):
+            print(f"| {names[kind]} | {seen.tries[kind]} | {seen.repeated[kind]} |")
         print(
-            f"{arguments.scans} scans, {seen.restarts} restarts: {len(found)} of {len(wanted)} images, "
-            f"{len(lost)} lost, {len(different)} different from the undisturbed run, "
+            f"{cohorts} cohort(s) of {arguments.scans} scans, {seen.restarts} restarts: {images} of "
+            f"{cohorts * len(wanted)} images, {len(lost)} lost, {len(different)} different from the undisturbed run, "
             f"{seen.repeated['at the end']} repeated, {len(left)} locks or temporary files left, "
-            f"`biascorr status` exits with {told.returncode}."
+            f"{unfinished} not finished by `biascorr status`."
         )
-        bad = lost or different or left or told.returncode or sum(seen.repeated.values())
+        bad = lost or different or left or unfinished or sum(seen.repeated.values())
         if bad:
             print(*lost[:5], *different[:5], *left[:5], told.stdout, log.read_text()[-3000:], sep="\n")
         return 1 if bad else 0

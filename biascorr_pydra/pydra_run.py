@@ -205,11 +205,13 @@ def _submit(task, hooks, worker, options: dict, inputs: dict) -> int:
     os.environ.setdefault("NO_ET", "1")  # nothing is sent anywhere at run time
     from pydra.engine.submitter import Submitter
 
+    from .workers import is_remote
+
     out_dir = inputs.get("out_dir")
     work_dir = (options["work_dir"] or Path(out_dir or Path.cwd()) / "work").resolve()
     logging.getLogger("pydra").setLevel(logging.CRITICAL)
     facts = _call(hooks, "facts", task, default={})
-    with _alone(out_dir and Path(out_dir), work_dir, facts):
+    with _alone(out_dir and Path(out_dir), work_dir, facts, jobs_outlive_runs=is_remote(worker)):
         submitter = Submitter(worker=worker, cache_root=work_dir, propagate_rerun=options["rerun"])
         with _until_interrupted(), submitter:
             with _watched(hooks, task):
@@ -220,18 +222,24 @@ def _submit(task, hooks, worker, options: dict, inputs: dict) -> int:
 
 
 @contextmanager
-def _alone(out_dir: Path | None, work_dir: Path, facts: dict):
-    """Hold the output and the work folder; first put in order what a killed run left there, last what a lane left."""
+def _alone(out_dir: Path | None, work_dir: Path, facts: dict, *, jobs_outlive_runs: bool):
+    """Hold the output and the work folder, and put in order what a killed run, or a killed lane, left there.
+
+    Jobs of a cluster may still be writing for a run that was killed: what they have begun is left until this one ends.
+    """
     from .interfaces.pydra_results import forget_empty_results
 
     with ExitStack() as held:
-        if out_dir is not None and held.enter_context(runs.exclusive(out_dir, facts)):
+        killed = out_dir is not None and held.enter_context(runs.exclusive(out_dir, facts))
+        if killed and not jobs_outlive_runs:
             runs.remove_temporary_files(out_dir, leave=work_dir)
         if held.enter_context(runs.exclusive(work_dir, facts)):
             forget_empty_results(work_dir)
         runs.remove_stale_locks(work_dir)
         yield
         runs.remove_stale_locks(work_dir)
+        if killed and jobs_outlive_runs:
+            runs.remove_temporary_files(out_dir, leave=work_dir)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from ..errors import InvalidParameterError
 from ..interfaces.pydra_results import error_line
 from ..plan import MethodSpec, Plan, is_done
 from ..resources import Resources, declared
+from ..workers import is_remote
 from .workflow import CorrectBids, plan_of, prepare, scan_task, settings_of
 
 __all__ = ["check_resources", "device_for", "hooks", "name_of_run"]
@@ -148,7 +149,7 @@ def name_of_run(task, choices: str) -> str:
 
 def device_for(device: str, worker) -> str:
     """ "auto" means this machine's GPUs where the worker uses them; an absent GPU is said before any scan is begun."""
-    if worker.plugin_name().startswith(("slurm", "dask", "sge")):
+    if is_remote(worker):
         return device
     if device == "auto":
         capacity = getattr(worker, "capacity", None)

@@ -5,6 +5,6 @@ They are found by ``--worker NAME`` and ``Submitter(worker=NAME)`` under the nam
 one process and run it there (:mod:`biascorr_pydra.workers._execute`).
 """
 
-from ._spec import NodeResources, node_resources
+from ._spec import NodeResources, is_remote, node_resources
 
-__all__ = ["NodeResources", "node_resources"]
+__all__ = ["NodeResources", "is_remote", "node_resources"]
