@@ -40,6 +40,9 @@ class RunHooks(ty.Protocol):
     def facts(self, task) -> dict:
         """What run.json says of this run while it lasts: name and choices."""
 
+    def folders(self, task) -> list[Path]:
+        """Output folders that this run alone may write to, besides --out-dir."""
+
     def describe(self, task) -> list[str]:
         """The lines that ``--dry-run`` prints; must touch nothing."""
 
@@ -211,7 +214,8 @@ def _submit(task, hooks, worker, options: dict, inputs: dict) -> int:
     work_dir = (options["work_dir"] or Path(out_dir or Path.cwd()) / "work").resolve()
     logging.getLogger("pydra").setLevel(logging.CRITICAL)
     facts = _call(hooks, "facts", task, default={})
-    with _alone(out_dir and Path(out_dir), work_dir, facts, jobs_outlive_runs=is_remote(worker)):
+    more = _call(hooks, "folders", task, default=[])
+    with _alone(out_dir and Path(out_dir), more, work_dir, facts, jobs_outlive_runs=is_remote(worker)):
         submitter = Submitter(worker=worker, cache_root=work_dir, propagate_rerun=options["rerun"])
         with _until_interrupted(), submitter:
             with _watched(hooks, task):
@@ -222,23 +226,29 @@ def _submit(task, hooks, worker, options: dict, inputs: dict) -> int:
 
 
 @contextmanager
-def _alone(out_dir: Path | None, work_dir: Path, facts: dict, *, jobs_outlive_runs: bool):
-    """Hold the output and the work folder, and put in order what a killed run, or a killed lane, left there.
+def _alone(out_dir: Path | None, more: list[Path], work_dir: Path, facts: dict, *, jobs_outlive_runs: bool):
+    """Hold the output and work folders, and put in order what a killed run, or a killed lane, left there.
 
     Jobs of a cluster may still be writing for a run that was killed: what they have begun is left until this one ends.
     """
     from .interfaces.pydra_results import forget_empty_results
 
+    facts = {**facts, "jobs_outlive_runs": jobs_outlive_runs}
+    folders = [folder.resolve() for folder in ([out_dir] if out_dir else []) + more]
     with ExitStack() as held:
-        killed = out_dir is not None and held.enter_context(runs.exclusive(out_dir, facts))
-        if killed and not jobs_outlive_runs:
+        killed = [held.enter_context(runs.exclusive(folder, facts)) for folder in folders if folder != work_dir]
+        if any(killed) and not jobs_outlive_runs:
             runs.remove_temporary_files(out_dir, leave=work_dir)
-        if held.enter_context(runs.exclusive(work_dir, facts)):
+        before = held.enter_context(runs.exclusive(work_dir, facts))
+        if before:
+            click.echo(f"The last run was killed ({runs.describe(before)}); this one goes on from there.", err=True)
             forget_empty_results(work_dir)
-        runs.remove_stale_locks(work_dir)
+        # Nobody but the killed run and this one has worked here, and neither's work is done anywhere else.
+        nobody = bool(before) and not (jobs_outlive_runs or before.get("jobs_outlive_runs", True))
+        runs.remove_stale_locks(work_dir, all_of_them=nobody)
         yield
         runs.remove_stale_locks(work_dir)
-        if killed and jobs_outlive_runs:
+        if any(killed) and jobs_outlive_runs:
             runs.remove_temporary_files(out_dir, leave=work_dir)
 
 

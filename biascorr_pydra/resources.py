@@ -17,7 +17,7 @@ from typing import Any
 
 from .errors import InvalidParameterError, ResourceError
 
-__all__ = ["Resources", "available", "declared", "parse_overrides", "requires", "together"]
+__all__ = ["Resources", "available", "chosen_gpus", "declared", "parse_overrides", "requires", "together"]
 
 ATTRIBUTE = "resources"
 
@@ -217,6 +217,20 @@ def gpu_ids() -> tuple[str, ...]:
         return ()
     lines = listed.stdout.splitlines() if listed.returncode == 0 else []
     return tuple(str(number) for number, line in enumerate(line for line in lines if line.startswith("GPU ")))
+
+
+def chosen_gpus(asked: int | str | Iterable | None) -> tuple[str, ...]:
+    """Names of the GPUs to use: all that are visible (None), so many of them, or those named ("0,2", or a list).
+
+    More than are visible are counted from 0: as many as asked for, for tests with pretend GPUs.
+    """
+    if asked is None:
+        return gpu_ids()
+    if isinstance(asked, int):
+        there = gpu_ids()
+        return there[:asked] if asked <= len(there) else tuple(str(number) for number in range(asked))
+    names = asked.split(",") if isinstance(asked, str) else asked
+    return tuple(str(name).strip() for name in names if str(name).strip())
 
 
 def _memory_gb() -> float | None:

@@ -8,6 +8,7 @@ next run goes on under its name.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -85,17 +86,14 @@ def current(folder: Path) -> dict[str, Any] | None:
 def alive(folder: Path) -> bool:
     """Whether a run holds the folder now; changes nothing."""
     path = Path(folder) / FOLDER / "lock"
-    if not path.exists():
-        return False
-    lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        with open(path, "rb") as stream:  # another user's run cannot be opened for writing
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except BlockingIOError:
         return True
     except OSError:
-        return False  # cannot be opened for writing by this user: nothing is known
-    lock.release()
-    return False
+        return False
 
 
 def describe(facts: Mapping[str, Any] | None) -> str:
@@ -118,18 +116,20 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 # --- what a killed run leaves
 
 
-def remove_stale_locks(cache_root: Path) -> int:
+def remove_stale_locks(cache_root: Path, *, all_of_them: bool = False) -> int:
     """Remove the engine's lock files whose process is gone from this host; the number removed.
 
     A lock file holds the process and the host of its owner. Those of other hosts are left: their jobs may be running.
     One that is empty belongs to a process that was killed in the instant between making and writing it: nobody would
-    ever let go of it.
+    ever let go of it. ``all_of_them``: where nobody can be at work, whatever the host's name was when they were made.
     """
     removed = 0
     for path in cache_root.glob("*.lock"):
         try:
             owner, _, rest = path.read_text().partition("\n")
-            if owner:
+            if all_of_them:
+                gone = True
+            elif owner:
                 gone = rest.partition("\n")[0] == socket.gethostname() and not _runs(int(owner))
             else:
                 gone = time.time() - path.stat().st_mtime > EMPTY_LOCK_S

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from .errors import BIDSError
 from .image import write_atomic
 from .plan import Plan, is_done, metrics_complete
 
-__all__ = ["STATES", "Row", "begin", "collect", "expected", "now", "write"]
+__all__ = ["STATES", "Row", "begin", "collect", "expected", "has_begun", "now", "write"]
 
 # each with what `biascorr status` says of it
 STATES = {
@@ -29,7 +29,6 @@ STATES = {
     "waiting": "to be corrected by the run that is going on",
     "interrupted": "not reached by the last run; the same command goes on from here",
     "skipped": "not an image to correct",
-    "rejected": "the correction was judged harmful",
     "failed": "no correction, with the reason",
     "missing": "was corrected, but its files are no longer there; the same command makes them again",
 }
@@ -72,7 +71,16 @@ def begin(plan: Plan) -> None:
             keys[f"{spec.label}/{job.relative}"] = [metrics.as_posix(), plan.keys[job.relative, spec.label]]
     text = json.dumps(keys, indent=0)
     write_atomic(path, lambda stream: stream.write(text.encode()))
-    write(out_dir, [row._replace(state="waiting") if row.state == "done" else row for row in expected(plan)])
+    rows = [row._replace(state="waiting") if row.state == "done" else row for row in expected(plan)]
+    settings = plan.settings
+    everything = not (settings.participants or settings.sessions or settings.suffixes)
+    write(out_dir, rows, forget=[spec.label for spec in settings.methods] if everything else ())
+
+
+def has_begun(plan: Plan) -> bool:
+    """Whether the table and the keys are those of this plan."""
+    keys = _keys(plan.settings.out_dir)
+    return all(keys.get(f"{method}/{scan}", ["", ""])[1] == key for (scan, method), key in plan.keys.items())
 
 
 def collect(plan: Plan, reasons: Mapping[tuple[str, str], str], run_id: str) -> list[Row]:
@@ -87,15 +95,19 @@ def collect(plan: Plan, reasons: Mapping[tuple[str, str], str], run_id: str) -> 
     return rows
 
 
-def write(out_dir: Path, rows: Iterable[Row]) -> Path:
-    """Write the table, whole or not at all; rows of scans and methods that are not among ``rows`` are kept."""
+def write(out_dir: Path, rows: Iterable[Row], *, forget: Sequence[str] = ()) -> Path:
+    """Write the table, whole or not at all; rows of scans and methods that are not among ``rows`` are kept.
+
+    ``forget`` names methods of which only ``rows`` are to stay: their other scans are no longer in the data set.
+    """
     path = Path(out_dir) / GROUP_FILES[0]
-    merged = {(row.scan, row.method): row for row in [*_read(path), *rows]}
+    kept = [row for row in _read(path) if row.method not in forget]
+    merged = {(row.scan, row.method): row for row in [*kept, *rows]}
     text = io.StringIO()
     table = csv.writer(text, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
     table.writerow(STATUS_COLUMNS)
     table.writerows(merged[name] for name in sorted(merged))
-    write_atomic(path, lambda stream: stream.write(text.getvalue().encode()))
+    write_atomic(path, lambda stream: stream.write(text.getvalue().encode("utf-8", "backslashreplace")))
     return path
 
 
@@ -152,7 +164,7 @@ def _keys(out_dir: Path) -> dict[str, list[str]]:
 
 def _read(path: Path) -> list[Row]:
     try:
-        lines = list(csv.reader(io.StringIO(path.read_text()), delimiter="\t"))
+        lines = list(csv.reader(io.StringIO(path.read_text("utf-8", "replace")), delimiter="\t"))
     except (OSError, ValueError):
         return []
     return [Row(*line) for line in lines[1:] if len(line) == len(STATUS_COLUMNS)]

@@ -17,6 +17,7 @@ import numpy as np
 from . import image
 from .brain import extract_brain
 from .errors import InvalidParameterError
+from .files import write_atomic
 from .quality import measure
 from .tissue import segment_tissue
 
@@ -183,5 +184,6 @@ def _makes_nothing(what: str, method: str) -> InvalidParameterError:
 
 
 def _write(record: dict, path: Path) -> Path:
-    path.write_text(json.dumps(record, indent=2, default=str))
+    text = json.dumps(record, indent=2, default=str)
+    write_atomic(path, lambda stream: stream.write(text.encode()))
     return path

@@ -70,6 +70,13 @@ def Count(file: File, log: str) -> int:
 
 
 @python.define
+def Make(text: str) -> File:
+    path = Path("made.txt").absolute()
+    path.write_text(text)
+    return path
+
+
+@python.define
 def Misbehave(how: str, mark: str) -> str:
     if how == "raise":
         raise ValueError(f"a bad value in {how}")

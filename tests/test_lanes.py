@@ -16,6 +16,7 @@ from pydra.engine.submitter import Submitter
 
 from biascorr_pydra.interfaces.pydra_results import error_line
 from biascorr_pydra.resources import Resources
+from biascorr_pydra.workers import _pool
 from biascorr_pydra.workers.lanes import LanesWorker
 
 
@@ -200,6 +201,51 @@ def wait_for(condition, limit_s=60):
 def lanes_of(driver: int) -> list[int]:
     listed = subprocess.run(["ps", "--ppid", str(driver), "-o", "pid=,args="], capture_output=True, text=True).stdout
     return [int(line.split()[0]) for line in listed.splitlines() if "workers._lane" in line]
+
+
+def test_a_lane_that_cannot_be_started_fails_its_job_and_no_other(submit, tmp_path, monkeypatch):
+    started = []
+
+    class Scarce(_pool.Lane):
+        def __init__(self, *given):
+            started.append(given)
+            if len(started) in (1, 2):
+                raise OSError(12, "Cannot allocate memory")
+            super().__init__(*given)
+
+    monkeypatch.setattr(_pool, "Lane", Scarce)
+    runs = submit(lane_tasks.Spread(kind="cpu", numbers=[1, 2, 3]), n_procs=2).outputs.out
+    assert [run["number"] for run in runs] == [1, 2, 3] and len(started) >= 3
+
+
+def test_a_file_that_is_gone_from_the_cache_is_made_again(submit, tmp_path):
+    made = submit(lane_tasks.Make(text="four")).outputs.out
+    Path(str(made)).unlink()
+    assert Path(str(submit(lane_tasks.Make(text="four")).outputs.out)).read_text() == "four"
+
+
+def test_memory_comes_back_to_what_it_was():
+    pool = _pool.Pool(Resources(cpus=9, mem_gb=8.0), ())
+    for gb in (1.3, 1.9, 0.7):
+        pool._free_gb -= gb
+    pool._free(Resources(mem_gb=1.9), 1)
+    pool._free(Resources(mem_gb=0.7), 1)
+    pool._free(Resources(mem_gb=1.3), 1)
+    assert pool._fits(Resources(mem_gb=8.0))
+
+
+def test_gpus_are_named_counted_or_found(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    names = {given: LanesWorker(gpus=given).gpus for given in ("0,2", 1, 2, 3, None, ("GPU-a",))}
+    assert names == {
+        "0,2": ("0", "2"), 1: ("3",), 2: ("3", "5"), 3: ("0", "1", "2"), None: ("3", "5"), ("GPU-a",): ("GPU-a",),
+    }  # fmt: skip
+
+
+def test_a_file_where_the_user_stands_is_not_taken_for_a_module(submit, tmp_path, monkeypatch):
+    (tmp_path / "resource.py").write_text("raise SystemExit('the wrong resource')")
+    monkeypatch.chdir(tmp_path)
+    assert submit(lane_tasks.Spread(kind="cpu", numbers=[1])).outputs.out[0]["number"] == 1
 
 
 def test_a_pickled_worker_holds_no_process():

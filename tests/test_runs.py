@@ -1,5 +1,6 @@
 """One run at a time in a folder; what a killed run leaves; the state of a cohort at any moment."""
 
+import json
 import os
 import shutil
 import signal
@@ -70,6 +71,7 @@ def test_locks_of_the_dead_go_and_those_of_the_living_and_of_other_hosts_stay(tm
     os.utime(tmp_path / "empty.lock", (1, 1))
     assert runs.remove_stale_locks(tmp_path) == 2
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["elsewhere", "living"]
+    assert runs.remove_stale_locks(tmp_path, all_of_them=True) == 2
 
 
 def test_half_written_files_go_and_nothing_else(tmp_path):
@@ -168,6 +170,31 @@ def test_what_no_worker_can_give_is_said_before_anything_runs(dataset, arguments
     done = run(dataset, *WITHOUT, *arguments)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not (dataset.parent / "out").exists()
+
+
+def test_a_scan_that_left_the_data_set_leaves_the_table(dataset):  # noqa: F811
+    (dataset / SCANS[1]).write_bytes(b"not an image")
+    run(dataset, *WITHOUT)
+    (dataset / SCANS[1]).unlink()
+    assert "0 done, 2 done before, 0 failed" in run(dataset, *WITHOUT).stdout
+    assert told(dataset.parent / "out")[1] == 0 and len(states(dataset)) == 2
+    report = dataset.parent / "out/report.html"
+    assert SCANS[1].split("/")[-1].split(".")[0] not in report.read_text()
+    made = report.stat().st_mtime_ns
+    assert "0 done, 2 done before" in run(dataset, *WITHOUT).stdout and report.stat().st_mtime_ns == made
+    report.unlink()
+    run(dataset, *WITHOUT)
+    assert report.exists()
+
+
+def test_a_killed_run_of_another_host_is_gone_on_with(dataset):  # noqa: F811
+    run(dataset, *WITHOUT, "--participant-label", "01", worker="lanes")
+    work, facts = dataset.parent / "out/work", {"pid": 1, "host": "another", "jobs_outlive_runs": False}
+    for folder in (work, work.parent):
+        (folder / runs.FOLDER / "run.json").write_text(json.dumps(facts))
+    (work / "python-0.lock").write_text("1\nanother\n")
+    done = run(dataset, *WITHOUT, worker="lanes")
+    assert done.returncode == 0 and "process 1 on another" in done.stderr and not list(work.glob("*.lock"))
 
 
 def test_rows_without_keys_are_told_as_they_were_written(tmp_path):

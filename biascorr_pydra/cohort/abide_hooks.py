@@ -31,6 +31,11 @@ class AbideHooks:
         check_resources([part.plan for part in _study(task).parts], task.run_id, worker)
         return task
 
+    def folders(self, task: EvaluateAbide) -> list[Path]:
+        """The folder of each data set."""
+        own = [Path(part.task.out_dir) for part in _study(task).parts]
+        return [folder for folder in own if folder.resolve() != Path(task.out_dir).resolve()]
+
     def facts(self, task: EvaluateAbide) -> dict:
         """The run's name, and its choices."""
         return {"run_id": task.run_id, "choices": _choices(task)}

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import attrs
 import click
+from fileformats.generic import File
 from pydra.engine.result import load_result
 
 from .. import report, runs, status
 from ..bids import Job
 from ..correct import resolve_device
-from ..errors import InvalidParameterError
+from ..errors import InvalidParameterError, ResourceError
 from ..interfaces.pydra_results import error_line
+from ..interfaces.pydra_tasks import CorrectBias
 from ..plan import MethodSpec, Plan, is_done
 from ..resources import Resources, declared
 from ..workers import is_remote
@@ -76,7 +78,7 @@ class CohortHooks:
     def finish(self, task: CorrectBids, cache_root: Path, submit: Callable, outcome) -> int:
         """Run what the engine left out, then write and print the outcome; the exit code."""
         plan = _plan(task)
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, Exception) or not status.has_begun(plan):
             prepare(plan)  # if this was what failed, its error ends the run
         reasons = self._complete(plan, task.run_id, cache_root, submit)
         rows = status.collect(plan, reasons, task.run_id)
@@ -87,9 +89,9 @@ class CohortHooks:
             if row.state == "failed":
                 click.echo(f"FAILED  {row.scan}  {row.method}\n        {row.reason}", err=True)
         paths = report.ReportPaths.inside(plan.settings.out_dir)
-        if counts["failed"] or getattr(outcome, "errored", True):  # otherwise the workflow's last node has done it
-            status.write(plan.settings.out_dir, rows)
-            paths = report.write_report(plan.settings.out_dir)
+        status.write(plan.settings.out_dir, rows)
+        if not report.is_up_to_date(plan.settings.out_dir):  # usually the workflow's last node has made it
+            report.write_report(plan.settings.out_dir)
         click.echo(f"Metrics: {paths.metrics_tsv}\nReport:  {paths.html}")
         return 1 if counts["failed"] else 0
 
@@ -108,7 +110,7 @@ class CohortHooks:
                 if _done(plan, job, spec, run_id):
                     continue
                 result = whole
-                if whole is None or not whole.errored or len(specs) > 1:
+                if whole is None or not whole.errored or (len(specs) > 1 and not _hopeless(whole)):
                     result = submit(scan_task(plan, job, (spec,), run_id))
                 if not _done(plan, job, spec, run_id) and not getattr(result, "errored", True):
                     # A killed run had finished it, and what it had published was removed since.
@@ -120,6 +122,11 @@ class CohortHooks:
 
 
 hooks = CohortHooks()
+
+
+def _hopeless(result) -> bool:
+    """Whether it would fail again at once: what it needs is not to be had."""
+    return error_line(result).startswith(("SchedulerError", "ResourceError"))
 
 
 def _plan(task: CorrectBids) -> Plan:
@@ -170,8 +177,25 @@ def check_resources(plans: Iterable[Plan], run_id: str, worker) -> None:
         )
     for name, changes in overrides.items():
         worker.refuse_too_much(Resources().updated(changes), name)
+    refused, count = None, 0
+    for task, name in _tasks_to_check(plans, run_id):
+        count += 1
+        try:
+            worker.check(task, name)
+        except ResourceError as error:  # one scan that is too large fails by itself, when it is its turn
+            refused, count = refused or error, count - 1
+    if refused and not count:
+        raise refused
+
+
+def _tasks_to_check(plans: Iterable[Plan], run_id: str):
+    """What will be placed: whole scans, or where their steps are placed one by one, the corrections."""
     for plan in plans:
         for job, specs in plan.pending:
             task = scan_task(plan, job, specs, run_id)
             if declared(task) is not None:
-                worker.check(task, "scan")
+                yield task, "scan"
+                continue
+            for spec in specs:
+                chosen = {"in_file": File(job.source), "method": spec.method, "device": plan.settings.device}
+                yield CorrectBias(**chosen), "correct"

@@ -136,6 +136,9 @@ def CorrectBids(
         scans = workflow.add(CorrectScan().split(fields, **values).combine("in_file"), name="scan")
         metrics_files = scans.metrics_files
     rows = [list(row) for row in status.expected(plan)]
+    if not plan.pending and report.is_up_to_date(settings.out_dir):
+        status.write(settings.out_dir, [status.Row(*row) for row in rows])
+        return str(report.ReportPaths.inside(settings.out_dir).html)
     written = workflow.add(
         WriteReport(out_dir=str(settings.out_dir), rows=rows, run_id=run_id, metrics_files=metrics_files), name="report"
     )

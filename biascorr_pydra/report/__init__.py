@@ -6,11 +6,14 @@ Missing and damaged files are reported in the page; they never stop it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import __version__
 from ..image import write_atomic
+from ..runs import FOLDER
 from .collect import collect
 from .design import EvaluationPaths, check_evaluation, write_design
 from .table import columns, data_dictionary, to_tsv
@@ -19,6 +22,7 @@ __all__ = [
     "EvaluationPaths",
     "ReportPaths",
     "check_evaluation",
+    "is_up_to_date",
     "write_design",
     "write_report",
 ]
@@ -69,7 +73,35 @@ def write_report(out_dir: str | Path) -> ReportPaths:
     _write(paths.metrics_tsv, to_tsv(cohort, table))
     _write(paths.metrics_json, json.dumps(data_dictionary(table), indent=2, ensure_ascii=False) + "\n")
     _write(paths.html, render(cohort))
+    _write(_state_file(out_dir), _state(out_dir))
     return paths
+
+
+def is_up_to_date(out_dir: str | Path) -> bool:
+    """Whether the report shows what is there now: the same outcomes, and every record as it was when it was made."""
+    out_dir = Path(out_dir)
+    try:
+        known = _state_file(out_dir).read_text()
+    except OSError:
+        return False
+    return all(path.is_file() for path in vars(ReportPaths.inside(out_dir)).values()) and known == _state(out_dir)
+
+
+def _state_file(out_dir: Path) -> Path:
+    (out_dir / FOLDER).mkdir(exist_ok=True)
+    return out_dir / FOLDER / "report.sha256"
+
+
+def _state(out_dir: Path) -> str:
+    """All that a report is made from, by size and time, as one hash; done now or before makes no difference."""
+    digest = hashlib.sha256(__version__.encode())
+    status = out_dir / "status.tsv"
+    if status.is_file():
+        digest.update(status.read_bytes().replace(b"\tdone\t", b"\tcached\t"))
+    for path in sorted(out_dir.glob("*/sub-*/**/*.json")):
+        found = path.stat()
+        digest.update(f"{path.relative_to(out_dir)} {found.st_size} {found.st_mtime_ns}\n".encode(errors="replace"))
+    return digest.hexdigest()
 
 
 def _write(file: Path, text: str) -> None:

@@ -52,7 +52,7 @@ class LocalCluster:
             environment.setdefault(name, str(threads))
         # A session of its own: Ctrl-C reaches the submitting process, which then decides.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}._dask_local", str(lifeline), spec],
+            [sys.executable, "-P", "-m", f"{__package__}._dask_local", str(lifeline), spec],
             pass_fds=(lifeline,),
             env=environment,
             stdin=subprocess.DEVNULL,

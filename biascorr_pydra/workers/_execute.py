@@ -22,6 +22,7 @@ from typing import Any
 
 import attrs
 import cloudpickle
+from fileformats.core import FileSet
 from filelock import SoftFileLock
 from pydra.engine.job import Job
 from pydra.engine.result import Result, copyfile_workflow, record_error
@@ -141,15 +142,26 @@ def execute(job: Job, rerun: bool = False) -> Result:
 def finished(job: Job, rerun: bool = False) -> Result | None:
     """The job's result from the cache, if there is one to be used.
 
-    One that is not to be used, of a failure or of a job that is to run again, is removed: Pydra looks at the results of
-    all jobs that it waits for whenever one of them ends, and takes whatever is there for the outcome.
+    One that is not to be used, of a failure, of a job that is to run again or whose files are gone, is removed: Pydra
+    looks at the results of all jobs that it waits for whenever one of them ends, and takes whatever is there for the
+    outcome.
     """
     found = job.result()
-    if found is None or not (found.errored or rerun):
+    if found is None or not (found.errored or rerun or _files_gone(found)):
         return found
     job._errored, job._cached_result = False, None
     (job.cache_dir / "_result.pklz").unlink(missing_ok=True)
     return None
+
+
+def _files_gone(result: Result) -> bool:
+    """Whether a file among the outputs is no longer there, or empty as a power cut may leave it."""
+    if result.outputs is None:
+        return True  # what an interrupted task of another worker leaves
+    values = [value for value in attrs.asdict(result.outputs, recurse=False).values() if value is not None]
+    values = [part for value in values for part in (value if isinstance(value, list | tuple) else [value])]
+    paths = [path for value in values if isinstance(value, FileSet) for path in value.fspaths]
+    return any(not path.exists() or (path.is_file() and path.stat().st_size == 0) for path in paths)
 
 
 def _run(job: Job, rerun: bool) -> Result:

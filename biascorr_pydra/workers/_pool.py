@@ -13,6 +13,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cloudpickle
 
@@ -21,6 +22,7 @@ from ._wire import receive, send
 
 __all__ = ["LaneDiedError", "Pool"]
 
+ROUNDING_GB = 1e-6  # sums and differences of GB do not come back to exactly what they were
 PATIENCE_S = 30.0  # how long smaller work may overtake larger work that does not fit yet
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 
@@ -29,6 +31,7 @@ class LaneDiedError(RuntimeError):
     """The process that ran a job ended without an answer; ``overtime`` if it was stopped for taking too long."""
 
     overtime = False
+    alone = True
 
 
 class Lane:
@@ -38,12 +41,16 @@ class Lane:
         ours, its = socket.socketpair()
         lifeline, self._life = os.pipe()
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+        root = Path(__file__).parents[2]
+        if root.name != "site-packages":  # a checkout that is not installed
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), environment.get("PYTHONPATH")]))
         for name in THREADS:
             environment.setdefault(name, str(threads))
         self.gpus, self._channel, self.peak_gb = gpus, ours, 0.0
+        # -P: a file of the folder where the user stands must not stand in for a module.
         # A session of its own: Ctrl-C reaches the submitting process, which then decides.
         self.process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}._lane", str(its.fileno()), str(lifeline)],
+            [sys.executable, "-P", "-m", f"{__package__}._lane", str(its.fileno()), str(lifeline)],
             pass_fds=(its.fileno(), lifeline),
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -68,7 +75,7 @@ class Lane:
         except TimeoutError:
             self.kill()
             problem = LaneDiedError(f"took longer than {needs.minutes:g} minutes, and was stopped")
-            problem.overtime = True
+            problem.overtime, problem.alone = True, len(parcels) == 1
             raise problem from None
         except OSError:
             answer = None
@@ -152,7 +159,13 @@ class Pool:
     def _start_what_fits(self) -> None:
         while (request := self._next()) is not None:
             requests = [request, *self._more_of(request)]
-            lane = self._take(request.needs, len(requests))
+            try:
+                lane = self._take(request.needs, len(requests))
+            except OSError as problem:  # no memory, no process, no file handle left to start a lane with
+                self._free(request.needs, len(requests))
+                for failed in requests:
+                    failed.future.set_exception(LaneDiedError(f"its process could not be started: {problem}"))
+                continue
             task = asyncio.ensure_future(self._serve(requests, lane))
             self._serving.add(task)  # the loop keeps no hold of its own on it
             task.add_done_callback(self._serving.discard)
@@ -193,14 +206,17 @@ class Pool:
         return (
             needs.cpus <= self._free_cpus
             and needs.gpus <= len(self._free_gpus)
-            and (needs.mem_gb or 0) <= self._free_gb
+            and (needs.mem_gb or 0) <= self._free_gb + ROUNDING_GB
         )
+
+    def _free(self, needs: Resources, count: int) -> None:
+        self._free_cpus += needs.cpus
+        self._free_gb += count * (needs.mem_gb or 0)
 
     def _take(self, needs: Resources, count: int) -> Lane:
         self._free_cpus -= needs.cpus
         self._free_gb -= count * (needs.mem_gb or 0)
         gpus = tuple(self._free_gpus[: needs.gpus])
-        del self._free_gpus[: needs.gpus]
         for lane in list(self._idle):
             if lane.process.poll() is not None:  # killed while it was idle
                 self._idle.remove(lane)
@@ -213,6 +229,7 @@ class Pool:
                 self._idle.remove(other)  # it holds memory of a device that is now another lane's
                 other.kill()
             lane = Lane(gpus, needs.cpus)
+        del self._free_gpus[: needs.gpus]
         self._busy.add(lane)
         return lane
 
@@ -238,10 +255,9 @@ class Pool:
         self._start_what_fits()
 
     def _give_back(self, needs: Resources, lane: Lane, count: int, *, alive: bool) -> None:
-        self._free_cpus += needs.cpus
-        self._free_gb += count * (needs.mem_gb or 0)
-        self._free_gpus = sorted([*self._free_gpus, *lane.gpus])
         self._busy.discard(lane)
+        self._free_gpus = sorted([*self._free_gpus, *lane.gpus])
+        self._free(needs, count)
         if alive:
             self._idle.append(lane)
         else:

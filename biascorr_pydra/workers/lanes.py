@@ -33,7 +33,7 @@ class LanesWorker(PlacingWorker):
     ----------
     n_procs : int, optional
         CPUs to use at most; by default all that this process may use.
-    gpus : int or names, optional
+    gpus : int, or names as in "0,2", optional
         GPUs to use; by default those that are visible.
     mem_gb : float, optional
         Memory that running jobs may ask for together; by default the machine's.
@@ -45,7 +45,7 @@ class LanesWorker(PlacingWorker):
     """
 
     n_procs: int | None = None
-    gpus: int | tuple[str, ...] | None = None
+    gpus: int | str | tuple[str, ...] | None = None
     mem_gb: float | None = None
     gpu_batch: int = 4
     _pool: Pool | None = attrs.field(init=False, default=None, repr=False, eq=False)
@@ -54,10 +54,7 @@ class LanesWorker(PlacingWorker):
 
     def __attrs_post_init__(self):
         here = resources.available()
-        if self.gpus is None:
-            self.gpus = resources.gpu_ids()
-        elif isinstance(self.gpus, int):
-            self.gpus = tuple(str(number) for number in range(self.gpus))
+        self.gpus = resources.chosen_gpus(self.gpus)
         self.n_procs = self.n_procs or here.cpus
         self.mem_gb = self.mem_gb or here.mem_gb
 
@@ -81,7 +78,7 @@ class LanesWorker(PlacingWorker):
                 return await self._pool.run(parcel, asked, kind)
             except LaneDiedError as problem:
                 logger.warning("%s (%s): %s", job.name, job.checksum, problem)
-                if attempt == ATTEMPTS or problem.overtime:
+                if attempt == ATTEMPTS or (problem.overtime and problem.alone):
                     return f"{type(problem).__name__}: {problem}; tried {attempt} time{'s' * (attempt > 1)}"
                 await asyncio.sleep(2 * runs.EMPTY_LOCK_S)
                 runs.remove_stale_locks(job.cache_root)
