@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import SoftFileLock
 
 from ..errors import SchedulerError
-from ._execute import describe_error, execute, open_parcel, use_paths
+from ._execute import attempt, use_paths
 from ._slurm_spool import Batch, Progress, release_locks_of
 
 __all__ = ["main"]
@@ -68,20 +68,11 @@ def _begin(batch: Batch, task: int, number: int, progress: Progress, most_starts
 
 
 def _attempt(parcel: bytes) -> str | None:
-    """Run a parcel; the error as text, or None."""
-    home = Path.cwd()
-    try:
-        job, rerun = open_parcel(parcel)
-        execute(job, rerun)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # SystemExit too: a task must not end the job
-        text = describe_error(error)
-        print(text, file=sys.stderr, flush=True)
-        return text
-    finally:
-        os.chdir(home)
-    return None
+    """Run a parcel; the error as text, or None. It is in the job's log too."""
+    error = attempt(parcel)
+    if error:
+        print(error, file=sys.stderr, flush=True)
+    return error
 
 
 class _Limit:
