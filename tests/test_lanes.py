@@ -199,7 +199,7 @@ def wait_for(condition, limit_s=60):
 
 
 def lanes_of(driver: int) -> list[int]:
-    listed = subprocess.run(["ps", "--ppid", str(driver), "-o", "pid=,args="], capture_output=True, text=True).stdout
+    listed = subprocess.run(["ps", "-ww", "--ppid", str(driver), "-o", "pid=,args="], capture_output=True, text=True).stdout
     return [int(line.split()[0]) for line in listed.splitlines() if "workers._lane" in line]
 
 
