@@ -199,7 +199,8 @@ def wait_for(condition, limit_s=60):
 
 
 def lanes_of(driver: int) -> list[int]:
-    listed = subprocess.run(["ps", "-ww", "--ppid", str(driver), "-o", "pid=,args="], capture_output=True, text=True).stdout
+    arguments = ["ps", "-ww", "--ppid", str(driver), "-o", "pid=,args="]
+    listed = subprocess.run(arguments, capture_output=True, text=True).stdout
     return [int(line.split()[0]) for line in listed.splitlines() if "workers._lane" in line]
 
 
