@@ -11,6 +11,7 @@ from . import __version__
 from .correctors import DEFAULT_METHOD, get_corrector, method_names
 from .errors import BiasCorrError, InvalidParameterError, UnknownMethodError
 from .pydra_run import run
+from .run_options import name_and_value
 
 __all__ = ["main"]
 
@@ -40,16 +41,10 @@ def main() -> None:
 
 def _options(context, parameter, values: tuple[str, ...]) -> dict:
     """NAME=VALUE pairs, values read as JSON where they are JSON."""
-    options = {}
-    for text in values:
-        name, found, value = text.partition("=")
-        if not found:
-            raise click.BadParameter(f"{text!r} is not NAME=VALUE")
-        try:
-            options[name.replace("-", "_")] = json.loads(value)
-        except ValueError:
-            options[name.replace("-", "_")] = value
-    return options
+    try:
+        return dict(name_and_value(text) for text in values)
+    except InvalidParameterError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @cli.command()

@@ -7,7 +7,6 @@ content. A file may define ``hooks`` (see :class:`RunHooks`) to describe its pla
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -21,7 +20,7 @@ import click
 from . import runs
 from .errors import BiasCorrError, InvalidParameterError, RunLockedError
 from .resources import available, parse_overrides
-from .run_options import constructor_of, load_workflow, option_of, run_options
+from .run_options import constructor_of, load_workflow, name_and_value, option_of, run_options
 
 __all__ = ["RunHooks", "main", "run"]
 
@@ -177,7 +176,7 @@ def make_worker(options: dict):
             "no such worker", value=f"--worker {name}", next_step=f"There are: {known}."
         ) from error
     taken = {field.name for field in attrs.fields(worker_class) if field.init}
-    arguments = dict(_pair(text) for text in options["worker_option"])
+    arguments = dict(name_and_value(text) for text in options["worker_option"])
     if options["resources"]:
         arguments["overrides"] = parse_overrides(options["resources"])
         if "overrides" not in taken:
@@ -192,16 +191,6 @@ def make_worker(options: dict):
             f"the worker {name} has no such option", value=", ".join(unknown), next_step=f"It has: {known}."
         )
     return worker_class(**arguments)
-
-
-def _pair(text: str) -> tuple[str, ty.Any]:
-    name, found, value = text.partition("=")
-    if not found:
-        raise InvalidParameterError("a worker's option is NAME=VALUE", value=repr(text))
-    try:
-        return name.replace("-", "_"), json.loads(value)
-    except ValueError:
-        return name.replace("-", "_"), value
 
 
 def _submit(task, hooks, worker, options: dict, inputs: dict) -> int:

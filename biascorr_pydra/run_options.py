@@ -12,7 +12,9 @@ from pathlib import Path
 
 import click
 
-__all__ = ["constructor_of", "load_workflow", "option_of", "run_options"]
+from .errors import InvalidParameterError
+
+__all__ = ["constructor_of", "load_workflow", "name_and_value", "option_of", "run_options"]
 
 WORKERS = (
     "lanes (this machine, GPUs too), slurm-resources, dask-resources, debug (one after another), "
@@ -65,6 +67,22 @@ def _import(path: Path) -> types.ModuleType:
 
 
 # --- options
+
+
+def name_and_value(text: str) -> tuple[str, ty.Any]:
+    """Read NAME=VALUE; the name as Python spells it, the value as JSON where it is JSON, else as text.
+
+    Raises
+    ------
+    InvalidParameterError
+    """
+    name, found, value = text.partition("=")
+    if not found:
+        raise InvalidParameterError("an option of this kind is NAME=VALUE", value=repr(text))
+    try:
+        return name.replace("-", "_"), json.loads(value)
+    except ValueError:
+        return name.replace("-", "_"), value
 
 
 def constructor_of(workflow_class):

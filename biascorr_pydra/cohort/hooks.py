@@ -114,8 +114,7 @@ class CohortHooks:
                     result = submit(scan_task(plan, job, (spec,), run_id))
                 if not _done(plan, job, spec, run_id) and not getattr(result, "errored", True):
                     # A killed run had finished it, and what it had published was removed since.
-                    plan_again = scan_task(plan, job, (spec,), run_id, again=True)
-                    result = submit(plan_again)
+                    result = submit(scan_task(plan, job, (spec,), run_id, again=True))
                 if not _done(plan, job, spec, run_id):
                     reasons[job.relative, spec.label] = error_line(result)
         return reasons
