@@ -298,3 +298,30 @@ def test_a_signal_ends_the_step_and_keeps_it(folder, tmp_path, toy_command, monk
     assert len(calls) == 5
     states = [weights.load(tmp_path / out / "toy.safetensors")[0]["weight"] for out in ("whole", "stopped")]
     assert torch.equal(*states)
+
+
+# --- as a Pydra workflow
+
+
+def test_the_workflow_trains_each_method_in_its_folder_and_looks_again_each_time(folder, tmp_path, monkeypatch):
+    from biascorr_pydra import train
+    from biascorr_pydra.interfaces.pydra_train import TrainCorrectors
+
+    monkeypatch.setattr(train, "get_training", lambda name: {"toy": Toy}[name])
+    chosen = {"method": ["toy"], "data_dir": folder, "out_dir": tmp_path / "out", "options": {"steps": 4}}
+    for _ in range(2):
+        (weights_file,) = TrainCorrectors(**chosen)(
+            worker="debug", cache_root=tmp_path / "work", rerun=True
+        ).weights_files
+        _, card = weights.load(str(weights_file))
+        assert card["training"]["steps_done"] == 4
+        (tmp_path / "out" / "toy" / "toy.safetensors").unlink()  # written again by the second run
+    assert (tmp_path / "out" / "toy" / "log.tsv").exists()
+
+
+def test_training_on_cuda_asks_for_a_gpu():
+    from biascorr_pydra.interfaces.pydra_train import TrainCorrector
+    from biascorr_pydra.resources import declared
+
+    asked = [declared(TrainCorrector(method="toy", data_dir=".", out_dir=".", device=d)) for d in ("cpu", "cuda")]
+    assert [spec.gpus for spec in asked] == [0, 1]
