@@ -305,18 +305,21 @@ def test_a_signal_ends_the_step_and_keeps_it(folder, tmp_path, toy_command, monk
 
 def test_the_workflow_trains_each_method_in_its_folder_and_looks_again_each_time(folder, tmp_path, monkeypatch):
     from biascorr_pydra import train
-    from biascorr_pydra.interfaces.pydra_train import TrainCorrectors
+    from biascorr_pydra.interfaces.pydra_train import TrainCorrectors, hooks
 
     monkeypatch.setattr(train, "get_training", lambda name: {"toy": Toy}[name])
     chosen = {"method": ["toy"], "data_dir": folder, "out_dir": tmp_path / "out", "options": {"steps": 4}}
-    for _ in range(2):
-        (weights_file,) = TrainCorrectors(**chosen)(
-            worker="debug", cache_root=tmp_path / "work", rerun=True
-        ).weights_files
+    for run_id in "ab":
+        task = TrainCorrectors(**chosen, run_id=run_id)
+        (weights_file,) = task(worker="debug", cache_root=tmp_path / "work").weights_files
         _, card = weights.load(str(weights_file))
         assert card["training"]["steps_done"] == 4
         (tmp_path / "out" / "toy" / "toy.safetensors").unlink()  # written again by the second run
-    assert (tmp_path / "out" / "toy" / "log.tsv").exists()
+    named = hooks.prepare(TrainCorrectors(**chosen), False, None)
+    assert named.run_id
+    for wrong, words in (({"options": {"stepz": 1}}, "stepz"), ({"data_dir": tmp_path / "no"}, "0 subjects")):
+        with pytest.raises(InvalidParameterError, match=words):
+            hooks.prepare(TrainCorrectors(**{**chosen, **wrong}), False, None)
 
 
 def test_training_on_cuda_asks_for_a_gpu():

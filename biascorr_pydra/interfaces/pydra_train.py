@@ -4,13 +4,14 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import attrs
 from fileformats.application import Json
 from fileformats.generic import File
 from pydra.compose import python, workflow
 
 from ..resources import Resources, requires
 
-__all__ = ["TrainCorrector", "TrainCorrectors"]
+__all__ = ["TrainCorrector", "TrainCorrectors", "hooks"]
 
 
 def _needs(task) -> Resources:
@@ -54,14 +55,10 @@ def TrainCorrector(  # noqa: N802
     card_file : Json
         its card
     """
-    from ..train import get_training
-    from ..train._config import configure
     from ..train._run import run
 
-    cls = get_training(method)
     folder = Path(out_dir) / method
-    given = {**(options or {}), "data": str(data_dir), "out": str(folder), "device": device}
-    run(configure(cls, given, config_file and str(config_file)))
+    run(_configured(method, data_dir, folder, config_file, options, device))
     return folder / f"{method}.safetensors", folder / f"{method}.json"
 
 
@@ -73,6 +70,7 @@ def TrainCorrectors(  # noqa: N802
     config_file: File | None = None,
     options: dict[str, Any] | None = None,
     device: str = "auto",
+    run_id: str = "",
 ) -> list[File]:
     """Train methods on data of one's own, each on a GPU of its own where --device cuda is given.
 
@@ -90,6 +88,8 @@ def TrainCorrectors(  # noqa: N802
         options on top of the file's, as JSON
     device : str
         auto, cpu or cuda
+    run_id : str
+        passed on to the tasks; `pydra run` gives each run its own
 
     Returns
     -------
@@ -97,5 +97,29 @@ def TrainCorrectors(  # noqa: N802
         the weights, their cards beside them
     """
     chosen = {"data_dir": data_dir, "out_dir": str(out_dir), "config_file": config_file, "options": options}
-    task = TrainCorrector(**chosen, device=device, run_id=uuid.uuid4().hex).split(method=method).combine("method")
+    task = TrainCorrector(**chosen, device=device, run_id=run_id).split(method=method).combine("method")
     return workflow.add(task, name="train").weights_file
+
+
+def _configured(method: str, data_dir, folder: Path, config_file, options, device: str):
+    from ..train import get_training
+    from ..train._config import configure
+
+    given = {**(options or {}), "data": str(data_dir), "out": str(folder), "device": device}
+    return configure(get_training(method), given, config_file and str(config_file))
+
+
+class TrainHooks:
+    """What `pydra run` asks; see :class:`biascorr_pydra.pydra_run.RunHooks`."""
+
+    def prepare(self, task, rerun: bool, worker):
+        """Check methods, options, data and resources before anything runs, and name the run."""
+        chosen = task.data_dir, Path(task.out_dir), task.config_file, task.options, task.device
+        for method in task.method:
+            _configured(method, chosen[0], chosen[1] / method, *chosen[2:]).split()
+        if hasattr(worker, "check"):
+            worker.check(TrainCorrector(method="any", data_dir=".", out_dir=".", device=task.device), "train")
+        return attrs.evolve(task, run_id=uuid.uuid4().hex)
+
+
+hooks = TrainHooks()
