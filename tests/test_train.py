@@ -311,8 +311,10 @@ def test_the_workflow_trains_each_method_in_its_folder_and_looks_again_each_time
     chosen = {"method": ["toy"], "data_dir": folder, "out_dir": tmp_path / "out", "options": {"steps": 4}}
     for run_id in "ab":
         task = TrainCorrectors(**chosen, run_id=run_id)
-        (weights_file,) = task(worker="debug", cache_root=tmp_path / "work").weights_files
-        _, card = weights.load(str(weights_file))
+        done = task(worker="debug", cache_root=tmp_path / "work")
+        _, card = weights.load(tmp_path / "out" / "toy" / "toy.safetensors")
+        assert json.loads(Path(str(done.card_files[0])).read_text()) == card
+        assert weights.sha256(str(done.weights_files[0])) == card["sha256"]
         assert card["training"]["steps_done"] == 4
         (tmp_path / "out" / "toy" / "toy.safetensors").unlink()  # written again by the second run
     named = hooks.prepare(TrainCorrectors(**chosen), False, None)

@@ -62,7 +62,7 @@ def TrainCorrector(  # noqa: N802
     return folder / f"{method}.safetensors", folder / f"{method}.json"
 
 
-@workflow.define(outputs=["weights_files"])
+@workflow.define(outputs=["weights_files", "card_files"])
 def TrainCorrectors(  # noqa: N802
     method: list[str],
     data_dir: Path,
@@ -71,7 +71,7 @@ def TrainCorrectors(  # noqa: N802
     options: dict[str, Any] | None = None,
     device: str = "auto",
     run_id: str = "",
-) -> list[File]:
+) -> tuple[list[File], list[Json]]:
     """Train methods on data of one's own, each on a GPU of its own where --device cuda is given.
 
     Parameters
@@ -94,11 +94,14 @@ def TrainCorrectors(  # noqa: N802
     Returns
     -------
     weights_files : list
-        the weights, their cards beside them
+        .safetensors, a copy of those in out_dir
+    card_files : list
+        their cards
     """
     chosen = {"data_dir": data_dir, "out_dir": str(out_dir), "config_file": config_file, "options": options}
     task = TrainCorrector(**chosen, device=device, run_id=run_id).split(method=method).combine("method")
-    return workflow.add(task, name="train").weights_file
+    trained = workflow.add(task, name="train")
+    return trained.weights_file, trained.card_file
 
 
 def _configured(method: str, data_dir, folder: Path, config_file, options, device: str):
