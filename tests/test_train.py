@@ -2,17 +2,21 @@
 
 import csv
 import json
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
-from biascorr_pydra import weights
-from biascorr_pydra.errors import InvalidParameterError, RunLockedError, TrainingError
+from biascorr_pydra import cli, weights
+from biascorr_pydra.errors import InvalidParameterError, RunLockedError, TrainingError, UnknownMethodError
 from biascorr_pydra.runs import exclusive
-from biascorr_pydra.train import _run, training_names
+from biascorr_pydra.train import _command, _run, training_names
 from biascorr_pydra.train._base import CardText, Split, Training, option, split_by_subject, subject_of
+from biascorr_pydra.train._config import configure, keep
 
 
 @dataclass(frozen=True)
@@ -204,3 +208,125 @@ def test_held_out_by_name_and_wrong_ones():
 def test_names_are_file_names():
     assert training_names() == sorted(training_names())
     assert "ubc" in training_names()
+
+
+# --- the configuration, and the command
+
+
+def command(*arguments):
+    return CliRunner().invoke(cli.cli, ["train", *map(str, arguments)])
+
+
+@pytest.fixture
+def toy_command(monkeypatch):
+    monkeypatch.setattr(_command, "training_names", lambda: ["toy"])
+    monkeypatch.setattr(_command, "get_training", lambda name: {"toy": Toy}[name])
+
+
+def test_options_override_the_file_which_overrides_defaults(folder, tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text(f'method = "toy"\ndata = "{folder}"\nsteps = 7\nlearning-rate = 1\nheld_out = 2\n')
+    config = configure(Toy, {"out": str(tmp_path), "steps": 9, "batch": None}, file)
+    assert (config.steps, config.learning_rate, config.batch, config.held_out) == (9, 1.0, 4, "2")
+    kept = keep(config, tmp_path)
+    assert configure(Toy, {}, kept) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("stepz = 3", r"c\.toml.*no such option|no such option.*stepz"),
+        ('steps = "many"', "steps is a whole number"),
+        ("steps = true", "steps is a whole number"),
+        ('learning_rate = "fast"', "learning_rate is a number"),
+        ('method = "n4"', "for toy"),
+        ("steps = = 3", "can be read"),
+        ("steps = 3", "needs data"),
+    ],
+)
+def test_a_wrong_file_says_what_is_wrong(tmp_path, text, words):
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(InvalidParameterError, match=words):
+        configure(Toy, {}, tmp_path / "c.toml")
+    with pytest.raises(InvalidParameterError, match="can be read"):
+        configure(Toy, {}, tmp_path / "absent.toml")
+    with pytest.raises(InvalidParameterError, match=r"\.toml or \.json"):
+        configure(Toy, {}, tmp_path / "c.yaml")
+
+
+def test_the_command_trains_goes_on_and_says_what_came_out(folder, tmp_path, toy_command):
+    arguments = ["toy", "--data", folder, "--out", tmp_path / "out", "--learning-rate", "0.5", "--steps", "40"]
+    done = command(*arguments)
+    assert done.exit_code == 0, done.output
+    assert "40 steps" in done.output
+    assert "held out, slope: " in done.output
+    assert "step 20, loss" in done.output
+    again = command(*arguments, "--seed", "3")
+    assert isinstance(again.exception, InvalidParameterError)
+
+
+def test_help_lists_every_option_with_its_default(toy_command):
+    text = command("toy", "--help").output
+    for name in Toy.options():
+        assert f"--{name.replace('_', '-')}" in text
+    assert "[default: 2000]" in " ".join(text.split())
+
+
+def test_a_method_without_training_is_an_error_that_names_those_with_one():
+    done = command("ants-n4", "--data", "x", "--out", "y")
+    assert isinstance(done.exception, UnknownMethodError)
+    assert "ubc" in str(done.exception)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_and_keeps_it(folder, tmp_path, toy_command, monkeypatch, number):
+    update, calls = Toy.update, []
+
+    def told(self, *arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), number)
+        return update(self, *arguments)
+
+    arguments = ["toy", "--data", folder, "--steps", "5", "--out"]
+    assert command(*arguments, tmp_path / "whole").exit_code == 0
+    monkeypatch.setattr(Toy, "update", told)
+    stopped = command(*arguments, tmp_path / "stopped")
+    assert stopped.exit_code == 130
+    assert "go on" in stopped.output
+    assert command(*arguments, tmp_path / "stopped").exit_code == 0
+    assert len(calls) == 5
+    states = [weights.load(tmp_path / out / "toy.safetensors")[0]["weight"] for out in ("whole", "stopped")]
+    assert torch.equal(*states)
+
+
+# --- as a Pydra workflow
+
+
+def test_the_workflow_trains_each_method_in_its_folder_and_looks_again_each_time(folder, tmp_path, monkeypatch):
+    from biascorr_pydra import train
+    from biascorr_pydra.interfaces.pydra_train import TrainCorrectors, hooks
+
+    monkeypatch.setattr(train, "get_training", lambda name: {"toy": Toy}[name])
+    chosen = {"method": ["toy"], "data_dir": folder, "out_dir": tmp_path / "out", "options": {"steps": 4}}
+    for run_id in "ab":
+        task = TrainCorrectors(**chosen, run_id=run_id)
+        done = task(worker="debug", cache_root=tmp_path / "work")
+        _, card = weights.load(tmp_path / "out" / "toy" / "toy.safetensors")
+        assert json.loads(Path(str(done.card_files[0])).read_text()) == card
+        assert weights.sha256(str(done.weights_files[0])) == card["sha256"]
+        assert card["training"]["steps_done"] == 4
+        (tmp_path / "out" / "toy" / "toy.safetensors").unlink()  # written again by the second run
+    named = hooks.prepare(TrainCorrectors(**chosen), False, None)
+    assert named.run_id
+    for wrong, words in (({"options": {"stepz": 1}}, "stepz"), ({"data_dir": tmp_path / "no"}, "0 subjects")):
+        with pytest.raises(InvalidParameterError, match=words):
+            hooks.prepare(TrainCorrectors(**{**chosen, **wrong}), False, None)
+
+
+def test_training_on_cuda_asks_for_a_gpu():
+    from biascorr_pydra.interfaces.pydra_train import TrainCorrector
+    from biascorr_pydra.resources import declared
+
+    asked = [declared(TrainCorrector(method="toy", data_dir=".", out_dir=".", device=d)) for d in ("cpu", "cuda")]
+    assert [spec.gpus for spec in asked] == [0, 1]

@@ -35,6 +35,7 @@ class CardText:
     paper : the reference
     follows, filled, deviates : what follows the paper, what it leaves open and was filled in, what differs and why
     limits : what the weights are not good for
+    advice : when to choose the method over N4, or that one should not, in one sentence
     """
 
     paper: str
@@ -42,6 +43,7 @@ class CardText:
     filled: Sequence[str]
     deviates: Sequence[str]
     limits: Sequence[str]
+    advice: str = ""
 
 
 @dataclass(frozen=True)

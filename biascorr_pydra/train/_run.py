@@ -1,7 +1,7 @@
 """The loop of every training: checkpoints, going on after a kill, a log, its plot, and at the end weights and card.
 
-In the output folder: ``checkpoint.pt`` (read with ``weights_only``), ``log.tsv``, ``losses.png``,
-``METHOD.safetensors`` and ``METHOD.json``, its card.
+In the output folder: ``config.json``, ``checkpoint.pt`` (read with ``weights_only``), ``log.tsv``,
+``losses.png``, ``METHOD.safetensors`` and ``METHOD.json``, its card.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..errors import InvalidParameterError, TrainingError
 from ..files import write_atomic
 from ..runs import exclusive
 from ._base import Split, Training
+from ._config import keep
 from ._log import Log, plot_log
 
 __all__ = ["Progress", "run"]
@@ -41,7 +42,11 @@ class Progress:
     row: dict[str, float]
 
 
-def run(config: Training, progress: Callable[[Progress], None] | None = None) -> dict[str, Any]:
+def run(
+    config: Training,
+    progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> dict[str, Any]:
     """Train, or go on from the last checkpoint in the output folder, and write weights and card there.
 
     Without a bound in time, the same configuration gives the same weights on one machine, device and number of threads,
@@ -51,6 +56,7 @@ def run(config: Training, progress: Callable[[Progress], None] | None = None) ->
     ----------
     config : a method's training
     progress : called after each line of the log
+    stop : asked after each step; if it says so, the step is kept and the run ends with KeyboardInterrupt
 
     Returns
     -------
@@ -70,15 +76,16 @@ def run(config: Training, progress: Callable[[Progress], None] | None = None) ->
         torch.set_num_threads(config.threads)
         state = _State(config)
         state.resume()
+        keep(config, Path(config.out))
         data = config.open(split.train)
         if state.progress() < 1:
-            _loop(state, data, progress)
+            _loop(state, data, progress, stop)
         log_file = state.log.file
         plot_log(log_file, log_file.with_name("losses.png"), title=f"{config.method}: {state.step} steps")
         return _finish(state, split, config.facts(data))
 
 
-def _loop(state: _State, data: Any, progress) -> None:
+def _loop(state: _State, data: Any, progress, stop) -> None:
     config = state.config
     began = time.monotonic() - state.seconds
     try:
@@ -93,8 +100,10 @@ def _loop(state: _State, data: Any, progress) -> None:
                     progress(Progress(state.step, config.steps, state.seconds, state.progress(), means))
             if ended or state.step % config.checkpoint_every == 0:
                 state.save()
+            if not ended and stop and stop():
+                raise KeyboardInterrupt
     except KeyboardInterrupt:
-        if state.whole:  # not in the middle of a step, where network and generator would disagree
+        if state.whole:  # in the middle of a step network and generator would disagree
             state.save()
         raise
 
@@ -242,6 +251,7 @@ def _finish(state: _State, split: Split, facts: dict[str, Any]) -> dict[str, Any
         },
         "scores": {"held_out": scores},
         "limits": list(text.limits),
+        "advice": text.advice,
         "date": date.today().isoformat(),
     }
     return weights.save(state.network.state_dict(), card, Path(config.out) / f"{config.method}{weights.SUFFIX}")
