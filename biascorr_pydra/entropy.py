@@ -43,7 +43,8 @@ def soft_histogram(
     tensor, shape (B, bins); each row sums to 1.
     """
     position = ((values - low) * (bins / (high - low)) - 0.5).clamp(0, bins - 1)
-    index = position.detach().floor().clamp(max=bins - 2).long()
+    # A value that is no number has no bin; it makes the whole histogram no numbers all the same.
+    index = position.detach().nan_to_num().floor().clamp(max=bins - 2).long()
     upper = (position - index) * weights
     counts = values.new_zeros(values.shape[0], bins)
     counts = counts.scatter_add(1, index, weights - upper).scatter_add(1, index + 1, upper)

@@ -8,6 +8,7 @@ Perez-Caballero et al. Unsupervised Deep Learning Method for MRI Bias Correction
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -91,7 +92,10 @@ class UBC(Corrector):
         return self.estimate_batch([scan], device=device, seed=seed)[0]
 
     def estimate_batch(self, scans: Sequence[Scan], *, device: str = "cpu", seed: int = 0) -> list[Estimate]:
-        """As :meth:`estimate`, several scans through the network at once; test-time training takes them in turn."""
+        """As :meth:`estimate`, several scans through the network at once; test-time training takes them in turn.
+
+        Where test-time training does not lower the loss on the image, the estimate is the one without it.
+        """
         images, means = zip(*[_divided_by_mean(scan.data) for scan in scans], strict=True)
         source = self.weights_file or type(self).weights
         sha256 = weights.sha256_of(source)
@@ -101,9 +105,10 @@ class UBC(Corrector):
         if self.ttt_steps:
             lattices = []
             for image, record in zip(images.split(1), records, strict=True):
-                trained, losses = self._trained_on(network, image, seed)
-                record |= {"ttt_loss": losses}
-                lattices.append(self._lattices(trained, image))
+                trained, before, after = self._trained_on(network, image, seed)
+                better = after < before  # false, too, where training ran into values that are no numbers
+                record |= {"ttt_loss": [before, after if math.isfinite(after) else None], "ttt_used": better}
+                lattices.append(self._lattices(trained if better else network, image))
             lattices = torch.cat(lattices)
         else:
             lattices = self._lattices(network, images)
@@ -125,7 +130,7 @@ class UBC(Corrector):
 
     def _trained_on(
         self, network: networks.UBC, image: torch.Tensor, seed: int
-    ) -> tuple[networks.UBC, tuple[float, float]]:
+    ) -> tuple[networks.UBC, float, float]:
         """A copy of the network, trained further on one image, and the loss on the image before and after."""
         network = copy.deepcopy(network)
         optimizer = torch.optim.Adam(network.parameters(), self.ttt_learning_rate)
@@ -143,7 +148,7 @@ class UBC(Corrector):
                 loss(image.flip(flips)).backward()
                 optimizer.step()
         with torch.inference_mode():
-            return network, (before, loss(image).item())
+            return network, before, loss(image).item()
 
 
 def _divided_by_mean(data: np.ndarray) -> tuple[np.ndarray, float]:

@@ -122,7 +122,7 @@ def open_scans(files: Sequence[Path], root: Path, size: int) -> Scans:
 
 def _read(file: Path, size: int) -> torch.Tensor:
     img = load(file)
-    data, _ = inspect(img, name=file)
+    data, *_ = inspect(img, name=file)
     image = torch.from_numpy(np.clip(to_canonical(data, img.affine, (size,) * 3), 0, None))[None]
     if not image.any():
         raise InvalidImageError("the image has positive voxels", file=file)
