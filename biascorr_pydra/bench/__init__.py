@@ -11,39 +11,26 @@ In process, for one's own scripts::
 On disk, resumable, with plots: :func:`run_bench`, which is ``biascorr bench``.
 """
 
-from ._case import FACTS, Case, Planned
-from ._find import HEADS, KINDS, Sources
-from ._heads import heads_from_labels
-from ._markdown import leaderboard, paired_table
-from ._run import Bench, run_bench
-from ._scans import BRAINS, case_from_image, find_bids, find_images, pairs_from_images, scans
-from ._score import MASKS, TISSUE_SCORES, WORSE_BY, corrector_of, score, score_cases
-from ._summary import compare_methods, summarize
+from importlib import import_module
 
-__all__ = [
-    "BRAINS",
-    "FACTS",
-    "HEADS",
-    "KINDS",
-    "MASKS",
-    "TISSUE_SCORES",
-    "WORSE_BY",
-    "Bench",
-    "Case",
-    "Planned",
-    "Sources",
-    "case_from_image",
-    "compare_methods",
-    "corrector_of",
-    "find_bids",
-    "find_images",
-    "heads_from_labels",
-    "leaderboard",
-    "paired_table",
-    "pairs_from_images",
-    "run_bench",
-    "scans",
-    "score",
-    "score_cases",
-    "summarize",
-]
+# Loaded when asked for: the command line lists the command without torch.
+_FROM = {
+    "_case": ("FACTS", "Case", "Planned"),
+    "_choices": ("BRAINS", "HEADS", "KINDS", "MASKS"),
+    "_find": ("Sources", "plan_cases"),
+    "_heads": ("heads_from_labels",),
+    "_markdown": ("leaderboard", "paired_table"),
+    "_run": ("Bench", "run_bench"),
+    "_scans": ("case_from_image", "find_bids", "find_images", "pairs_from_images", "scans"),
+    "_score": ("WORSE_BY", "corrector_of", "score", "score_cases"),
+    "_summary": ("compare_methods", "summarize"),
+}
+_MODULES = {name: module for module, names in _FROM.items() for name in names}
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -13,12 +13,11 @@ from ..bids import DATASET_DESCRIPTION
 from ..errors import BIDSError, InvalidParameterError
 from ..files import SUFFIXES
 from ._case import Planned
+from ._choices import HEADS
 from ._scans import find_bids, find_images, scans
 
-__all__ = ["HEADS", "KINDS", "Sources", "kind_of", "plan_cases"]
+__all__ = ["Sources", "kind_of", "plan_cases"]
 
-KINDS = ("auto", "bids", "images", "labels")
-HEADS = ("whole", "stripped")
 #: A label map has few different integers, an image many.
 LABELS = (3, 100)
 
@@ -31,10 +30,10 @@ class Sources:
     ----------
     data : folders, each a BIDS data set, a folder of label maps or a folder of images
     derivatives : BIDS derivative data sets, each of the data set at the same position; one may serve several
-    kind : one of :data:`KINDS`
+    kind : one of KINDS
     select : patterns of paths inside the folders
     contrast : BIDS suffix of images whose names do not tell
-    heads : of simulated heads, names in :data:`HEADS`
+    heads : of simulated heads, names in HEADS
     brain : how a brain mask is made where none is given
     draws : heads, or injected fields, of each kind
     seed : of all random numbers

@@ -19,11 +19,12 @@ from ..errors import BiasCorrError, InvalidParameterError, OutputExistsError
 from ..files import write_atomic
 from ..runs import exclusive
 from ._case import FACTS, Case, Planned
+from ._choices import MASKS
 from ._environment import environment
 from ._figure import draw
 from ._find import Sources, plan_cases
 from ._markdown import LEGEND, failures, leaderboard, paired_table
-from ._score import MASKS, corrector_of, score
+from ._score import corrector_of, score
 from ._store import COLUMNS, Rows, write_table
 from ._summary import compare_methods, summarize
 
@@ -100,7 +101,7 @@ def run_bench(
         bench.svg and bench.json (settings, environment, columns)
     methods : METHOD or METHOD:PRESET
     reference : the method that the others are tested against
-    masks : names in :data:`MASKS`: what the methods are given besides the scan
+    masks : names in MASKS: what the methods are given besides the scan
     device : "auto", "cpu" or "cuda"
     overwrite : begin anew, whatever the folder has
     command : how this was called, for the record

@@ -20,11 +20,10 @@ from ..field import LogBiasSpline
 from ..files import SUFFIXES, sha256
 from ..tissue import segment_tissue
 from ._case import Case, Planned, extra_seed
+from ._choices import BRAINS
 
-__all__ = ["BRAINS", "Found", "case_from_image", "find_bids", "find_images", "pairs_from_images", "scans"]
+__all__ = ["Found", "case_from_image", "find_bids", "find_images", "pairs_from_images", "scans"]
 
-#: Where a scan's brain mask is from if the data bring none.
-BRAINS = ("auto", "deepbet", "template", "none")
 COMPANIONS = ("mask", "dseg", "probseg", "biasfield")
 #: B-spline spans per axis and standard deviation over the grid of the log field that is injected.
 EXTRA = (2, 0.15)

@@ -26,12 +26,11 @@ from ..metrics import (
 )
 from ..simulate import inject_bias
 from ._case import Case, Planned
+from ._choices import MASKS
 from ._memory import PeakMemory
 
-__all__ = ["MASKS", "TISSUE_SCORES", "WORSE_BY", "corrector_of", "score", "score_cases"]
+__all__ = ["TISSUE_SCORES", "WORSE_BY", "corrector_of", "score", "score_cases"]
 
-#: What a corrector is given besides the scan: nothing, or the case's brain mask.
-MASKS = ("none", "brain")
 #: A scan is worse than before if its residual CoV rose by more than this.
 WORSE_BY = 0.005
 TISSUE_SCORES = ("cjv", "cv_wm", "cv_gm", "wm_gm_contrast")
@@ -154,7 +153,7 @@ def score_cases(
     ----------
     correctors : correctors by the name that the rows are to have, or names as METHOD[:PRESET]
     cases : cases, or planned ones (from :func:`heads_from_labels` and the like), made one at a time
-    masks : names in :data:`MASKS`; 'brain' is left out where a case has only a detected head
+    masks : names in MASKS; 'brain' is left out where a case has only a detected head
     """
     if not isinstance(correctors, dict):
         correctors = {name: corrector_of(name) for name in correctors}
