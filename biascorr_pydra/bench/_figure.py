@@ -10,6 +10,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 __all__ = ["draw"]
 
@@ -98,6 +99,9 @@ def _mark_best(axes, group: pd.DataFrame, name: str) -> None:
             axes.axvline(before.median(), color="#555555", linewidth=1.2, linestyle=":")
     if name == "seconds":
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     elif name != "slope":
         axes.set_xlim(left=0)
 

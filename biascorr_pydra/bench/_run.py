@@ -132,11 +132,12 @@ def run_bench(
         counts = _measure(planned, run_by, list(masks), rows, tell)
         rows.write()
         this = {"command": command, "date": time.strftime("%Y-%m-%d"), "seconds": round(time.time() - began), **counts}
+        new = counts["measured"] or counts["failed"]
         record = {
             "GeneratedBy": "biascorr_pydra bench",
             "settings": settings,
             "reference": reference,
-            "runs": [*earlier, {**this, **environment(resolve_device(device))}],
+            "runs": [*earlier, *([{**this, **environment(resolve_device(device))}] if new else [])],
             "columns": COLUMNS,
         }
         frame = rows.frame()
