@@ -184,8 +184,8 @@ def _measure(planned: Sequence[Planned], methods: Sequence[_Method], masks, rows
     warm: set[str] = set()
     for number, plan in enumerate(planned, 1):
         wanted = [(method, mask) for method in methods for mask in masks]
-        missing = [pair for pair in wanted if not _kept(rows, plan, *pair)]
-        counts["kept"] += len(wanted) - len(missing)
+        missing = [pair for pair in wanted if not _done(rows, plan, *pair)]
+        counts["kept"] += sum(_measured(rows, plan, *pair) is not None for pair in wanted)
         if not missing:
             continue
         case, error = _made(plan)
@@ -202,12 +202,15 @@ def _measure(planned: Sequence[Planned], methods: Sequence[_Method], masks, rows
     return counts
 
 
-def _kept(rows: Rows, plan: Planned, method: _Method, mask: str) -> bool:
-    keys = plan.key, method.key
-    if rows.measured(plan.facts, method.name, mask, keys):
+def _measured(rows: Rows, plan: Planned, method: _Method, mask: str) -> dict[str, Any] | None:
+    return rows.measured(plan.facts, method.name, mask, (plan.key, method.key))
+
+
+def _done(rows: Rows, plan: Planned, method: _Method, mask: str) -> bool:
+    if _measured(rows, plan, method, mask):
         return True
     # A case without a brain mask has no row of that kind, as the one without a mask tells.
-    other = rows.measured(plan.facts, method.name, "none", keys) if mask == "brain" else None
+    other = _measured(rows, plan, method, "none") if mask == "brain" else None
     return bool(other and other["brain"] == "head")
 
 

@@ -89,7 +89,8 @@ class Rows:
 
     def put(self, row: Mapping[str, Any]) -> None:
         """Add a row, or replace that of the same case, method and mask."""
-        self._rows[_identity(row)] = {name: row.get(name) for name in COLUMNS}
+        known = {name: row.get(name) for name in COLUMNS}
+        self._rows[_identity(row)] = known | {name: known[name] or "" for name in EMPTY_AS_TEXT}
 
     def clear(self) -> None:
         self._rows.clear()
@@ -139,7 +140,6 @@ def _read(file: Path) -> Iterable[dict[str, Any]]:
             value=str(file),
             next_step="Give another --out, or --overwrite.",
         )
-    table[list(EMPTY_AS_TEXT)] = table[list(EMPTY_AS_TEXT)].fillna("")
     yield from table.astype(object).where(table.notna(), None).to_dict("records")
 
 

@@ -72,7 +72,8 @@ def cjv_smoothed(
     """CJV after smoothing inside each tissue; lower is better.
 
     Ganzetti et al. (2016) found that the CJV separates correction methods better once noise is smoothed away. The
-    smoothing is a normalized convolution, G * (data mask) / G * mask, so no intensity crosses from one tissue to another.
+    smoothing is a normalized convolution, G * (data mask) / G * mask, so that no intensity crosses from one tissue to
+    another.
     """
     sigma = fwhm_mm * FWHM_TO_SIGMA / np.asarray(voxel_size_mm, float)
     g, w = (_smooth(data, mask, sigma, n) for mask, n in ((gm, "gray matter"), (wm, "white matter")))
