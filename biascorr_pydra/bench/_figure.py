@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 __all__ = ["draw"]
 
@@ -68,6 +68,10 @@ def _lines(group: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _draw_panel(axes, group: pd.DataFrame, name: str, methods: list[str]) -> None:
+    if group[name].isna().all():
+        axes.text(0.5, 0.5, "no such scans", transform=axes.transAxes, ha="center", color="#777777", fontsize=9)
+        axes.set_axis_off()
+        return
     lines = _lines(group)
     for y, (method, mask) in enumerate(lines):
         color = COLORS[methods.index(method) % len(COLORS)]
@@ -102,7 +106,9 @@ def _mark_best(axes, group: pd.DataFrame, name: str) -> None:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    elif name != "slope":
+        return
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    if name != "slope":
         axes.set_xlim(left=0)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ._score import WORSE_BY
 
-__all__ = ["LEGEND", "failures", "leaderboard", "paired_table", "to_markdown"]
+__all__ = ["LEGEND", "TESTS", "failures", "leaderboard", "paired_table", "to_markdown"]
 
 LEGEND = f"""\
 - **before, residual CoV**: standard deviation over mean, in the brain, of the true field (what is there before any
@@ -25,6 +25,13 @@ LEGEND = f"""\
 - **s, CPU s**: of estimating the field and laying it over the scan's grid, wall clock and processor, median; reading,
   dividing and writing apart. **MiB**: how far that raised the process's resident memory, largest scan.
 - A number without a comment is a mean over scans. n/a: not defined, or not there.
+"""
+
+TESTS = """\
+The same scans under the same mask: Wilcoxon's signed-rank test, matched-pairs rank-biserial effect (-1: all lower than
+the reference's, 1: all higher), bootstrap interval of the median change, Holm's adjustment over all of paired.tsv,
+which also has log RMSE, CJV and CPU time. *field* no: on scans without one. Scans made from one label map or of one
+person are not independent: p tells of these scans, not of people in general.
 """
 
 Cell = Callable[[Mapping], str]
@@ -79,7 +86,7 @@ COLUMNS: dict[str, Cell] = {
     "MiB": _number("peak_mib_max", 0),
 }
 #: Metrics whose tests are printed; the others are in the table of them.
-PRINTED = ("residual_cov", "slope", "cjv")
+PRINTED = {"residual_cov": "residual CoV", "slope": "slope"}
 OPTIONAL = ("no field: residual CoV", "no field: worse", "CJV", "WM CV", "contrast")
 
 
@@ -123,35 +130,28 @@ def _lines(rows: Sequence[Mapping]) -> str:
 
 
 def paired_table(comparisons: pd.DataFrame, reference: str) -> str:
-    """The paired tests, one line each."""
+    """The paired tests: one line for each method, mask and data; the metrics side by side."""
     if comparisons.empty:
         return f"No other method was scored on the scans of `{reference}`.\n"
-    header = [
-        "data",
-        "field",
-        "mask",
-        "metric",
-        "method",
-        "n",
-        f"median of {reference}",
-        "median",
-        "median change [95%]",
-    ]
-    header += ["better : worse", "effect", "p", "p (Holm)"]
+    header = ["data", "field", "mask", "method", "n"]
+    for name in PRINTED.values():
+        header += [f"{name}: change [95%]", "better : worse", "effect", "p (Holm)"]
+    by = ["dataset", "head", "fielded", "mask", "method"]
     lines = []
-    for _, row in comparisons[comparisons["metric"].isin(PRINTED)].iterrows():
-        interval = "" if pd.isna(row["ci_low"]) else f" [{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"
-        data = f"{row['dataset']}, {row['head']}"
-        wins = "n/a" if pd.isna(row["wins"]) else f"{row['wins']:.0f} : {row['losses']:.0f}"
-        lines.append(
-            [
-                *(data, row["fielded"], row["mask"], row["metric"], f"`{row['method']}`", str(row["n"])),
-                *(_number("median_reference", 4)(row), _number("median_method", 4)(row)),
-                *(f"{row['median_change']:+.4f}{interval}", wins, _number("effect_size", 2)(row)),
-                *(_p(row["p"]), _p(row["p_holm"])),
-            ]
-        )
+    for (dataset, head, fielded, mask, method), group in comparisons.groupby(by, sort=False):
+        rows = {row["metric"]: row for _, row in group.iterrows()}
+        n = max(row["n"] for row in rows.values())
+        tests = [cell for metric in PRINTED for cell in _test(rows.get(metric))]
+        lines.append([f"{dataset}, {head}", fielded, mask, f"`{method}`", str(n), *tests])
     return to_markdown(header, lines)
+
+
+def _test(row: Mapping | None) -> list[str]:
+    if row is None:
+        return ["n/a"] * 4
+    interval = "" if pd.isna(row["ci_low"]) else f" [{row['ci_low']:+.3f}, {row['ci_high']:+.3f}]"
+    wins = "n/a" if pd.isna(row["wins"]) else f"{row['wins']:.0f} : {row['losses']:.0f}"
+    return [f"{row['median_change']:+.3f}{interval}", wins, _number("effect_size", 2)(row), _p(row["p_holm"])]
 
 
 def _p(value) -> str:

@@ -23,7 +23,7 @@ from ._choices import MASKS
 from ._environment import environment
 from ._figure import draw
 from ._find import Sources, plan_cases
-from ._markdown import LEGEND, failures, leaderboard, paired_table
+from ._markdown import LEGEND, TESTS, failures, leaderboard, paired_table
 from ._score import corrector_of, score
 from ._store import COLUMNS, Rows, write_table
 from ._summary import compare_methods, summarize
@@ -282,10 +282,7 @@ def _page(rows: pd.DataFrame, summary: pd.DataFrame, paired: pd.DataFrame, recor
         "# Benchmark\n",
         leaderboard(summary),
         f"![Residual CoV, slope and time, scan by scan](bench.png)\n\n{LEGEND}",
-        f"## Paired tests against `{reference}`\n\nThe same scans under the same mask; Wilcoxon's signed-rank test, "
-        "matched-pairs rank-biserial effect (-1: all lower than the reference's, 1: all higher), bootstrap intervals, "
-        "Holm's adjustment over all of paired.tsv. Scans made from one label map or one person are not independent: "
-        f"p tells of these scans, not of people in general.\n\n{paired_table(paired, reference)}",
+        f"## Paired tests against `{reference}`\n\n{TESTS}\n{paired_table(paired, reference)}",
         f"## Failed\n\n{failed}" if failed else "",
         f"## Environment\n\n{_environment_lines(record)}",
     ]
