@@ -16,6 +16,7 @@ from conftest import make_phantom
 
 from biascorr_pydra.bench import Sources, _run, find_bids, find_images, plan_cases, run_bench
 from biascorr_pydra.bench._command import bench
+from biascorr_pydra.correctors import get_corrector
 from biascorr_pydra.correctors._base import Corrector, Estimate
 from biascorr_pydra.errors import BIDSError, InvalidParameterError, OutputExistsError
 from biascorr_pydra.metrics import cjv
@@ -43,6 +44,7 @@ def methods(monkeypatch):
     """'n4' and 'fake', both quick."""
     real, made_by = _run.corrector_of, _run.implementation
     monkeypatch.setattr(_run, "corrector_of", lambda name: Fake() if name == "fake" else real(name))
+    monkeypatch.setattr(_run, "get_corrector", lambda name: Fake if name == "fake" else get_corrector(name))
     monkeypatch.setattr(
         _run, "implementation", lambda name: f"fake {Fake.version}" if name == "fake" else made_by(name)
     )
@@ -222,6 +224,12 @@ def test_the_command(folder, tmp_path, undrawn):
     (folder / "d_T1w.nii.gz").write_bytes(b"")
     found = CliRunner().invoke(bench, [str(word) for word in arguments])
     assert found.exit_code == 1 and "0 measured, 3 kept, 1 failed" in found.output
+
+
+def test_all_presets_by_one_name():
+    found = _run._with_presets(["n4:*", "ubc", "n4:antspy", "n4"])
+    assert found[0] == "n4" and found[-1] == "ubc" and "n4:antspy" in found and "n4:biascorr" not in found
+    assert len(found) == len(set(found)) == 1 + len(get_corrector("n4").presets)
 
 
 def test_help_does_not_wait_for_torch():

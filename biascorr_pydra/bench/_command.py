@@ -31,7 +31,8 @@ FOLDER = click.Path(path_type=Path)
     "methods",
     multiple=True,
     metavar="METHOD[:PRESET]",
-    help="Repeatable; by default every method except ants-n4, which takes minutes a scan.",
+    help="Repeatable; 'n4:*' is n4 with each of its presets. By default every method with its default preset, except "
+    "ants-n4, which takes minutes a scan.",
 )
 @click.option(
     "--reference", default=DEFAULT_METHOD, show_default=True, help="The method that others are tested against."

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..correct import implementation, resolve_device
+from ..correctors import get_corrector
 from ..correctors._base import Corrector, Scan
 from ..errors import BiasCorrError, InvalidParameterError, OutputExistsError
 from ..files import write_atomic
@@ -99,7 +100,7 @@ def run_bench(
     sources : the data
     out_dir : gets bench.tsv (every scan, method and mask), summary.tsv and .json, paired.tsv, bench.md, bench.png,
         bench.svg and bench.json (settings, environment, columns)
-    methods : METHOD or METHOD:PRESET
+    methods : METHOD, METHOD:PRESET, or METHOD:* for all of its presets
     reference : the method that the others are tested against
     masks : names in MASKS: what the methods are given besides the scan
     device : "auto", "cpu" or "cuda"
@@ -120,13 +121,12 @@ def run_bench(
     if unknown := set(masks) - set(MASKS):
         raise InvalidParameterError("no such mask", value=", ".join(unknown), next_step=f"One of: {', '.join(MASKS)}.")
     corrector_of(reference)
-    run_by = [_Method.of(name, device, sources.seed) for name in dict.fromkeys(methods)]
+    run_by = [_Method.of(name, device, sources.seed) for name in _with_presets(methods)]
     settings = {"format": FORMAT, "seed": sources.seed, "draws": sources.draws, "brain": sources.brain}
     earlier = [] if overwrite else _earlier_runs(out, settings)
     planned = list(plan_cases(sources))
     with exclusive(out, {"command": command or "biascorr bench"}):
-        rows = Rows(out / "bench.tsv") if not overwrite else Rows(out / "no such file")
-        rows.file = out / "bench.tsv"
+        rows = Rows(out / "bench.tsv", anew=overwrite)
         dropped = rows.drop_stale({_facts(case.facts): case.key for case in planned})
         began = time.time()
         counts = _measure(planned, run_by, list(masks), rows, tell)
@@ -145,6 +145,16 @@ def run_bench(
         paired = compare_methods(frame, reference=reference, seed=sources.seed)
         _write(out, frame, summary, paired, record)
     return Bench(frame, summary, paired, dropped=dropped, **counts)
+
+
+def _with_presets(methods: Sequence[str]) -> list[str]:
+    """Each name once; METHOD:* as the method's presets, of which the first goes by the method's name."""
+    found = []
+    for name in methods:
+        method, _, preset = name.partition(":")
+        presets = list(get_corrector(method).presets)
+        found += [method, *(f"{method}:{other}" for other in presets[1:])] if preset == "*" else [name]
+    return list(dict.fromkeys(found))
 
 
 def _facts(facts: Mapping[str, Any]) -> tuple:

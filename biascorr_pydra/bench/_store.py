@@ -72,7 +72,7 @@ class Rows:
 
     Parameters
     ----------
-    file : bench.tsv; read if it is there
+    file : bench.tsv; read if it is there, unless ``anew``
 
     Raises
     ------
@@ -80,10 +80,10 @@ class Rows:
         The file is not such a table.
     """
 
-    def __init__(self, file: Path):
+    def __init__(self, file: Path, *, anew: bool = False):
         self.file = file
         self._rows: dict[tuple, dict[str, Any]] = {}
-        if file.exists():
+        if file.exists() and not anew:
             for row in _read(file):
                 self.put(row)
 
@@ -91,9 +91,6 @@ class Rows:
         """Add a row, or replace that of the same case, method and mask."""
         known = {name: row.get(name) for name in COLUMNS}
         self._rows[_identity(row)] = known | {name: known[name] or "" for name in EMPTY_AS_TEXT}
-
-    def clear(self) -> None:
-        self._rows.clear()
 
     def measured(self, facts: Mapping[str, Any], method: str, mask: str, keys: tuple[str, str]) -> dict | None:
         """The row of this case, method and mask if it was measured under these keys, without error."""
