@@ -18,6 +18,7 @@ from biascorr_pydra.bench import Sources, _run, find_bids, find_images, plan_cas
 from biascorr_pydra.bench._command import bench
 from biascorr_pydra.correctors import get_corrector
 from biascorr_pydra.correctors._base import Corrector, Estimate
+from biascorr_pydra.correctors.n4 import N4
 from biascorr_pydra.errors import BIDSError, InvalidParameterError, OutputExistsError
 from biascorr_pydra.metrics import cjv
 
@@ -42,8 +43,8 @@ class Fake(Corrector):
 @pytest.fixture
 def methods(monkeypatch):
     """'n4' and 'fake', both quick."""
-    real, made_by = _run.corrector_of, _run.implementation
-    monkeypatch.setattr(_run, "corrector_of", lambda name: Fake() if name == "fake" else real(name))
+    made_by, quick = _run.implementation, {"n4": N4(iterations=(2,)), "fake": Fake()}
+    monkeypatch.setattr(_run, "corrector_of", quick.__getitem__)
     monkeypatch.setattr(_run, "get_corrector", lambda name: Fake if name == "fake" else get_corrector(name))
     monkeypatch.setattr(
         _run, "implementation", lambda name: f"fake {Fake.version}" if name == "fake" else made_by(name)

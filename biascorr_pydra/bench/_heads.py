@@ -78,7 +78,7 @@ def heads_from_labels(
                         "fields": FIELDS[field],
                         "extra": EXTRA,
                     }
-                    yield Planned(facts, made_from, partial(_make, file, parameters, extra, shape, facts))
+                    yield Planned(facts, made_from, partial(_make, file, digest, parameters, extra, shape, facts))
 
 
 def _draw(seed: int, stripped: bool) -> Iterator[tuple[str, np.ndarray, str, HeadParameters]]:
@@ -94,12 +94,13 @@ def _draw(seed: int, stripped: bool) -> Iterator[tuple[str, np.ndarray, str, Hea
 
 
 @lru_cache(maxsize=1)
-def _labels(file: Path) -> torch.Tensor:
+def _labels(file: Path, sha256: str) -> torch.Tensor:
+    # The hash is part of the key so that a file that changes is read again.
     return load_label_map(file, voxel_size_mm=1.0)
 
 
-def _make(file: Path, parameters: HeadParameters, extra: np.ndarray, shape, facts) -> Case:
-    head = simulate_head(_labels(file), parameters, shape)
+def _make(file: Path, digest: str, parameters: HeadParameters, extra: np.ndarray, shape, facts) -> Case:
+    head = simulate_head(_labels(file, digest), parameters, shape)
     data = head.image.numpy()
     labels = head.labels.numpy()
     dseg = np.zeros(shape, np.int8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,22 +164,17 @@ def pairs_from_images(
 
 
 def _make(item: Found, facts: Mapping[str, Any], draw: int, brain: str) -> Case:
-    return _load(item.file, tuple(item.given.items()), item.suffix, brain, draw, item.name, tuple(facts.items()))
-
-
-@lru_cache(maxsize=1)
-def _load(file: Path, given, suffix: str, brain: str, draw: int, name: str, facts) -> Case:
-    given, img = dict(given), image.load(file)
+    given, img = item.given, image.load(item.file)
     truth = _read_field(given["biasfield"], img) if "biasfield" in given else None
     return case_from_image(
         img,
         truth=truth,
         mask_file=given.get("mask"),
         tissues={k: v for k, v in given.items() if k in ("dseg", "GM", "WM", "CSF")},
-        suffix=suffix,
+        suffix=item.suffix,
         brain=brain,
-        seed=extra_seed(name, draw),
-        facts=dict(facts),
+        seed=extra_seed(item.name, draw),
+        facts=facts,
     )
 
 
