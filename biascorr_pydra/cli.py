@@ -1,4 +1,4 @@
-"""The command line: `biascorr correct | apply | status | methods | run | train`."""
+"""The command line: `biascorr correct | apply | status | methods | run | train | bench`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import click
 
 from . import __version__
+from .bench._command import bench
 from .correctors import DEFAULT_METHOD, get_corrector, method_names
 from .errors import BiasCorrError, InvalidParameterError, UnknownMethodError
 from .pydra_run import run
@@ -27,6 +28,7 @@ def cli():
 
 cli.add_command(run)
 cli.add_command(train)
+cli.add_command(bench)
 
 
 def main() -> None:
