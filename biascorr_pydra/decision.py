@@ -121,6 +121,7 @@ def decide_field(
     fallback = parse_fallback(options.fallback, corrector)
     began = time.perf_counter()
     log_bias, record = estimate(corrector, affine, scan, device=device, seed=seed, **telling)
+    bias = _field(log_bias, scale_mask)
     estimated = time.perf_counter()
     how = {"affine": affine, "scan": scan, "device": device, "seed": seed}
     more, uncertainty = {}, None
@@ -128,7 +129,6 @@ def decide_field(
         uncertainty, more["flip_disagreement"] = disagreement_of_flips(corrector, log_bias, scale_mask, **how)
     if options.check_response and options.gate:
         more["response"] = response(corrector, log_bias, scale_mask, **how)
-    bias = _field(log_bias, scale_mask)
     verdict = _judge(bias, scan, scale_mask, options.gate, signs, more, name)
     decision = Decision(bias, corrector, record, {}, uncertainty, list(record.get("notes", [])))
     stand_in = None
@@ -167,7 +167,8 @@ def _judge(bias, scan: Scan, scale_mask, gate: bool, signs: Signs, more, name: s
     if not gate:
         return not_judged(OFF, signs)
     region = scale_mask if scan.weight is None else scale_mask & (scan.weight > 0)
-    return judge(scan.data, bias, region, scan.voxel_size_mm, signs=signs, more=more)
+    whole_head = scan.mask is None
+    return judge(scan.data, bias, region, scan.voxel_size_mm, whole_head=whole_head, signs=signs, more=more)
 
 
 def _stand_in(fallback: Corrector, scale_mask, signs, name, decision: Decision, *, affine, scan, **how) -> Verdict:

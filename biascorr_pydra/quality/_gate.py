@@ -47,6 +47,8 @@ class Limit(NamedTuple):
         return value <= self.value if self.bound == "most" else value >= self.value
 
 
+RIM_MM = 12.0
+
 #: By number, in the order in which reasons are given; the first four are of the field alone.
 LIMITS = {
     "field_range": Limit("most", 10.0, "the field's range is absurd"),
@@ -107,6 +109,7 @@ def judge(
     region: np.ndarray,
     voxel_size_mm: Sequence[float],
     *,
+    whole_head: bool = False,
     signs: Signs = NO_SIGNS,
     more: Mapping[str, float] | None = None,
 ) -> Verdict:
@@ -121,6 +124,8 @@ def judge(
     region : boolean array, same shape
         The mask that was given, or the detected head.
     voxel_size_mm : three floats
+    whole_head : bool
+        The region is the detected head: its rim of 12 mm, mostly scalp and skull, is not looked at.
     signs : of an earlier correction; they are kept with the verdict, and decide nothing
     more : "response" and "flip_disagreement", where they were asked for
 
@@ -129,7 +134,7 @@ def judge(
     Verdict
         "not judged" where fewer than 500 voxels are positive.
     """
-    numbers = field_numbers(data, bias, region, voxel_size_mm)
+    numbers = field_numbers(data, bias, region, voxel_size_mm, rim_mm=RIM_MM if whole_head else 0.0)
     if numbers is None:
         return not_judged("too few positive voxels to judge by", signs)
     return decide({**numbers, **(more or {})}, signs=signs)

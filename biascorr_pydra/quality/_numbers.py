@@ -1,6 +1,6 @@
 """The numbers that the gate judges a field by, from a coarse sample of the image and the field.
 
-Everything is seen at about 4 mm, without smoothing or resampling: a field is smooth, and there are voxels enough. All
+Everything is seen at about 4 mm: a field is smooth, and there are voxels enough. All
 numbers are of the natural logarithm of image and field, so that the scale of either does not matter.
 """
 
@@ -17,6 +17,7 @@ SAMPLE_MM = 4.0
 FEWEST = 500  # voxels in the region, below which nothing can be said
 WANTED = 4000  # below this many, every voxel is looked at
 BINS = 128
+MANY_LEVELS = 16384
 LAG_MM = 12.0  # far enough for a field to change, near enough for tissue to be the same
 FLAT = 0.1  # a difference of log intensity that may still be within one tissue
 BEND_MM = 16.0
@@ -32,7 +33,7 @@ class _Sample(NamedTuple):
 
 
 def field_numbers(
-    data: np.ndarray, bias: np.ndarray, region: np.ndarray, voxel_size_mm: Sequence[float]
+    data: np.ndarray, bias: np.ndarray, region: np.ndarray, voxel_size_mm: Sequence[float], *, rim_mm: float = 0.0
 ) -> dict[str, float] | None:
     """What can be said of a field without knowing the true one, or None where too few voxels are positive.
 
@@ -45,6 +46,8 @@ def field_numbers(
     region : boolean array, same shape
         The brain mask, or the head.
     voxel_size_mm : three floats
+    rim_mm : float
+        How much of the region's border to leave out: of a head, scalp and skull.
 
     Returns
     -------
@@ -57,7 +60,7 @@ def field_numbers(
         support : how much of the field the image itself shows, see :func:`_support`; None for a constant field
         contrast_change : relative change of the distance between the two main groups of log intensities
     """
-    sample = _sample(data, bias, region, voxel_size_mm)
+    sample = _sample(data, bias, region, voxel_size_mm, rim_mm)
     inside = sample.region
     if inside.sum() < FEWEST:
         return None
@@ -71,20 +74,65 @@ def field_numbers(
         "curvature": _curvature(sample),
         "sharpening": _entropy(before, limits) - _entropy(after, limits),
         "support": _support(sample),
-        "contrast_change": _separation(after, limits) / _separation(before, limits) - 1,
+        "contrast_change": _contrast_change(before, after, limits),
     }
 
 
-def _sample(data, bias, region, voxel_size_mm) -> _Sample:
+def _sample(data, bias, region, voxel_size_mm, rim_mm: float) -> _Sample:
     steps = [max(1, round(SAMPLE_MM / size)) for size in voxel_size_mm]
-    if region[tuple(slice(None, None, step) for step in steps)].sum() < WANTED:
+    if region[_every(steps)].sum() < WANTED:
         steps = [1, 1, 1]
-    every = tuple(slice(None, None, step) for step in steps)
-    values = np.ascontiguousarray(data[every], dtype=np.float32)
-    inside = region[every] & (values > 0)
-    log_image = np.log(np.where(inside, values, 1))
-    log_bias = np.log(np.ascontiguousarray(bias[every], dtype=np.float32))
-    return _Sample(log_image, log_bias, inside, tuple(n * mm for n, mm in zip(steps, voxel_size_mm, strict=True)))
+    step_mm = tuple(n * mm for n, mm in zip(steps, voxel_size_mm, strict=True))
+    inside = _without_rim(np.ascontiguousarray(region[_every(steps)]), rim_mm, step_mm)
+    values = _averaged(data, steps)
+    inside = inside & (values > 0)
+    if inside.any():
+        values = values + _dither(values, inside)
+    log_image = np.log(np.where(inside & (values > 0), values, 1))
+    log_bias = np.log(np.ascontiguousarray(bias[_every(steps)], dtype=np.float32))
+    return _Sample(log_image, log_bias, inside & (values > 0), step_mm)
+
+
+def _every(steps: Sequence[int], starts: Sequence[int] = (0, 0, 0)) -> tuple[slice, ...]:
+    return tuple(slice(start, None, step) for start, step in zip(starts, steps, strict=True))
+
+
+def _averaged(data: np.ndarray, steps: Sequence[int]) -> np.ndarray:
+    """Every n-th voxel averaged with its next neighbours, 2 x 2 x 2 where there are so many: less noise."""
+    shape = data[_every(steps)].shape
+    total, count = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for starts in np.ndindex(*(min(step, 2) for step in steps)):
+        part = data[_every(steps, starts)]
+        here = tuple(slice(n) for n in part.shape)
+        total[here] += part
+        count[here] += 1
+    return total / count
+
+
+def _without_rim(region: np.ndarray, rim_mm: float, step_mm: Sequence[float]) -> np.ndarray:
+    """The region without what is nearer to its border than ``rim_mm`` along an axis; all of it if little is left."""
+    inner = region
+    for axis, step in enumerate(step_mm):
+        for _ in range(round(rim_mm / step)):
+            shrunk = inner.copy()
+            one, other = _neighbours(axis, 1)
+            shrunk[one] &= inner[other]
+            shrunk[other] &= inner[one]
+            inner = shrunk
+    return inner if inner.sum() >= FEWEST else region
+
+
+def _dither(values: np.ndarray, inside: np.ndarray) -> np.ndarray | float:
+    """Uniform noise as wide as the step between the image's grey levels, where there are few.
+
+    Whole numbers crowd into few bins of a histogram, and dividing them by any field spreads them: without this, a
+    correction would seem to blur.
+    """
+    levels = np.unique(values[inside])
+    if not 1 < levels.size < MANY_LEVELS:
+        return 0.0
+    width = float(np.median(np.diff(levels)))
+    return np.random.default_rng(0).uniform(-width / 2, width / 2, values.shape).astype(np.float32)
 
 
 def _before_and_after(log_image: np.ndarray, log_bias: np.ndarray):
@@ -107,6 +155,11 @@ def _entropy(values: np.ndarray, limits: tuple[float, float]) -> float:
     return float(-(share * np.log(share)).sum())
 
 
+def _contrast_change(before: np.ndarray, after: np.ndarray, limits: tuple[float, float]) -> float | None:
+    apart = _separation(before, limits)
+    return _separation(after, limits) / apart - 1 if apart else None
+
+
 def _separation(values: np.ndarray, limits: tuple[float, float]) -> float:
     """Distance between the means of the two groups into which Otsu's threshold parts the values (Otsu 1979)."""
     counts = _histogram(values, limits)
@@ -115,12 +168,13 @@ def _separation(values: np.ndarray, limits: tuple[float, float]) -> float:
     above = values.size - below
     with np.errstate(divide="ignore", invalid="ignore"):
         gap = ((counts * centers).sum() - sums) / above - sums / below
-        best = int(np.nanargmax(np.where((below > 0) & (above > 0), below * above * gap**2, -1)))
-    return float(gap[best])
+        between = np.where((below > 0) & (above > 0), below * above * gap**2, -1)
+    best = int(np.argmax(between))
+    return float(gap[best]) if between[best] > 0 else 0.0
 
 
-def _pairs(sample: _Sample, axis: int, lag: int):
-    """Slices of a voxel and of its neighbour ``lag`` voxels before it."""
+def _neighbours(axis: int, lag: int):
+    """Indices of voxels, and of their neighbours ``lag`` voxels before them on an axis."""
     after, before = [slice(None)] * 3, [slice(None)] * 3
     after[axis], before[axis] = slice(lag, None), slice(None, -lag)
     return tuple(after), tuple(before)
@@ -144,7 +198,7 @@ def _support(sample: _Sample) -> float | None:
     """
     slopes, weights = [], []
     for axis, lag, _ in _lags(sample, LAG_MM):
-        one, other = _pairs(sample, axis, lag)
+        one, other = _neighbours(axis, lag)
         both = sample.region[one] & sample.region[other]
         image = (sample.log_image[one] - sample.log_image[other])[both]
         field = (sample.log_bias[one] - sample.log_bias[other])[both]
@@ -162,7 +216,7 @@ def _support(sample: _Sample) -> float | None:
 def _gradient(sample: _Sample) -> float:
     found = []
     for axis, lag, distance in _lags(sample, SAMPLE_MM):
-        one, other = _pairs(sample, axis, lag)
+        one, other = _neighbours(axis, lag)
         both = sample.region[one] & sample.region[other]
         found.append(np.abs(sample.log_bias[one] - sample.log_bias[other])[both] / distance)
     found = np.concatenate(found) if found else np.empty(0)
@@ -172,9 +226,9 @@ def _gradient(sample: _Sample) -> float:
 def _curvature(sample: _Sample) -> float:
     total, count = 0.0, 0
     for axis, lag, _ in _lags(sample, BEND_MM):
-        one, other = _pairs(sample, axis, lag)
+        one, other = _neighbours(axis, lag)
         slope, inside = sample.log_bias[one] - sample.log_bias[other], sample.region[one] & sample.region[other]
-        one, other = _pairs(sample, axis, lag)
+        one, other = _neighbours(axis, lag)
         bend = (slope[one] - slope[other])[inside[one] & inside[other]]
         total, count = total + float((bend.astype(np.float64) ** 2).sum()), count + bend.size
     return (total / count) ** 0.5 if count else 0.0
