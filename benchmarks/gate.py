@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -31,12 +30,11 @@ import torch
 from scipy import ndimage
 
 from biascorr_pydra import image
-from biascorr_pydra.correct import correct_image
 from biascorr_pydra.correctors import get_corrector
 from biascorr_pydra.correctors._base import Scan
 from biascorr_pydra.estimation import estimate
 from biascorr_pydra.metrics import residual_cov
-from biascorr_pydra.quality import decide, field_numbers
+from biascorr_pydra.quality import field_numbers
 from biascorr_pydra.simulate import HeadSampler, load_label_map, sample_log_bias, simulate_head
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")

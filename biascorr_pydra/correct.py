@@ -18,10 +18,11 @@ import numpy as np
 
 from . import image
 from .apply import apply_file
+from .choices import NO_FALLBACK
 from .correction import DEVICES, CorrectedImage, Correction, software_versions, summarize
 from .correctors import DEFAULT_METHOD, get_corrector
 from .correctors._base import Corrector, Scan
-from .decision import NO_FALLBACK, GateOptions, decide_field, parse_fallback
+from .decision import GateOptions, decide_field, parse_fallback
 from .errors import BiasCorrError, GridMismatchError, InvalidImageError, InvalidMaskError, InvalidParameterError
 from .estimation import estimate_ahead, scan_on_grid
 from .quality import GATE_VERSION, metadata_beside, signs_of_correction

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .choices import NO_FALLBACK
 from .correctors import get_corrector
 from .correctors._base import Corrector, Scan
 from .errors import BiasCorrError
@@ -21,9 +22,8 @@ from .estimation import disagreement_of_flips, estimate, response
 from .field import mean_one
 from .quality import REJECTED, Signs, Verdict, judge, not_judged
 
-__all__ = ["NO_FALLBACK", "Decision", "GateOptions", "decide_field", "parse_fallback"]
+__all__ = ["Decision", "GateOptions", "decide_field", "parse_fallback"]
 
-NO_FALLBACK = "none"
 OFF = "the gate was switched off"
 
 
