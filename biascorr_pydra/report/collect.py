@@ -44,7 +44,8 @@ class Result:
         The source image's path relative to its data set.
     method : str
     state : str
-        "done", "cached" (done by an earlier run), "rejected" (by the gate), "failed", or "n/a" where status.tsv does not know it.
+        "done", "cached" (done by an earlier run), "rejected" (by the gate), "failed", or "n/a" where
+        status.tsv does not know it.
     reason : str
         Why it failed, or why the field was not applied; "n/a" otherwise.
     record : dict
