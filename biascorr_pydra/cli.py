@@ -1,4 +1,4 @@
-"""The command line: `biascorr correct | apply | status | methods | run | train`."""
+"""The command line: `biascorr correct | apply | status | methods | run | train | bench`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 import click
 
 from . import __version__
+from .bench._command import bench
+from .choices import NO_FALLBACK
 from .correctors import DEFAULT_METHOD, get_corrector, method_names
 from .errors import BiasCorrError, InvalidParameterError, UnknownMethodError
 from .pydra_run import run
@@ -27,6 +29,7 @@ def cli():
 
 cli.add_command(run)
 cli.add_command(train)
+cli.add_command(bench)
 
 
 def main() -> None:
@@ -69,10 +72,25 @@ def _options(context, parameter, values: tuple[str, ...]) -> dict:
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="For methods that draw random numbers.")
 @click.option("--average-frames", is_flag=True, help="IN is a 4-D series: one field, from the mean of its frames.")
+@click.option("--gate/--no-gate", default=True, help="Judge the field; divide out only one that is accepted.")
+@click.option(
+    "--fallback",
+    default=NO_FALLBACK,
+    show_default=True,
+    metavar="none|METHOD[:PRESET]",
+    help="Whose field takes the place of a rejected one.",
+)
+@click.option("--check-response", is_flag=True, help="Also judge by a known extra field (one estimate more).")
+@click.option(
+    "--uncertainty-file", type=FILE, help="Also write how far mirror images' fields are apart (three estimates more)."
+)
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell of each level of N4 as it ends.")
 def correct(verbose, **arguments):
-    """Correct the bias field of the 3-D image IN and write OUT (.nii or .nii.gz, float32, header kept)."""
+    """Correct the bias field of the 3-D image IN and write OUT (.nii or .nii.gz, float32, header kept).
+
+    A field that is negligible, or rejected without a fallback, leaves the image as it is; a warning says so.
+    """
     from .correct import correct_file
 
     progress = _tell if verbose else None
@@ -80,7 +98,10 @@ def correct(verbose, **arguments):
     for warning in record.warnings:
         click.echo(f"Warning: {warning}", err=True)
     span = f"{record.field['p05']:.3f} to {record.field['p95']:.3f} (5th to 95th percentile)"
-    click.echo(f"{record.method} {record.method_version}: field {span}, {sum(record.runtime_s.values()):.1f} s")
+    verdict = record.gate["verdict"]
+    click.echo(
+        f"{record.method} {record.method_version}: {verdict}, field {span}, {sum(record.runtime_s.values()):.1f} s"
+    )
 
 
 def _tell(scan: int, level: int, facts) -> None:
@@ -125,7 +146,7 @@ def status(out_dir, as_json, everything):
         if counts[state]:
             click.echo(f"{counts[state]:6d} {state:<12} {meaning}")
     for row in rows:
-        if everything or row.state not in table.GOOD:
+        if everything or row.state not in table.QUIET:
             click.echo(f"{row.state}  {row.scan}  {row.method}  {row.reason.removesuffix('n/a')}".rstrip())
     sys.exit(0 if good else 1)
 

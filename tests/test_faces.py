@@ -117,6 +117,8 @@ def test_console_scripts_are_declared():
 
 
 def test_levels_are_printed_on_request(tmp_path, phantom_file):
-    done = biascorr("correct", phantom_file, tmp_path / "o.nii.gz", "--verbose", "--set", "iterations=[3,2]")
+    done = biascorr(
+        "correct", phantom_file, tmp_path / "o.nii.gz", "--verbose", "--no-gate", "--set", "iterations=[3,2]"
+    )
     assert done.returncode == 0, done.stderr
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["level 1", "level 2"]
