@@ -1,4 +1,4 @@
-"""The command line: `biascorr correct | apply | status | methods | run`."""
+"""The command line: `biascorr correct | apply | status | methods | run | train`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .correctors import DEFAULT_METHOD, get_corrector, method_names
 from .errors import BiasCorrError, InvalidParameterError, UnknownMethodError
 from .pydra_run import run
 from .run_options import name_and_value
+from .train._command import train
 
 __all__ = ["main"]
 
@@ -25,6 +26,7 @@ def cli():
 
 
 cli.add_command(run)
+cli.add_command(train)
 
 
 def main() -> None:

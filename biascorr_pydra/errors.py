@@ -23,6 +23,7 @@ __all__ = [
     "RunLockedError",
     "SchedulerError",
     "SegmentationError",
+    "TrainingError",
     "UnknownMethodError",
     "UnreadableImageError",
     "WeightsError",
@@ -103,6 +104,10 @@ class UnknownMethodError(BiasCorrError, LookupError):
 
 class WeightsError(BiasCorrError, ValueError):
     """Weights are missing, damaged, or do not fit the network."""
+
+
+class TrainingError(BiasCorrError, RuntimeError):
+    """A training run cannot go on."""
 
 
 class OutputError(BiasCorrError, OSError):
