@@ -131,10 +131,11 @@ def status(out_dir, as_json, everything):
 
 
 @cli.command()
+@click.argument("names", nargs=-1, metavar="[METHOD]...")
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
-def methods(as_json):
-    """List the correction methods, with presets, parameters and weights."""
-    listed = [_describe(name) for name in method_names()]
+def methods(names, as_json):
+    """List the correction methods, with presets, parameters and weights; a METHOD named here with its whole card."""
+    listed = [_describe(name) for name in names or method_names()]
     if as_json:
         click.echo(json.dumps(listed, indent=2, default=str))
         return
@@ -142,8 +143,21 @@ def methods(as_json):
         mark = " (default)" if entry["name"] == DEFAULT_METHOD else ""
         click.echo(f"{entry['name']} {entry['version']}{mark}\n    {entry['summary']}")
         click.echo(f"    presets: {', '.join(entry['presets'])}")
+        if names:
+            for name, parameter in entry["parameters"].items():
+                click.echo(f"    parameter {name} [{parameter['default']}]: {parameter['help']}")
         if entry["weights"]:
-            click.echo(f"    weights: {entry['weights']['name']}, sha256 {entry['weights']['sha256']}")
+            _tell_of_weights(entry["weights"], whole=bool(names))
+
+
+def _tell_of_weights(found: dict, *, whole: bool) -> None:
+    from .weights import in_words
+
+    click.echo(f"    weights: {found['name']}, {found['megabytes']} MB, sha256 {found['sha256']}")
+    lines = in_words(found["card"])
+    short = ("trained on", "training", "when to use it")
+    for line in lines if whole else [line for line in lines if line.startswith(short)]:
+        click.echo(f"    {line}")
 
 
 def _describe(name: str) -> dict:
@@ -161,5 +175,5 @@ def _describe(name: str) -> dict:
     if cls.weights:
         from . import weights
 
-        entry["weights"] = {"name": cls.weights, "sha256": weights.sha256_of(cls.weights)}
+        entry["weights"] = weights.describe(cls.weights)
     return entry

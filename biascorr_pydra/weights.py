@@ -18,7 +18,7 @@ from .image import sha256, write_atomic
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["card_of", "load", "load_network", "names", "save", "sha256_of"]
+__all__ = ["card_of", "describe", "in_words", "load", "load_network", "names", "save", "sha256_of"]
 
 FOLDER = Path(__file__).parent / "weights_data"
 SUFFIX = ".safetensors"
@@ -79,6 +79,29 @@ def sha256_of(name_or_path: str | Path) -> str:
     return sha256(_file(name_or_path))
 
 
+def describe(name_or_path: str | Path) -> dict[str, Any]:
+    """Name, size in MB, SHA-256 of the file's bytes, and card; reads no tensors.
+
+    Raises
+    ------
+    WeightsError
+        As :func:`card_of`; or the SHA-256 is not the card's.
+    """
+    path, card = _verified(name_or_path)
+    size = round(path.stat().st_size / 1e6, 2)
+    return {"name": str(name_or_path), "megabytes": size, "sha256": card["sha256"], "card": card}
+
+
+def _verified(name_or_path: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The file and its card, if its bytes are those that the card was written for."""
+    path, card = _file(name_or_path), card_of(name_or_path)
+    if (found := sha256(path)) != card["sha256"]:
+        raise WeightsError(
+            f"the weights' SHA-256 is the card's ({card['sha256']})", file=path, value=found, next_step=RETRAIN
+        )
+    return path, card
+
+
 def load(name_or_path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read weights that are what their card says.
 
@@ -99,12 +122,7 @@ def load(name_or_path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, A
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
 
-    path, card = _file(name_or_path), card_of(name_or_path)
-    found = sha256(path)
-    if found != card["sha256"]:
-        raise WeightsError(
-            f"the weights' SHA-256 is the card's ({card['sha256']})", file=path, value=found, next_step=RETRAIN
-        )
+    path, card = _verified(name_or_path)
     try:
         return parse(path.read_bytes()), card
     except SafetensorError as error:
@@ -134,6 +152,45 @@ def load_network(network: torch.nn.Module, name_or_path: str | Path) -> dict[str
         )
     network.load_state_dict(state)
     return card
+
+
+def in_words(card: Mapping[str, Any]) -> list[str]:
+    """A card as lines of text: data and licence, training, scores, advice and limits, as far as it says."""
+    training, data = card.get("training", {}), card.get("training_data", {})
+    lines = []
+    if card.get("paper"):
+        lines.append(f"paper: {card['paper']}")
+    if data:
+        lines.append(
+            f"trained on: {data.get('folder', 'data not named')}, {len(data.get('trained_on', []))} files "
+            f"({len(data.get('held_out', []))} held out); licence: {data.get('licence', 'not stated')}"
+        )
+    if training:
+        lines.append(
+            f"training: {training.get('steps_done', '?')} steps of {training.get('batch', '?')}, "
+            f"{training.get('minutes', '?')} min on {training.get('hardware', 'hardware not named')}, "
+            f"seed {training.get('seed', '?')}"
+        )
+    lines += [f"{word}: {text}" for word in ("follows", "filled", "deviates") for text in card.get(word, [])]
+    lines += [f"score: {text}" for text in _scores(card.get("scores", {}))]
+    lines += [f"limit: {text}" for text in card.get("limits", [])]
+    if card.get("advice"):
+        lines.append(f"when to use it: {card['advice']}")
+    return lines
+
+
+def _scores(found: Mapping[str, Any], name: str = "") -> list[str]:
+    """One line for the numbers of each group, the groups' names joined."""
+    here = [f"{key} {_short(value)}" for key, value in found.items() if not isinstance(value, Mapping)]
+    lines = [": ".join(filter(None, [name, ", ".join(here)]))] if here else []
+    for key, value in found.items():
+        if isinstance(value, Mapping):
+            lines += _scores(value, f"{name}, {key}" if name else str(key))
+    return lines
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def save(state: Mapping[str, torch.Tensor], card: Mapping[str, Any], file: str | Path) -> dict[str, Any]:

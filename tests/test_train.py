@@ -298,3 +298,35 @@ def test_a_signal_ends_the_step_and_keeps_it(folder, tmp_path, toy_command, monk
     assert len(calls) == 5
     states = [weights.load(tmp_path / out / "toy.safetensors")[0]["weight"] for out in ("whole", "stopped")]
     assert torch.equal(*states)
+
+
+# --- as a Pydra workflow
+
+
+def test_the_workflow_trains_each_method_in_its_folder_and_looks_again_each_time(folder, tmp_path, monkeypatch):
+    from biascorr_pydra import train
+    from biascorr_pydra.interfaces.pydra_train import TrainCorrectors, hooks
+
+    monkeypatch.setattr(train, "get_training", lambda name: {"toy": Toy}[name])
+    chosen = {"method": ["toy"], "data_dir": folder, "out_dir": tmp_path / "out", "options": {"steps": 4}}
+    for run_id in "ab":
+        task = TrainCorrectors(**chosen, run_id=run_id)
+        done = task(worker="debug", cache_root=tmp_path / "work")
+        _, card = weights.load(tmp_path / "out" / "toy" / "toy.safetensors")
+        assert json.loads(Path(str(done.card_files[0])).read_text()) == card
+        assert weights.sha256(str(done.weights_files[0])) == card["sha256"]
+        assert card["training"]["steps_done"] == 4
+        (tmp_path / "out" / "toy" / "toy.safetensors").unlink()  # written again by the second run
+    named = hooks.prepare(TrainCorrectors(**chosen), False, None)
+    assert named.run_id
+    for wrong, words in (({"options": {"stepz": 1}}, "stepz"), ({"data_dir": tmp_path / "no"}, "0 subjects")):
+        with pytest.raises(InvalidParameterError, match=words):
+            hooks.prepare(TrainCorrectors(**{**chosen, **wrong}), False, None)
+
+
+def test_training_on_cuda_asks_for_a_gpu():
+    from biascorr_pydra.interfaces.pydra_train import TrainCorrector
+    from biascorr_pydra.resources import declared
+
+    asked = [declared(TrainCorrector(method="toy", data_dir=".", out_dir=".", device=d)) for d in ("cpu", "cuda")]
+    assert [spec.gpus for spec in asked] == [0, 1]

@@ -47,6 +47,33 @@ def test_a_changed_byte_is_found(saved):
     assert weights.sha256_of(file) in str(caught.value)
 
 
+def test_a_listing_verifies_too(saved):
+    _, file = saved
+    assert weights.describe(file)["sha256"] == weights.sha256_of(file)
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(WeightsError, match="SHA-256"):
+        weights.describe(file)
+
+
+def test_a_card_in_words_says_data_training_scores_and_limits():
+    card = {
+        "training": {"steps_done": 9, "batch": 4, "minutes": 1.5, "hardware": "cpu", "seed": 0},
+        "training_data": {"folder": "maps", "licence": "CC0", "trained_on": ["a", "b"], "held_out": ["c"]},
+        "scores": {"held_out": {"n4": {"slope": 0.91234, "n": 3}, "heads": 2}},
+        "limits": ["adults"],
+        "advice": "never",
+    }
+    assert weights.in_words(card) == [
+        "trained on: maps, 2 files (1 held out); licence: CC0",
+        "training: 9 steps of 4, 1.5 min on cpu, seed 0",
+        "score: held_out: heads 2",
+        "score: held_out, n4: slope 0.912, n 3",
+        "limit: adults",
+        "when to use it: never",
+    ]
+    assert weights.in_words({}) == []
+
+
 def test_missing_weights_and_missing_cards_are_errors(saved):
     _, file = saved
     with pytest.raises(WeightsError, match="no such weights"):

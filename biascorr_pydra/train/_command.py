@@ -109,7 +109,7 @@ def _train(cls, values: dict[str, Any]) -> None:
 
 @contextmanager
 def _told_to_stop():
-    """Whether Ctrl-C, or a batch system's SIGTERM, has come: the step at hand is ended first. A second one is at once."""
+    """Whether Ctrl-C, or a batch system's SIGTERM, has come: the step at hand is done first; a second is at once."""
     came = []
 
     def handle(number, frame):

@@ -2,6 +2,7 @@
 
 from biascorr_pydra.interfaces.pydra_shell import CorrectBiasShell
 from biascorr_pydra.interfaces.pydra_tasks import ApplyBias, CorrectBias, ExtractBrain, MeasureBias, SegmentTissue
+from biascorr_pydra.interfaces.pydra_train import TrainCorrector, TrainCorrectors
 from biascorr_pydra.interfaces.pydra_workflow import BiasCorrection, StripBrain
 
 __all__ = [
@@ -13,4 +14,6 @@ __all__ = [
     "MeasureBias",
     "SegmentTissue",
     "StripBrain",
+    "TrainCorrector",
+    "TrainCorrectors",
 ]
