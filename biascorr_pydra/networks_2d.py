@@ -1,6 +1,10 @@
 """Two-dimensional networks from a slice to the logarithm of its gain field: ``nn.Module`` classes and nothing else.
 
-Tensor axes are (B, 1, I, J). Both see a slice twice, as it is and as its logarithm: a gain field adds to the latter.
+Tensor axes are (B, 1, I, J), of slices 256 x 256, and the field is given as 16 x 16 samples, each of a cell of 16 x 16.
+
+Both networks have one shortcut from input to output: the image's own log intensity, smoothed, to which the residual
+blocks add what keeps anatomy out of it. A gain field multiplied into the image passes through the shortcut as it is, so
+that a network answers to it from the first step of training; without its blocks a network is a homomorphic filter.
 """
 
 from __future__ import annotations
@@ -9,15 +13,43 @@ import math
 
 import torch
 from torch import nn
+from torch.nn import functional
 
-__all__ = ["GetNet", "ImplicitNet", "cosines"]
+__all__ = ["CELL", "GetNet", "ImplicitNet", "cosines", "log_cells"]
 
 FLOOR = 0.02
+CELL = 16
+DARK = 0.1
+EMPTY = 1e-3
+SMOOTHING_CELLS = 1.5
+
+
+def log_cells(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log intensity by cells, dark places counting less.
+
+    Parameters
+    ----------
+    image : tensor (B, 1, I, J), of about 0 to 1
+
+    Returns
+    -------
+    sums : tensor (B, 1, I / 16, J / 16)
+        Mean over each cell of weight times log(image + 0.02).
+    weights : tensor, same shape
+        Mean weight, image / (image + 0.1).
+    """
+    image = image.clamp(min=0)
+    weight = image / (image + DARK)
+    return functional.avg_pool2d(weight * (image + FLOOR).log(), CELL), functional.avg_pool2d(weight, CELL)
 
 
 def _two_views(image: torch.Tensor) -> torch.Tensor:
     """(B, 1, I, J) of about 0 to 1 -> (B, 2, I, J): the image, and its logarithm, both around 0."""
     return torch.cat([image - 0.5, (image.clamp(min=0) + FLOOR).log() * 0.5 + 0.5], 1)
+
+
+def _full_precision(image: torch.Tensor) -> torch.autocast:
+    return torch.autocast(image.device.type, enabled=False)
 
 
 class _Block(nn.Module):
@@ -41,44 +73,59 @@ class GetNet(nn.Module):
     """The network of 2019: a modified ResNet, 256 x 256 samples of an image to 16 x 16 of its log gain field.
 
     A convolution of stride 4, then residual blocks; those at 1/16 of the resolution are dilated, so that each sample
-    of the field comes from the whole slice. The last convolution begins at zero: an untrained network gives a gain of 1.
+    of the field comes from the whole slice. The shortcut is the normalized convolution of log intensity with a Gaussian
+    of 1.5 cells. The last convolution begins at zero.
 
     References
     ----------
-    Simko et al. Intensity normalization of MRI using implicitly trained networks ("GetNet"). arXiv:1909.05484, 2019.
+    Simko et al. Intensity normalization in MRI with implicitly trained networks ("GetNet"). arXiv:1909.05484, 2019.
     """
 
-    def __init__(self, channels: tuple[int, int, int, int] = (24, 32, 48, 64)):
+    def __init__(self, channels: tuple[int, int, int, int] = (24, 32, 48, 64), samples: int = 16):
         super().__init__()
-        b, c, d, e = channels
+        a, b, c, d = channels
         self.stem = nn.Sequential(
-            nn.Conv2d(2, b, 5, 4, padding=2, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)
+            nn.Conv2d(2, a, 5, 4, padding=2, bias=False), nn.BatchNorm2d(a), nn.ReLU(inplace=True)
         )
         self.blocks = nn.Sequential(
+            _Block(a, b, stride=2),
             _Block(b, c, stride=2),
-            _Block(c, d, stride=2),
-            _Block(d, e, dilation=2),
-            _Block(e, e, dilation=4),
-            _Block(e, e, dilation=2),
+            _Block(c, d, dilation=2),
+            _Block(d, d, dilation=4),
+            _Block(d, d, dilation=2),
         )
-        self.head = nn.Conv2d(e, 1, 1)
+        self.head = nn.Conv2d(d, 1, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.register_buffer("gaussian", _gaussian(samples), persistent=False)
+
+    def shortcut(self, image: torch.Tensor) -> torch.Tensor:
+        """The image's log intensity, smoothed: (B, 1, 16, 16)."""
+        with _full_precision(image):
+            sums, weights = log_cells(image.float())
+            smooth = self.gaussian @ torch.cat([sums, weights], 1) @ self.gaussian
+            return smooth[:, :1] / (smooth[:, 1:] + EMPTY)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Log gain, (B, 1, 16, 16), of slices (B, 1, 256, 256) of about 0 to 1; each sample stands for 16 x 16."""
-        return self.head(self.blocks(self.stem(_two_views(image))))
+        """Log gain, (B, 1, 16, 16), of slices (B, 1, 256, 256) of about 0 to 1; its additive constant is free."""
+        return self.shortcut(image) + self.head(self.blocks(self.stem(_two_views(image)))).float()
+
+
+def _gaussian(samples: int) -> torch.Tensor:
+    at = torch.arange(samples)
+    return torch.exp(-0.5 * ((at[:, None] - at[None]) / SMOOTHING_CELLS) ** 2)
 
 
 class ImplicitNet(nn.Module):
     """The network of 2022: residual blocks of stride 2 down to 4 x 4, whose output is a field's first 4 x 4 cosines.
 
+    The shortcut is the weighted least-squares fit of these cosines to the image's log intensity. The gain is kept
+    between 0.5 and 2 about its mean. The last layer begins at zero.
+
     Parameters
     ----------
     size : samples per axis of the image, a multiple of 64
-    samples : samples per axis at which the field is given
-
-    The gain is kept between 0.5 and 2. The last layer begins at zero: an untrained network gives a gain of 1.
+    channels : of the residual blocks
 
     References
     ----------
@@ -87,8 +134,9 @@ class ImplicitNet(nn.Module):
 
     COSINES = 4
     LIMIT = math.log(2)
+    RIDGE = 0.02
 
-    def __init__(self, size: int = 256, samples: int = 16, channels: tuple[int, ...] = (12, 24, 32, 48, 64, 64)):
+    def __init__(self, size: int = 256, channels: tuple[int, ...] = (12, 24, 32, 48, 64, 64)):
         super().__init__()
         first = channels[0]
         self.stem = nn.Sequential(
@@ -106,13 +154,27 @@ class ImplicitNet(nn.Module):
         self.head = nn.Linear(channels[-1] * (size // 64) ** 2, self.COSINES**2)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        self.register_buffer("basis", cosines(samples, self.COSINES), persistent=False)
+        basis = cosines(size // CELL, self.COSINES)
+        self.register_buffer("basis", torch.einsum("ai,bj->abij", basis, basis).flatten(2).flatten(0, 1), False)
+        self.samples = size // CELL
+
+    def shortcut(self, image: torch.Tensor) -> torch.Tensor:
+        """Coefficients (B, 16) of the cosines fitted to the image's log intensity."""
+        with _full_precision(image):
+            sums, weights = log_cells(image.float())
+            gram = self.basis.mT @ (weights.flatten(1)[:, :, None] * self.basis)
+            scale = weights.mean((1, 2, 3))[:, None, None] * len(self.basis) + EMPTY
+            gram = gram + self.RIDGE * scale * torch.eye(self.COSINES**2, device=image.device)
+            right = sums.flatten(1) @ self.basis
+            return torch.cholesky_solve(right[:, :, None], torch.linalg.cholesky(gram))[:, :, 0]
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Log gain, (B, 1, 16, 16), of slices (B, 1, 256, 256) of about 0 to 1."""
-        coefficients = self.head(self.blocks(self.stem(_two_views(image))).flatten(1))
-        coefficients = coefficients.reshape(-1, 1, self.COSINES, self.COSINES)
-        return (self.basis @ coefficients @ self.basis.mT).clamp(-self.LIMIT, self.LIMIT)
+        """Log gain, (B, 1, 16, 16), of slices (B, 1, 256, 256) of about 0 to 1, of mean 0."""
+        residual = self.head(self.blocks(self.stem(_two_views(image))).flatten(1)).float()
+        with _full_precision(image):
+            # The first cosine is the constant, which is free.
+            field = (self.shortcut(image) + residual)[:, 1:] @ self.basis[:, 1:].mT
+        return field.unflatten(1, (1, self.samples, self.samples)).clamp(-self.LIMIT, self.LIMIT)
 
 
 def cosines(samples: int, n: int) -> torch.Tensor:

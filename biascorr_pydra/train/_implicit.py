@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["economy", "idempotence", "implicit_mae", "implicit_mse"]
+__all__ = ["centered", "economy", "idempotence", "implicit_mae", "implicit_mse"]
 
 
 def _mean(values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
@@ -18,7 +18,14 @@ def _mean(values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     return (values * inside).sum((1, 2, 3), keepdim=True) / inside.sum((1, 2, 3), keepdim=True).clamp(min=1e-6)
 
 
-def implicit_mae(gain: torch.Tensor, log_with: torch.Tensor, log_without: torch.Tensor, inside: torch.Tensor):
+def centered(values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """Each (1, I, J) less its mean over where ``inside`` is 1."""
+    return values - _mean(values, inside)
+
+
+def implicit_mae(
+    gain: torch.Tensor, log_with: torch.Tensor, log_without: torch.Tensor, inside: torch.Tensor
+) -> torch.Tensor:
     """2019: mean absolute difference of the known gain k and G(v k) / G(v).
 
     Parameters
@@ -37,7 +44,9 @@ def implicit_mae(gain: torch.Tensor, log_with: torch.Tensor, log_without: torch.
     return _mean((gain - (log_with - log_without).exp()).abs(), inside).flatten()
 
 
-def implicit_mse(gain: torch.Tensor, log_with: torch.Tensor, log_without: torch.Tensor, inside: torch.Tensor):
+def implicit_mse(
+    gain: torch.Tensor, log_with: torch.Tensor, log_without: torch.Tensor, inside: torch.Tensor
+) -> torch.Tensor:
     """2022: mean square difference of k and G(v k) / G(v), each divided by its mean. As :func:`implicit_mae`."""
     ratio = (log_with - log_without).exp()
     difference = gain / _mean(gain, inside) - ratio / _mean(ratio, inside)
@@ -56,4 +65,4 @@ def economy(log_field: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     In neither paper. The implicit losses say how a field must change when k is multiplied in, and nothing of the field
     itself: the logarithm of the image, smoothed, minimizes them too.
     """
-    return _mean((log_field - _mean(log_field, inside)).abs(), inside).flatten()
+    return _mean(centered(log_field, inside).abs(), inside).flatten()

@@ -15,7 +15,7 @@ import torch
 from ..errors import InvalidImageError, InvalidParameterError, UnreadableImageError
 from ..field import bspline_basis
 
-__all__ = ["SIZE", "draw_slices", "find_photographs", "read_photographs"]
+__all__ = ["SIZE", "draw_slices", "find_photographs", "noisy", "read_photographs"]
 
 SIZE = 256
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm")
@@ -109,7 +109,7 @@ def draw_slices(
     return slices.clamp_(0, 1)[:, None], inside[:, None]
 
 
-def add_noise(slices: torch.Tensor, deviation: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def noisy(slices: torch.Tensor, deviation: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Magnitude of slices (B, 1, I, J) with Gaussian noise of standard deviation (B, 1, 1, 1)."""
     return (slices + deviation * torch.randn(slices.shape, generator=generator)).abs_()
 
