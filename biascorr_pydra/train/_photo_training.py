@@ -15,7 +15,7 @@ from ..errors import InvalidParameterError
 from ..networks_2d import CELL
 from ._base import Split, Training, option, split_by_subject
 from ._implicit import centered
-from ._photographs import CUT_OUT, MOST_NOISE, RECOLOURED, RIMMED, SIZE, draw_slices, find_photographs, noisy
+from ._photographs import CUT_OUT, MOST_NOISE, POWERED, RIMMED, SIZE, draw_slices, find_photographs, noisy
 from ._photographs import read_photographs as read
 
 __all__ = ["PhotoTraining", "sample_pairs", "score_responses"]
@@ -29,7 +29,7 @@ class PhotoTraining(Training):
 
     batch: int = option(8, "Photographs per step.")
     held_out: str = option("0.1", "Photographs never trained on, unless the data folder has train and val folders.")
-    economy: float = option(0.1, "Weight of the field found where none was multiplied in; 0 is the paper's loss.")
+    economy: float = option(0.15, "Weight of the field found where none was multiplied in; 0 is the paper's loss.")
     plain: bool = option(False, "Photographs as they are: no random intensities, background or noise.")
 
     def __post_init__(self):
@@ -80,7 +80,7 @@ class PhotoTraining(Training):
             return {"crops": f"{SIZE} x {SIZE}, flipped and turned at random"}
         return {
             "crops": f"{SIZE} x {SIZE}, flipped and turned at random",
-            "intensities": f"{RECOLOURED:.0%} to a random power, the others to 3 to 6 classes of random intensity",
+            "intensities": f"{POWERED:.0%} to a random power, the others to 3 to 6 classes of random intensity",
             "background": f"{CUT_OUT:.0%} cut out in a random shape, {RIMMED:.0%} of these with rims",
             "noise": f"of the magnitude, standard deviation up to {MOST_NOISE}, the image and the one with the field "
             "each its own",

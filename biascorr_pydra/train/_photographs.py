@@ -20,7 +20,7 @@ __all__ = ["SIZE", "draw_slices", "find_photographs", "noisy", "read_photographs
 SIZE = 256
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm")
 MOST_CLASSES = 6
-RECOLOURED, CUT_OUT, RIMMED = 0.5, 0.6, 0.5
+POWERED, CUT_OUT, RIMMED = 0.3, 0.7, 0.5
 MOST_NOISE = 0.03
 _SHAPE_POINTS = 8
 
@@ -127,7 +127,7 @@ def _curve(generator: torch.Generator) -> torch.Tensor:
     """256 values, 0 to 1, for the grey values: a power, or a few classes, each of nearly one random intensity."""
     grey = torch.linspace(0, 1, 256)
     kind, power, brightness = torch.rand(3, generator=generator).tolist()
-    if kind >= RECOLOURED:
+    if kind < POWERED:
         return grey ** (2 ** (2 * power - 1)) * (0.7 + 0.3 * brightness)
     n = int(torch.randint(3, MOST_CLASSES + 1, (), generator=generator))
     edges = torch.rand(n - 1, generator=generator).sort().values

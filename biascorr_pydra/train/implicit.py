@@ -39,7 +39,7 @@ class ImplicitTraining(PhotoTraining):
     text = IMPLICIT
 
     def build(self) -> ImplicitNet:
-        return ImplicitNet()
+        return ImplicitNet().to(memory_format=torch.channels_last)
 
     def gains(self, generator: torch.Generator) -> list[torch.Tensor]:
         return random_field_gain(self.batch, (SIZE, SIZE // CELL), generator)
