@@ -21,7 +21,7 @@ from ..field import LogBiasSpline, bspline_basis, contract
 from ..image import detect_head
 from ._base import Estimate, Scan
 
-__all__ = ["GRID", "CONTROL_POINTS", "combine", "estimate_by_slices", "loaded"]
+__all__ = ["CONTROL_POINTS", "GRID", "combine", "estimate_by_slices", "loaded"]
 
 GRID = (128, 128, 128)
 CONTROL_POINTS = 7
@@ -90,7 +90,11 @@ def estimate_by_slices(
         control_points = combine(
             [(stack.axis, stack.places, gain, stack.weights) for stack, gain in parts], GRID[0], CONTROL_POINTS
         )
-        facts = {**(record or {}), "slices": [len(stack.places) for stack in three], "control_points": list(control_points.shape)}
+        facts = {
+            **(record or {}),
+            "slices": [len(stack.places) for stack in three],
+            "control_points": list(control_points.shape),
+        }
         estimates.append(Estimate(LogBiasSpline.spanning(control_points, GRID), facts))
     return estimates
 

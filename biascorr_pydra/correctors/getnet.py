@@ -20,7 +20,10 @@ __all__ = ["CORRECTOR", "GetNet"]
 
 @dataclass(frozen=True)
 class GetNet(Corrector):
-    """The implicitly trained corrector of 2019; the network sees whole slices, and a mask says where the field counts."""
+    """The implicitly trained corrector of 2019.
+
+    The network sees whole slices, whether or not a mask is given; a mask says where the field counts.
+    """
 
     weights_file: str | None = field(
         default=None,

@@ -20,7 +20,10 @@ __all__ = ["CORRECTOR", "Implicit"]
 
 @dataclass(frozen=True)
 class Implicit(Corrector):
-    """The implicitly trained corrector of 2022; the network sees whole slices, and a mask says where the field counts."""
+    """The implicitly trained corrector of 2022.
+
+    The network sees whole slices, whether or not a mask is given; a mask says where the field counts.
+    """
 
     weights_file: str | None = field(
         default=None,

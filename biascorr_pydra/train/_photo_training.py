@@ -68,9 +68,7 @@ class PhotoTraining(Training):
         scores = {}
         for name, plain in (("photographs as they are", True), ("as trained on", False)):
             generator = torch.Generator().manual_seed(SCORED_SEED)
-            pairs = [
-                sample_pairs(data, self.gains(generator), generator, plain=plain) for _ in range(SCORED_BATCHES)
-            ]
+            pairs = [sample_pairs(data, self.gains(generator), generator, plain=plain) for _ in range(SCORED_BATCHES)]
             scores[name] = score_responses(network, [[part.to(device) for part in pair] for pair in pairs])
         return scores
 
