@@ -37,7 +37,7 @@ class GetNetTraining(PhotoTraining):
     text = GETNET
 
     def build(self) -> GetNet:
-        return GetNet().to(memory_format=torch.channels_last)
+        return GetNet()
 
     def gains(self, generator: torch.Generator) -> list[torch.Tensor]:
         return spline_gain(self.batch, (SIZE, SIZE // CELL), generator, largest=self.largest)
