@@ -21,7 +21,7 @@ from biascorr_pydra.metrics import response_slope
 from biascorr_pydra.networks_2d import GetNet, ImplicitNet, cosines, log_cells
 from biascorr_pydra.simulate import inject_bias, sample_log_bias
 from biascorr_pydra.train import _implicit as losses
-from biascorr_pydra.train import _photographs, _run, get_training
+from biascorr_pydra.train import _photo_training, _photographs, _run, get_training
 from biascorr_pydra.train._photo_training import sample_pairs, score_responses
 
 METHODS = {"getnet": GetNet, "implicit": ImplicitNet}
@@ -48,7 +48,7 @@ def generator(seed=0) -> torch.Generator:
     ("make", "smallest", "largest"), [(spline_gain, 0.03, 0.3), (random_field_gain, 0.05, 0.25)], ids=METHODS
 )
 def test_gain_fields_have_the_papers_range_around_one(make, smallest, largest):
-    gain, _ = make(400, (256, 16), generator())
+    gain, _ = make(400, (64, 16), generator())
     low, high = gain.amin((1, 2, 3)), gain.amax((1, 2, 3))
     torch.testing.assert_close(low + high, torch.full((400,), 2.0))
     half = (high - low) / 2
@@ -243,21 +243,22 @@ def test_one_step_lowers_the_loss_and_a_tiny_problem_is_learnt(method, photograp
     batch = training.sample(training.open(training.split().train), generator())
     optimizer = torch.optim.Adam(network.parameters(), 1e-4)
     found, invented = [], []
-    for _ in range(20):
+    for _ in range(25):
         loss, row = training.loss(network, batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        optimizer.param_groups[0]["lr"] = 3e-3  # from the second step on
+        optimizer.param_groups[0]["lr"] = 1e-3  # from the second step on
         found.append(loss.item())
         invented.append(row["invented"].item())
     assert found[1] < found[0]
     assert found[-1] < 0.6 * found[0]
-    assert invented[-1] < 0.6 * invented[0]  # the photographs' own shading is learnt away; at first all of it is found
+    assert invented[-1] < 0.7 * invented[0]  # the photographs' own shading is learnt away; at first all of it is found
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_training_goes_on_after_a_kill_to_the_same_weights(method, photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(_photo_training, "SCORED_BATCHES", 1)
     whole = _run.run(config(method, photographs, tmp_path / "whole"))
     cls = get_training(method)
     update, calls = cls.update, []
@@ -292,26 +293,37 @@ def test_train_and_val_folders_are_the_split(photographs, tmp_path):
 # --- slices into a field
 
 
-def stacks_of(log_bias: np.ndarray, rng, noise=0.0):
-    """Cell means of a field (128^3) in slices of all three axes, each with an offset of its own."""
-    stacks = []
+BOX, SHAPE = ((10, 74), (0, 80), (20, 60)), (80, 80, 64)
+
+
+def stacks_of(points: np.ndarray, rng) -> tuple[list, list]:
+    """Slices along three axes of a box: a field's cell means, each slice with an offset of its own; and some unseen."""
+    log_bias = LogBiasSpline.spanning(points, SHAPE).on_grid(SHAPE, float)
+    stacks, values = [], []
     for axis in range(3):
-        places = _slices._places(128)
-        values = _slices._cell_means(np.moveaxis(log_bias, axis, 0)[places])
-        values = values + rng.normal(0, 1, (len(places), 1, 1)) + rng.normal(0, noise, values.shape)
-        weights_ = rng.uniform(0.2, 1, values.shape) * (rng.uniform(size=values.shape) < 0.7)
-        stacks.append((axis, places, np.where(weights_ > 0, values, 99.0), weights_))
-    return stacks
+        places = _slices._places(*BOX[axis])
+        others = [(BOX[a], SHAPE[a], points.shape[a]) for a in range(3) if a != axis]
+        along = _slices.bspline_basis(places, points.shape[axis], first=0, last=SHAPE[axis] - 1)
+        box = tuple(slice(*BOX[a]) for a in range(3) if a != axis)
+        found = _slices._resized(np.moveaxis(log_bias, axis, 0)[places][:, box[0], box[1]], 256, "bilinear")
+        found = _slices._resized(found, 16, "area").astype(float) + rng.normal(0, 1, (len(places), 1, 1))
+        counted = rng.uniform(0.2, 1, found.shape) * (rng.uniform(size=found.shape) < 0.7)
+        across = tuple(_slices._cell_basis(*other) for other in others)
+        stacks.append(_slices.Stack(axis, along, across, counted, np.zeros((len(places), 1, 1))))
+        values.append(np.where(counted > 0, found, 99.0))
+    return stacks, values
 
 
 def test_slices_of_any_scale_give_back_the_field():
     rng = np.random.default_rng(0)
-    truth = rng.normal(0, 0.3, (7, 7, 7))
-    log_bias = LogBiasSpline.spanning(truth, (128,) * 3).on_grid((128,) * 3, float)
-    found = _slices.combine(stacks_of(log_bias, rng), 128, 7, ridge=1e-9)
-    fitted = LogBiasSpline.spanning(found, (128,) * 3).on_grid((128,) * 3, float)
+    truth = rng.normal(0, 0.3, (7, 6, 8))  # another number on each axis: none can stand for another
+    found = _slices.combine(*stacks_of(truth, rng), slope=1e-7, roughness=1e-7, ridge=1e-9)
+    inside = tuple(slice(*ends) for ends in BOX)
+    log_bias, fitted = (LogBiasSpline.spanning(p, SHAPE).on_grid(SHAPE, float)[inside] for p in (truth, found))
     difference = fitted - log_bias
-    assert np.abs(difference - difference.mean()).max() < 1e-3
+    assert log_bias.std() > 0.1
+    assert difference.std() < 0.002
+    assert np.abs(difference - difference.mean()).max() < 0.02
     assert found.mean() == pytest.approx(0, abs=1e-12)
 
 
@@ -327,14 +339,15 @@ class Told(torch.nn.Module):
 def test_a_field_is_recovered_through_correct_image_in_every_orientation(codes, monkeypatch):
     monkeypatch.setattr("biascorr_pydra.correctors.getnet.loaded", lambda *_: (Told(), "0" * 64))
     whole = make_phantom(noise=0)
-    head = np.where(whole.brain, 500.0, 0) * whole.bias
-    img = reorient(whole.image(head), codes)
+    img = reorient(whole.image(500 * whole.bias), codes)
     found = correct_image(img, method="getnet", mask=reorient(whole.image(whole.brain), codes))
     bias = np.asarray(found.bias.dataobj)
     truth = np.asarray(reorient(whole.image(whole.bias), codes).dataobj)
     brain = np.asarray(reorient(whole.image(whole.brain), codes).dataobj) > 0
-    assert 0.9 < response_slope(np.log(bias), np.log(truth), brain) < 1.05
-    assert (bias / truth)[brain].std() < 0.35 * truth[brain].std()
+    assert 0.98 < response_slope(np.log(bias), np.log(truth), brain) < 1.02
+    assert (bias / truth)[brain].std() < 0.1 * truth[brain].std()
+    assert 0.3 < bias.min()  # what lies outside the mask is not carried away
+    assert bias.max() < 3
 
 
 def test_the_image_has_positive_voxels():
@@ -362,16 +375,22 @@ def test_the_shipped_weights_answer_to_a_field(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_several_scans_at_once_are_what_each_is_alone(method):
-    corrector = get_corrector(method)()
-    rng = np.random.default_rng(0)
-    scans = [
-        Scan(rng.uniform(0.2, 1, _slices.GRID).astype(np.float32), np.ones(_slices.GRID, bool), None, (1.5,) * 3)
-        for _ in range(2)
-    ]
+    corrector = get_corrector(method).from_options(passes=1)
+    scans = []
+    for seed in (0, 1):
+        data = make_phantom((64, 60, 56), seed=seed).acquired
+        scans.append(Scan(data, np.ones(data.shape, bool), None, (3.0,) * 3))
     together, alone = corrector.estimate_batch(scans), [corrector.estimate(scan) for scan in scans]
     for one, other in zip(together, alone, strict=True):
-        np.testing.assert_allclose(one.log_bias.control_points, other.log_bias.control_points, atol=1e-4)
+        np.testing.assert_allclose(one.log_bias.control_points, other.log_bias.control_points, atol=1e-3)
         assert one.record["weights_sha256"] == weights.sha256_of(method)
+    assert np.abs(together[0].log_bias.control_points - together[1].log_bias.control_points).max() > 0.01
+
+
+def test_passes_are_bounded():
+    for bad in (0, 11, 1.5):
+        with pytest.raises(InvalidParameterError, match="passes"):
+            get_corrector("getnet").from_options(passes=bad)
 
 
 @pytest.mark.parametrize("method", METHODS)

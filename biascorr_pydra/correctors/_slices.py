@@ -21,7 +21,7 @@ from ..field import DEGREE, LogBiasSpline, bspline_basis, contract
 from ..image import detect_head
 from ._base import Estimate, Scan
 
-__all__ = ["GRID", "combine", "estimate_by_slices", "loaded"]
+__all__ = ["GRID", "MOST_PASSES", "combine", "estimate_by_slices", "loaded"]
 
 GRID = (160, 160, 160)
 SLICES = 32
@@ -34,8 +34,9 @@ DARK = 0.1
 # Slices with less foreground than this share of their area are left out.
 LEAST_FOREGROUND = 0.02
 BRIGHT_PERCENTILE = 99.0
-ROUGHNESS, RIDGE = 1e-3, 1e-6
+SLOPE, ROUGHNESS, RIDGE = 1e-2, 1e-3, 1e-6
 SLICES_AT_ONCE = 32
+MOST_PASSES = 10
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,12 @@ def _run(network: torch.nn.Module, images: np.ndarray, device: str) -> np.ndarra
 
 
 def combine(
-    stacks: Sequence[Stack], values: Sequence[np.ndarray], roughness: float = ROUGHNESS, ridge: float = RIDGE
+    stacks: Sequence[Stack],
+    values: Sequence[np.ndarray],
+    *,
+    slope: float = SLOPE,
+    roughness: float = ROUGHNESS,
+    ridge: float = RIDGE,
 ) -> np.ndarray:
     """The B-spline that fits the log gains of slices, each up to an offset of its own.
 
@@ -209,8 +215,8 @@ def combine(
     ----------
     stacks : the slices along each axis
     values : their log gains, (n, 16, 16) each
-    roughness, ridge : weights of the control points' squared second differences and of their squares, relative to the
-        mean of the normal equations' diagonal: where there is no foreground the field goes on smoothly
+    slope, roughness, ridge : weights of the control points' squared first and second differences and of their squares,
+        relative to the mean of the normal equations' diagonal: where there is no foreground the field levels off
 
     Returns
     -------
@@ -224,7 +230,7 @@ def combine(
         gram += block
         right += part
     scale = np.trace(gram) / count or 1.0
-    gram += roughness * scale * _second_differences(sizes)
+    gram += scale * (slope * _differences(sizes, 1) + roughness * _differences(sizes, 2))
     # A constant is in every slice's offset: the ridge puts it to 0.
     gram[np.diag_indices(count)] += ridge * scale
     points = np.linalg.solve(gram, right).reshape(sizes)
@@ -251,12 +257,12 @@ def _in_order(array: np.ndarray, axis: int, first: int) -> np.ndarray:
     return np.moveaxis(array, first, first + axis)
 
 
-def _second_differences(sizes: Sequence[int]) -> np.ndarray:
-    """Quadratic form of the second differences along each axis: (count, count)."""
+def _differences(sizes: Sequence[int], order: int) -> np.ndarray:
+    """Quadratic form of the differences of this order along each axis: (count, count)."""
     total = 0
     for axis in range(3):
         factors = [np.eye(n) for n in sizes]
-        difference = np.diff(np.eye(sizes[axis]), 2, axis=0)
+        difference = np.diff(np.eye(sizes[axis]), order, axis=0)
         factors[axis] = difference.T @ difference
         total = total + np.kron(np.kron(factors[0], factors[1]), factors[2])
     return total
