@@ -121,8 +121,8 @@ def _gaussian(samples: int) -> torch.Tensor:
 class ImplicitNet(nn.Module):
     """The network of 2022: residual blocks of stride 2 down to 4 x 4, whose output is a field's first 4 x 4 cosines.
 
-    The shortcut is the weighted least-squares fit of these cosines to the image's log intensity. The gain is kept
-    between 0.5 and 2 about its mean. The last layer begins at zero.
+    The shortcut is the weighted least-squares fit of these cosines to the image's log intensity. In evaluation the gain
+    is kept between 0.5 and 2. The last layer begins at zero.
 
     Parameters
     ----------
@@ -152,6 +152,9 @@ class ImplicitNet(nn.Module):
         basis = cosines(size // CELL, self.COSINES)
         self.register_buffer("basis", torch.einsum("ai,bj->abij", basis, basis).flatten(2).flatten(0, 1), False)
         self.samples = size // CELL
+        # Squared frequency of each cosine: where a slice is dark the fit is to level off, not to swing.
+        order = torch.arange(self.COSINES, dtype=torch.float32) ** 2
+        self.register_buffer("frequency", (order[:, None] + order[None]).flatten() + EMPTY, False)
 
     def shortcut(self, image: torch.Tensor) -> torch.Tensor:
         """Coefficients (B, 16) of the cosines fitted to the image's log intensity."""
@@ -159,17 +162,21 @@ class ImplicitNet(nn.Module):
             sums, weights = log_cells(image.float())
             gram = self.basis.mT @ (weights.flatten(1)[:, :, None] * self.basis)
             scale = weights.mean((1, 2, 3))[:, None, None] * len(self.basis) + EMPTY
-            gram = gram + self.RIDGE * scale * torch.eye(self.COSINES**2, device=image.device)
+            gram = gram + self.RIDGE * scale * torch.diag(self.frequency)
             right = sums.flatten(1) @ self.basis
             return torch.cholesky_solve(right[:, :, None], torch.linalg.cholesky(gram))[:, :, 0]
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Log gain, (B, 1, 16, 16), of slices (B, 1, 256, 256) of about 0 to 1, of mean 0."""
-        residual = self.head(self.blocks(self.stem(_two_views(image))).flatten(1)).float()
+        features = self.blocks(self.stem(_two_views(image))).flatten(1)
+        # So many features that Adam's first steps on each would add up to a field of several octaves.
+        residual = self.head(features / math.sqrt(features.shape[1])).float()
         with _full_precision(image):
             # The first cosine is the constant, which is free.
             field = (self.shortcut(image) + residual)[:, 1:] @ self.basis[:, 1:].mT
-        return field.unflatten(1, (1, self.samples, self.samples)).clamp(-self.LIMIT, self.LIMIT)
+        field = field.unflatten(1, (1, self.samples, self.samples))
+        # Clipped in training, a field would no longer be told which way to go.
+        return field if self.training else field.clamp(-self.LIMIT, self.LIMIT)
 
 
 def cosines(samples: int, n: int) -> torch.Tensor:
