@@ -153,3 +153,24 @@ def test_hashing_loads_no_torch():
 def test_weights_errors_are_value_errors():
     assert issubclass(WeightsError, ValueError)
     assert issubclass(WeightsError, BiasCorrError)
+
+
+# --- the packaged weights
+
+
+@pytest.mark.parametrize("name", weights.names())
+def test_a_packaged_card_says_everything(name):
+    card = weights.describe(name)["card"]
+    assert card["method"] == name
+    for key in ("follows", "filled", "deviates", "limits"):
+        assert card[key] and all(isinstance(text, str) and text for text in card[key])
+    assert card["paper"] and card["advice"].count(".") >= 1
+    assert {"seed", "steps_done", "minutes", "hardware"} <= card["training"].keys()
+    data = card["training_data"]
+    assert data["licence"] not in ("", "not stated")
+    assert data["trained_on"] and not {*data["trained_on"]} & {*data["held_out"]}
+    assert "n4" in json.dumps(card["scores"])  # next to what it is to be compared with
+
+
+def test_all_weights_together_are_small():
+    assert sum(file.stat().st_size for file in weights.FOLDER.iterdir()) < 30e6
