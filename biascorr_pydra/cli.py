@@ -11,7 +11,7 @@ from . import __version__
 from .bench._command import bench
 from .choices import NO_FALLBACK
 from .correctors import DEFAULT_METHOD, get_corrector, method_names
-from .errors import BiasCorrError, InvalidParameterError, UnknownMethodError
+from .errors import BiasCorrError, InvalidParameterError, UnknownMethodError, WeightsError
 from .pydra_run import run
 from .run_options import name_and_value
 from .train._command import train
@@ -159,26 +159,30 @@ def methods(names, as_json):
     listed = [_describe(name) for name in names or method_names()]
     if as_json:
         click.echo(json.dumps(listed, indent=2, default=str))
-        return
-    for entry in listed:
-        mark = " (default)" if entry["name"] == DEFAULT_METHOD else ""
-        click.echo(f"{entry['name']} {entry['version']}{mark}\n    {entry['summary']}")
-        click.echo(f"    presets: {', '.join(entry['presets'])}")
-        if names:
-            for name, parameter in entry["parameters"].items():
-                click.echo(f"    parameter {name} [{parameter['default']}]: {parameter['help']}")
-        if entry["weights"]:
-            _tell_of_weights(entry["weights"], whole=bool(names))
+    else:
+        for entry in listed:
+            _tell_of_method(entry, whole=bool(names))
+    sys.exit(1 if any("error" in (entry["weights"] or {}) for entry in listed) else 0)
 
 
-def _tell_of_weights(found: dict, *, whole: bool) -> None:
-    from .weights import in_words
+def _tell_of_method(entry: dict, *, whole: bool) -> None:
+    mark = " (default)" if entry["name"] == DEFAULT_METHOD else ""
+    click.echo(f"{entry['name']} {entry['version']}{mark}\n    {entry['summary']}")
+    click.echo(f"    presets: {', '.join(entry['presets'])}")
+    if whole:
+        for name, parameter in entry["parameters"].items():
+            click.echo(f"    parameter {name} [{parameter['default']}]: {parameter['help']}")
+    found = entry["weights"]
+    if found and "error" in found:
+        click.echo(f"    weights: {found['error']}", err=True)
+    elif found:
+        from .weights import in_words
 
-    click.echo(f"    weights: {found['name']}, {found['megabytes']} MB, sha256 {found['sha256']}")
-    lines = in_words(found["card"])
-    short = ("trained on", "training", "when to use it")
-    for line in lines if whole else [line for line in lines if line.startswith(short)]:
-        click.echo(f"    {line}")
+        click.echo(f"    weights: {found['name']}, {found['megabytes']} MB, sha256 {found['sha256']}")
+        short = ("trained on", "training", "when to use it")
+        for line in in_words(found["card"]):
+            if whole or line.startswith(short):
+                click.echo(f"    {line}")
 
 
 def _describe(name: str) -> dict:
@@ -196,5 +200,8 @@ def _describe(name: str) -> dict:
     if cls.weights:
         from . import weights
 
-        entry["weights"] = weights.describe(cls.weights)
+        try:
+            entry["weights"] = weights.describe(cls.weights)
+        except WeightsError as error:
+            entry["weights"] = {"name": cls.weights, "error": str(error)}
     return entry

@@ -201,6 +201,7 @@ def _measure(planned: Sequence[Planned], methods: Sequence[_Method], masks, rows
         case, error = _made(plan)
         for method, mask in missing:
             if case is not None and mask == "brain" and case.brain_from == "head":
+                rows.discard(plan.facts, method.name, mask)
                 continue
             row = {"error": error} if case is None else _scored(method, case, mask == "brain", warm)
             row |= {**plan.facts, "method": method.name, "mask": mask, "implementation": method.implementation}
@@ -291,7 +292,8 @@ def _page(rows: pd.DataFrame, summary: pd.DataFrame, paired: pd.DataFrame, recor
     parts = [
         "# Benchmark\n",
         leaderboard(summary),
-        f"![Residual CoV, slope and time, scan by scan](bench.png)\n\n{LEGEND}",
+        "![Residual CoV, slope and time, scan by scan](bench.png)\n" if summary["n"].any() else "",
+        LEGEND,
         f"## Paired tests against `{reference}`\n\n{TESTS}\n{paired_table(paired, reference)}",
         f"## Failed\n\n{failed}" if failed else "",
         f"## Environment\n\n{_environment_lines(record)}",

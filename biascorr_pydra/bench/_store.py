@@ -92,6 +92,10 @@ class Rows:
         known = {name: row.get(name) for name in COLUMNS}
         self._rows[_identity(row)] = known | {name: known[name] or "" for name in EMPTY_AS_TEXT}
 
+    def discard(self, facts: Mapping[str, Any], method: str, mask: str) -> None:
+        """Take out the row of this case, method and mask, if there is one."""
+        self._rows.pop(_identity({**facts, "method": method, "mask": mask}), None)
+
     def measured(self, facts: Mapping[str, Any], method: str, mask: str, keys: tuple[str, str]) -> dict | None:
         """The row of this case, method and mask if it was measured under these keys, without error."""
         row = self._rows.get(_identity({**facts, "method": method, "mask": mask}))

@@ -38,6 +38,8 @@ RESOURCES = {
     "n4": Resources(1, 1.0),
     "ants-n4": Resources(2, 1.5),
     "ubc": Resources(1, 1.0),
+    "getnet": Resources(1, 1.0),
+    "implicit": Resources(1, 1.0),
     "brain": Resources(1, 2.0),
     "tissue": Resources(1, 1.5),
     "metrics": Resources(1, 1.0),

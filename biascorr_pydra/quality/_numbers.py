@@ -58,7 +58,8 @@ def field_numbers(
         curvature : root mean square second difference of the log field over 16 mm along an axis
         sharpening : entropy of the log intensities before minus after, in nats; above 0 the histogram sharpened
         support : how much of the field the image itself shows, see :func:`_support`; None for a constant field
-        contrast_change : relative change of the distance between the two main groups of log intensities
+        contrast_change : relative change of the distance between the two main groups of log intensities; None if there
+            is no telling
     """
     sample = _sample(data, bias, region, voxel_size_mm, rim_mm)
     inside = sample.region
@@ -156,21 +157,24 @@ def _entropy(values: np.ndarray, limits: tuple[float, float]) -> float:
 
 
 def _contrast_change(before: np.ndarray, after: np.ndarray, limits: tuple[float, float]) -> float | None:
-    apart = _separation(before, limits)
-    return _separation(after, limits) / apart - 1 if apart else None
+    """Relative change of the distance between the means of two groups of voxels, the same before and after.
 
-
-def _separation(values: np.ndarray, limits: tuple[float, float]) -> float:
-    """Distance between the means of the two groups into which Otsu's threshold parts the values (Otsu 1979)."""
-    counts = _histogram(values, limits)
+    Otsu's threshold on the corrected values parts them (Otsu 1979): on the acquired ones, the field itself would help
+    to part them, and its removal would seem to take contrast away.
+    """
+    counts = _histogram(after, limits)
     centers = limits[0] + (np.arange(BINS) + 0.5) * (limits[1] - limits[0]) / BINS
     below, sums = np.cumsum(counts)[:-1], np.cumsum(counts * centers)[:-1]
-    above = values.size - below
+    above = after.size - below
     with np.errstate(divide="ignore", invalid="ignore"):
         gap = ((counts * centers).sum() - sums) / above - sums / below
         between = np.where((below > 0) & (above > 0), below * above * gap**2, -1)
     best = int(np.argmax(between))
-    return float(gap[best]) if between[best] > 0 else 0.0
+    bright = after >= limits[0] + (best + 1) * (limits[1] - limits[0]) / BINS
+    if bright.all() or not bright.any():
+        return None
+    gaps = [float(values[bright].mean() - values[~bright].mean()) for values in (before, after)]
+    return gaps[1] / gaps[0] - 1 if gaps[0] > 0 else None
 
 
 def _neighbours(axis: int, lag: int):
