@@ -23,8 +23,8 @@ FILLED = [
     "order in the encoder: convolution, ReLU, normalization",
     "|grad B| is per tenth of the image's extent, of the inverse field scaled as the output's mean demands",
     "histogram range (log Y from -2.5 to 1.5, log(|grad Y| + 0.02) from -4 to 1), learning rate, schedule and batch",
-    "the weight of |grad B| grows from 0 over the first 'warm_up' steps: it has a kink at no field at all, and a network "
-    "under its full (or double) weight can fall back to no field and never leave it",
+    "the weight of |grad B| grows from 0 over the first 'warm_up' steps: it has a kink at no field at all, to which a "
+    "network under its double weight fell back after 350 steps, and which it never left",
     "batch normalization's statistics stand still after 'still_after' steps: batches of 2 say little of them, and a "
     "correction has only one image; gradients are clipped to a norm of 1",
     "TTDA averages log fields, the image itself included; TTT is by default 20 steps of Adam at 3e-4 on random mirror "
@@ -43,10 +43,10 @@ DEVIATES = [
 ]
 
 LIMITS = [
-    "trained on simulated heads only: no lesions, no regional variation within a tissue, no real noise or artefacts",
-    "brains of adults, whole heads and stripped ones; other anatomy was never seen",
-    "a field rougher than 7 x 7 x 7 control points over the image cannot be expressed",
-    "the loss itself has its minimum beside the truth: minimized directly over the control points of simulated heads (no "
-    "network), it leaves a residual CoV of .042 where there is no field, .049 of .096 (smooth), .056 of .098 (rough) in "
-    "whole heads; .029, .035 of .114 and .040 of .131 in stripped ones. In whole heads it evens out fat and brain",
+    "where trained on simulated heads: no lesions, no regional variation within a tissue, no real noise or artefacts "
+    "were seen, and no other anatomy than adults' heads, whole and stripped",
+    "a field rougher than its control points cannot be expressed",
+    "the loss has its minimum beside the truth: minimized directly over the control points (no network), it leaves a "
+    "residual CoV of .042 where there is no field, .049 of .096 (smooth) and .056 of .098 (rough) in simulated whole "
+    "heads, and .029, .035 of .114 and .040 of .131 in stripped ones. In whole heads it evens out fat and brain",
 ]
