@@ -1,4 +1,4 @@
-"""The command line: `biascorr correct | apply | status | methods | run | train`."""
+"""The command line: `biascorr correct | apply | status | methods | run | train | bench`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import sys
 import click
 
 from . import __version__
+from .bench._command import bench
+from .choices import NO_FALLBACK
 from .correctors import DEFAULT_METHOD, get_corrector, method_names
-from .errors import BiasCorrError, InvalidParameterError, UnknownMethodError
+from .errors import BiasCorrError, InvalidParameterError, UnknownMethodError, WeightsError
 from .pydra_run import run
 from .run_options import name_and_value
 from .train._command import train
@@ -27,6 +29,7 @@ def cli():
 
 cli.add_command(run)
 cli.add_command(train)
+cli.add_command(bench)
 
 
 def main() -> None:
@@ -69,10 +72,25 @@ def _options(context, parameter, values: tuple[str, ...]) -> dict:
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="For methods that draw random numbers.")
 @click.option("--average-frames", is_flag=True, help="IN is a 4-D series: one field, from the mean of its frames.")
+@click.option("--gate/--no-gate", default=True, help="Judge the field; divide out only one that is accepted.")
+@click.option(
+    "--fallback",
+    default=NO_FALLBACK,
+    show_default=True,
+    metavar="none|METHOD[:PRESET]",
+    help="Whose field takes the place of a rejected one.",
+)
+@click.option("--check-response", is_flag=True, help="Also judge by a known extra field (one estimate more).")
+@click.option(
+    "--uncertainty-file", type=FILE, help="Also write how far mirror images' fields are apart (three estimates more)."
+)
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell of each level of N4 as it ends.")
 def correct(verbose, **arguments):
-    """Correct the bias field of the 3-D image IN and write OUT (.nii or .nii.gz, float32, header kept)."""
+    """Correct the bias field of the 3-D image IN and write OUT (.nii or .nii.gz, float32, header kept).
+
+    A field that is negligible, or rejected without a fallback, leaves the image as it is; a warning says so.
+    """
     from .correct import correct_file
 
     progress = _tell if verbose else None
@@ -80,7 +98,10 @@ def correct(verbose, **arguments):
     for warning in record.warnings:
         click.echo(f"Warning: {warning}", err=True)
     span = f"{record.field['p05']:.3f} to {record.field['p95']:.3f} (5th to 95th percentile)"
-    click.echo(f"{record.method} {record.method_version}: field {span}, {sum(record.runtime_s.values()):.1f} s")
+    verdict = record.gate["verdict"]
+    click.echo(
+        f"{record.method} {record.method_version}: {verdict}, field {span}, {sum(record.runtime_s.values()):.1f} s"
+    )
 
 
 def _tell(scan: int, level: int, facts) -> None:
@@ -125,7 +146,7 @@ def status(out_dir, as_json, everything):
         if counts[state]:
             click.echo(f"{counts[state]:6d} {state:<12} {meaning}")
     for row in rows:
-        if everything or row.state not in table.GOOD:
+        if everything or row.state not in table.QUIET:
             click.echo(f"{row.state}  {row.scan}  {row.method}  {row.reason.removesuffix('n/a')}".rstrip())
     sys.exit(0 if good else 1)
 
@@ -138,26 +159,30 @@ def methods(names, as_json):
     listed = [_describe(name) for name in names or method_names()]
     if as_json:
         click.echo(json.dumps(listed, indent=2, default=str))
-        return
-    for entry in listed:
-        mark = " (default)" if entry["name"] == DEFAULT_METHOD else ""
-        click.echo(f"{entry['name']} {entry['version']}{mark}\n    {entry['summary']}")
-        click.echo(f"    presets: {', '.join(entry['presets'])}")
-        if names:
-            for name, parameter in entry["parameters"].items():
-                click.echo(f"    parameter {name} [{parameter['default']}]: {parameter['help']}")
-        if entry["weights"]:
-            _tell_of_weights(entry["weights"], whole=bool(names))
+    else:
+        for entry in listed:
+            _tell_of_method(entry, whole=bool(names))
+    sys.exit(1 if any("error" in (entry["weights"] or {}) for entry in listed) else 0)
 
 
-def _tell_of_weights(found: dict, *, whole: bool) -> None:
-    from .weights import in_words
+def _tell_of_method(entry: dict, *, whole: bool) -> None:
+    mark = " (default)" if entry["name"] == DEFAULT_METHOD else ""
+    click.echo(f"{entry['name']} {entry['version']}{mark}\n    {entry['summary']}")
+    click.echo(f"    presets: {', '.join(entry['presets'])}")
+    if whole:
+        for name, parameter in entry["parameters"].items():
+            click.echo(f"    parameter {name} [{parameter['default']}]: {parameter['help']}")
+    found = entry["weights"]
+    if found and "error" in found:
+        click.echo(f"    weights: {found['error']}", err=True)
+    elif found:
+        from .weights import in_words
 
-    click.echo(f"    weights: {found['name']}, {found['megabytes']} MB, sha256 {found['sha256']}")
-    lines = in_words(found["card"])
-    short = ("trained on", "training", "when to use it")
-    for line in lines if whole else [line for line in lines if line.startswith(short)]:
-        click.echo(f"    {line}")
+        click.echo(f"    weights: {found['name']}, {found['megabytes']} MB, sha256 {found['sha256']}")
+        short = ("trained on", "training", "when to use it")
+        for line in in_words(found["card"]):
+            if whole or line.startswith(short):
+                click.echo(f"    {line}")
 
 
 def _describe(name: str) -> dict:
@@ -175,5 +200,8 @@ def _describe(name: str) -> dict:
     if cls.weights:
         from . import weights
 
-        entry["weights"] = weights.describe(cls.weights)
+        try:
+            entry["weights"] = weights.describe(cls.weights)
+        except WeightsError as error:
+            entry["weights"] = {"name": cls.weights, "error": str(error)}
     return entry

@@ -1,7 +1,8 @@
 """Correct one image, in memory or on disk: the function behind every face of the package.
 
-acquired = true x bias (+ noise). A corrector estimates the log bias, usually at low resolution; here it is evaluated on
-the native grid, scaled to mean 1 over the mask, and divided out. The corrected image is never a resampled image.
+acquired = true x bias (+ noise). A corrector estimates the log bias, usually at low resolution; it is evaluated on the
+native grid, scaled to mean 1 over the mask, judged (:mod:`biascorr_pydra.decision`), and divided out. The corrected
+image is never a resampled image.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import nibabel as nib
 import numpy as np
 
 from . import image
+from .apply import apply_file
+from .choices import NO_FALLBACK
 from .correction import DEVICES, CorrectedImage, Correction, software_versions, summarize
 from .correctors import DEFAULT_METHOD, get_corrector
 from .correctors._base import Corrector, Scan
+from .decision import GateOptions, decide_field, parse_fallback
 from .errors import BiasCorrError, GridMismatchError, InvalidImageError, InvalidMaskError, InvalidParameterError
-from .estimation import estimate, estimate_ahead, scan_on_grid
-from .field import mean_one
+from .estimation import estimate_ahead, scan_on_grid
+from .quality import GATE_VERSION, metadata_beside, signs_of_correction
 
 __all__ = [
     "CorrectedImage",
@@ -35,10 +39,17 @@ __all__ = [
 ]
 
 
-def implementation(method: str) -> str:
-    """A method's version and weights as one string: part of the cache key of everything computed with it."""
-    cls = get_corrector(method)
-    return f"{cls.name} {cls.version} {_weights_sha256(cls) or 'no weights'}"
+def implementation(method: str, fallback: str = NO_FALLBACK) -> str:
+    """Version and weights of a method, of its fallback and of the gate as one string, for the keys of cached results.
+
+    Raises
+    ------
+    UnknownMethodError, InvalidParameterError
+    """
+    corrector, other = get_corrector(method), parse_fallback(fallback)
+    parts = [corrector] if other is None else [corrector, other]
+    named = [f"{part.name} {part.version} {_weights_sha256(part) or 'no weights'}" for part in parts]
+    return ", ".join([*named, f"gate {GATE_VERSION}"])
 
 
 def correct_image(
@@ -52,6 +63,11 @@ def correct_image(
     preset: str | None = None,
     options: Mapping[str, Any] | None = None,
     average_frames: bool = False,
+    gate: bool = True,
+    fallback: str = NO_FALLBACK,
+    check_response: bool = False,
+    uncertainty: bool = False,
+    metadata: Mapping[str, Any] | None = None,
     progress: Callable | None = None,
 ) -> CorrectedImage:
     """Estimate and remove the bias field of one image in memory.
@@ -71,6 +87,17 @@ def correct_image(
         A named set of the method's parameters, and single ones on top of it.
     average_frames : bool
         Take a 4-D series: estimate one field on the mean of its frames and divide every frame by it.
+    gate : bool
+        Judge the field before it is divided out; see :mod:`biascorr_pydra.quality`. Where it is negligible or rejected,
+        the image is passed on as it is, with a field of exactly 1.
+    fallback : str
+        Method, as METHOD or METHOD:PRESET, whose field takes the place of a rejected one if it is accepted itself.
+    check_response : bool
+        Also judge by whether the method sees a further known field; takes as long again as the estimate.
+    uncertainty : bool
+        Also return how far the fields of the mirror images are apart, and judge by it; three estimates more.
+    metadata : mapping, optional
+        What the image's BIDS sidecar says; signs of an earlier correction are looked for in it.
     progress : callable, optional
         For methods that report it; n4 calls ``progress(0, level, facts)`` when a level ends, see
         :meth:`biascorr_pydra.correctors.n4.N4.estimate_batch`.
@@ -89,16 +116,31 @@ def correct_image(
     mask_array, warnings = scan.mask, intensities.warnings()
     if resampled:
         warnings.append("The mask was on another grid and was resampled to the image's (nearest neighbour).")
-    inspected = time.perf_counter()
-    telling = {"progress": progress} if progress and corrector.reports_progress else {}
-    log_bias, record = estimate(corrector, img.affine, scan, device=device, seed=seed, **telling)
-    warnings += record.get("notes", [])
-    estimated = time.perf_counter()
-
     scale_mask = (image.detect_head(data) if mask_array is None else mask_array) & valid
-    bias, corrected = _apply(log_bias, data, valid, scale_mask, img)
+    if not scale_mask.any():
+        raise InvalidImageError("the mask holds no voxel with a finite value", file=img.get_filename() or "image")
+    signs = signs_of_correction(metadata or {})
+    inspected = time.perf_counter()
+    decision = decide_field(
+        corrector,
+        img.affine,
+        scan,
+        scale_mask,
+        GateOptions(gate, fallback, check_response, uncertainty),
+        device=device,
+        seed=seed,
+        signs=signs,
+        name=str(img.get_filename() or "image"),
+        telling={"progress": progress} if progress and corrector.reports_progress else {},
+    )
+    warnings += [*signs.intensity, *decision.warnings]
+    applying = time.perf_counter()
+    bias = decision.bias
     if frames is None:
-        corrected = corrector.finish(corrected, mask_array, record)
+        corrected = data / bias
+        corrected[~valid] = 0
+        if decision.corrector is not None:
+            corrected = decision.corrector.finish(corrected, mask_array, decision.estimate)
     else:
         corrected = np.nan_to_num(frames / bias[..., None], nan=0, posinf=0, neginf=0)
         warnings.append(f"One field, estimated on the mean of {frames.shape[3]} frames, was divided out of each.")
@@ -123,20 +165,20 @@ def correct_image(
         voxel_size_mm=image.voxel_size_mm(img),
         intensities=intensities.as_dict(),
         field=summarize(inside),
-        estimate=dict(record),
+        estimate=decision.estimate,
+        gate=decision.gate,
         warnings=tuple(warnings),
         runtime_s={
             "inspect": round(inspected - started, 4),
-            "estimate": round(estimated - inspected, 4),
-            "apply": round(time.perf_counter() - estimated, 4),
+            **{step: round(seconds, 4) for step, seconds in decision.seconds.items()},
+            "apply": round(time.perf_counter() - applying, 4),
         },
         software=software_versions(),
     )
     shape = img.shape
     one = shape if frames is None else shape[:3]
-    return CorrectedImage(
-        image.save_like(corrected.reshape(shape), img), image.save_like(bias.reshape(one), img), correction
-    )
+    maps = [None if a is None else image.save_like(a.reshape(one), img) for a in (bias, decision.uncertainty)]
+    return CorrectedImage(image.save_like(corrected.reshape(shape), img), maps[0], correction, maps[1])
 
 
 def correct_file(
@@ -154,6 +196,11 @@ def correct_file(
     options: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     average_frames: bool = False,
+    gate: bool = True,
+    fallback: str = NO_FALLBACK,
+    check_response: bool = False,
+    uncertainty_file: str | Path | None = None,
+    metadata: Mapping[str, Any] | None = None,
     progress: Callable | None = None,
 ) -> Correction:
     """Correct one NIfTI file.
@@ -170,9 +217,14 @@ def correct_file(
         Also write the bias field (dimensionless, mean 1 over the mask or the detected head).
     record_file : optional
         Also write the :class:`Correction` as JSON.
+    uncertainty_file : optional
+        Also write how far the fields of the mirror images are apart, as a standard deviation of the log field
+        (:func:`biascorr_pydra.estimation.disagreement_of_flips`), and judge by it; three estimates more.
+    metadata : mapping, optional
+        What the image's BIDS sidecar says; by default the JSON file beside ``in_file``, if there is one.
     overwrite : bool
         Replace outputs that exist.
-    method, device, seed, preset, options, average_frames, progress
+    method, device, seed, preset, options, average_frames, gate, fallback, check_response, progress
         See :func:`correct_image`.
 
     Raises
@@ -181,8 +233,9 @@ def correct_file(
         Before any output is written; what existed is untouched.
     """
     started = time.perf_counter()
-    _check_outputs((out_file, bias_file), record_file, (in_file, mask_file, weight_file), overwrite)
+    _check_outputs((out_file, bias_file, uncertainty_file), record_file, (in_file, mask_file, weight_file), overwrite)
     img = image.load(in_file)
+    metadata, unreadable = metadata_beside(in_file) if metadata is None else (metadata, [])
     read_s = time.perf_counter() - started
     result = correct_image(
         img,
@@ -194,14 +247,22 @@ def correct_file(
         preset=preset,
         options=options,
         average_frames=average_frames,
+        gate=gate,
+        fallback=fallback,
+        check_response=check_response,
+        uncertainty=uncertainty_file is not None,
+        metadata=metadata,
         progress=progress,
     )
     encoding = time.perf_counter()
     contents = {out_file: image.encode(result.corrected, out_file)}
     if bias_file is not None:
         contents[bias_file] = image.encode(result.bias, bias_file)
+    if uncertainty_file is not None:
+        contents[uncertainty_file] = image.encode(result.uncertainty, uncertainty_file)
     encode_s = time.perf_counter() - encoding
     record = result.correction.as_dict() | {"in_sha256": image.sha256(in_file)}
+    record["warnings"] = (*record["warnings"], *unreadable)
     record["runtime_s"] = {"read": round(read_s, 4), **record["runtime_s"], "encode": round(encode_s, 4)}
     if record_file is not None:
         contents[record_file] = json.dumps(record, indent=2).encode()
@@ -245,53 +306,6 @@ def _check_outputs(images, record_file, inputs, overwrite: bool) -> None:
             image.check_output(file, inputs=inputs, overwrite=overwrite)
     if record_file is not None:
         image.check_output(record_file, inputs=inputs, overwrite=overwrite, suffixes=(".json",))
-
-
-def apply_file(bias_file: str | Path, in_file: str | Path, out_file: str | Path, *, overwrite: bool = False) -> None:
-    """Divide an image, or every volume of a 4-D series, by a bias field on the same grid.
-
-    Parameters
-    ----------
-    bias_file : 3-D, positive and finite everywhere
-    in_file : 3-D or more; the first three axes are the field's
-    out_file : float32, header of ``in_file``
-
-    Raises
-    ------
-    GridMismatchError
-        The first three axes differ in size or position.
-    InvalidImageError
-        The field has values that cannot be divided by.
-    """
-    image.check_output(out_file, inputs=(bias_file, in_file), overwrite=overwrite)
-    bias_img, img = image.load(bias_file), image.load(in_file)
-    image.check_real(bias_img)
-    image.check_real(img)
-    if any(n > 1 for n in bias_img.shape[3:]):
-        raise InvalidImageError(
-            "a bias field has three axes",
-            file=bias_file,
-            value=f"shape {bias_img.shape}",
-            next_step="The field comes first: `biascorr apply BIAS IN OUT`.",
-        )
-    if len(img.shape) < 3 or not image.same_grid(bias_img, img):
-        raise GridMismatchError(
-            "the field and the image must be on the same grid",
-            file=in_file,
-            value=f"shape {img.shape}, field {bias_img.shape}",
-            next_step=f"Use the image that the field was estimated on, or one on its grid ({bias_file}).",
-        )
-    bias = np.asarray(bias_img.dataobj, np.float32).reshape(bias_img.shape[:3])
-    if not (np.isfinite(bias).all() and (bias > 0).all()):
-        raise InvalidImageError(
-            "a bias field is positive and finite",
-            file=bias_file,
-            value=f"minimum {bias.min():g}",
-            next_step="Give a field written by `biascorr correct --bias-file`.",
-        )
-    data = np.asarray(img.dataobj, np.float32)
-    corrected = data / bias.reshape(bias.shape + (1,) * (data.ndim - 3))
-    image.save(image.save_like(corrected, img), out_file)
 
 
 # --- steps
@@ -339,22 +353,6 @@ def _mean_frame(frames: np.ndarray, img) -> nib.Nifti1Image:
     mean = image.save_like(frames.mean(axis=3), img)
     mean.set_filename(img.get_filename() or "series")
     return mean
-
-
-def _apply(log_bias, data, valid, scale_mask, img):
-    """Bias field with mean 1 over the mask, and the corrected array."""
-    if not scale_mask.any():
-        raise InvalidImageError("the mask holds no voxel with a finite value", file=img.get_filename() or "image")
-    bias, _ = mean_one(log_bias, scale_mask)
-    if not np.isfinite(bias).all() or not (bias > 0).all():
-        raise BiasCorrError(
-            "the estimated field is not positive and finite everywhere; nothing was written",
-            file=img.get_filename() or "image",
-            next_step="Please report this scan; another method may work.",
-        )
-    corrected = data / bias
-    corrected[~valid] = 0
-    return bias, corrected
 
 
 def resolve_device(device: str) -> str:

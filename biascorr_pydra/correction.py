@@ -37,9 +37,13 @@ class Correction:
     intensities : dict
         Counts of NaN, infinite, negative and zero voxels.
     field : dict
-        Minimum, maximum, and 5th and 95th percentile of the bias field over those voxels; dimensionless.
+        Minimum, maximum, and 5th and 95th percentile, over those voxels, of the field that was divided out.
     estimate : dict
         The method's own record, such as iterations and convergence.
+    gate : dict
+        Whether the field was judged ("judged"), the "verdict" with its "reasons" and "checks", whose field was divided
+        out in the end ("applied": a method, or "none"), the "fallback" that was named and the verdict on its field, and
+        signs that the image was "already_corrected".
     warnings : tuple of str
     runtime_s : dict
         Seconds per step.
@@ -67,6 +71,7 @@ class Correction:
     intensities: Mapping[str, int]
     field: Mapping[str, float]
     estimate: Mapping[str, Any]
+    gate: Mapping[str, Any]
     warnings: tuple[str, ...]
     runtime_s: Mapping[str, float]
     software: Mapping[str, str]
@@ -77,11 +82,16 @@ class Correction:
 
 @dataclass(frozen=True)
 class CorrectedImage:
-    """A corrected image, its bias field (both float32, on the input's grid), and the record of the correction."""
+    """A corrected image, its bias field (both float32, on the input's grid), and the record of the correction.
+
+    ``uncertainty``, if it was asked for, is the standard deviation of the log field over the image and its three mirror
+    images (:func:`biascorr_pydra.estimation.disagreement_of_flips`).
+    """
 
     corrected: nib.Nifti1Image
     bias: nib.Nifti1Image
     correction: Correction
+    uncertainty: nib.Nifti1Image | None = None
 
 
 def summarize(inside: np.ndarray) -> dict[str, float]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import nibabel as nib
@@ -19,10 +20,12 @@ import numpy as np
 from .canonical import spline_from_canonical, to_canonical
 from .correctors._base import Corrector, Estimate, Scan
 from .field import LogBiasSpline
+from .metrics import response_slope
 
-__all__ = ["estimate", "estimate_ahead", "scan_on_grid"]
+__all__ = ["disagreement_of_flips", "estimate", "estimate_ahead", "response", "scan_on_grid"]
 
 MOST_KEPT = 64
+EXTRA_POINTS, EXTRA_SD = 5, 0.15  # control points per axis and strength of the known field
 _ahead: OrderedDict[bytes, Estimate] = OrderedDict()
 
 
@@ -80,6 +83,68 @@ def scan_on_grid(corrector: Corrector, affine: np.ndarray, scan: Scan) -> Scan:
         extent[int(world)] = scan.voxel_size_mm[axis] * (scan.data.shape[axis] - 1)
     size = tuple(float(s) for s in extent / (np.array(shape) - 1))
     return Scan(to_canonical(scan.data, affine, shape), np.ones(shape, bool), mask, size)
+
+
+def disagreement_of_flips(
+    corrector: Corrector, log_bias: np.ndarray, mask: np.ndarray, *, affine: np.ndarray, scan: Scan, **how
+) -> tuple[np.ndarray, float]:
+    """How far the fields of an image and of its three mirror images are apart.
+
+    Parameters
+    ----------
+    corrector, affine, scan : and ``how``, see :func:`estimate`
+    log_bias : array (I, J, K)
+        The estimate from the image itself.
+    mask : boolean array, same shape
+        Over which each log field is given mean 0.
+
+    Returns
+    -------
+    uncertainty : float32 array (I, J, K)
+        Standard deviation (n - 1) of the four log fields at each voxel: for small values, of the field itself,
+        relative to it.
+    disagreement : float
+        Its root mean square over the mask, relative to the standard deviation of ``log_bias`` there.
+
+    Notes
+    -----
+    Mirroring changes nothing that matters to a bias field, so that an estimator should not mind. It bounds the error
+    from below: what is wrong alike in all four cannot show.
+    """
+    first = log_bias - log_bias[mask].mean(dtype=np.float64).astype(np.float32)
+    mean, squares = first.copy(), np.zeros_like(first)
+    for axis in range(3):
+        mirrored, _ = estimate(corrector, affine, _mirrored(scan, axis), **how)
+        other = np.flip(mirrored, axis)
+        other = other - other[mask].mean(dtype=np.float64).astype(np.float32)
+        step = other - mean
+        mean += step / (axis + 2)
+        squares += step * (other - mean)
+    uncertainty = np.sqrt(squares / 3)
+    spread = float(first[mask].std(dtype=np.float64))
+    rms = float(np.sqrt(np.mean(uncertainty[mask].astype(np.float64) ** 2)))
+    return uncertainty.astype(np.float32), rms / spread if spread > 0 else 0.0
+
+
+def _mirrored(scan: Scan, axis: int) -> Scan:
+    arrays = [None if a is None else np.ascontiguousarray(np.flip(a, axis)) for a in (scan.mask, scan.weight)]
+    data, valid = (np.ascontiguousarray(np.flip(a, axis)) for a in (scan.data, scan.valid))
+    return Scan(data, valid, arrays[0], scan.voxel_size_mm, arrays[1])
+
+
+def response(
+    corrector: Corrector, log_bias: np.ndarray, mask: np.ndarray, *, affine: np.ndarray, scan: Scan, **how
+) -> float:
+    """How much of a further known field the method sees: 1 is all of it, 0 that it does not look at the image.
+
+    The image is multiplied by a fixed smooth field with a standard deviation of 0.15 over the mask; the slope of the
+    change of the estimate on that field is returned, all in logs. Parameters as of :func:`disagreement_of_flips`.
+    """
+    points = np.random.default_rng(0).normal(size=(EXTRA_POINTS,) * 3)
+    known = LogBiasSpline.spanning(points, scan.data.shape).on_grid(scan.data.shape)
+    known = (known - known[mask].mean()) * (EXTRA_SD / known[mask].std())
+    found, _ = estimate(corrector, affine, replace(scan, data=scan.data * np.exp(known)), **how)
+    return response_slope(found - log_bias, known, mask)
 
 
 def _name(corrector: Corrector, scan: Scan, device: str, seed: int) -> bytes:

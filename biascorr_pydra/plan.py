@@ -15,6 +15,7 @@ from pathlib import Path
 
 from . import __version__, bids, brain, image, runs, tissue
 from .bids import Job
+from .choices import NO_FALLBACK
 from .correction import DEVICES
 from .errors import InvalidParameterError, OutputError
 from .files import Hashes
@@ -63,6 +64,8 @@ class Settings:
     overwrite: bool = False
     reference_method: str = "n4"
     allow_undescribed: bool = False
+    gate: bool = True
+    fallback: str = NO_FALLBACK
 
     def __post_init__(self):
         for option, value, allowed in (
@@ -120,7 +123,8 @@ def make_plan(settings: Settings, implementation: Callable[[str, str | None], st
     Parameters
     ----------
     settings : Settings
-    implementation : (method, preset) -> text naming version, weights and parameters; raises for an unknown one
+    implementation : (method, preset) -> text naming version, weights and parameters, of the gate and the fallback too;
+        raises for an unknown one
     rerun : bool
         Take everything as not done.
 
@@ -241,7 +245,10 @@ def _fingerprint(job: Job, settings: Settings, hashes: Hashes) -> dict:
         "skull_strip": settings.skull_strip,
         "segmentation": settings.segmentation,
         "seed": settings.seed,
+        "gate": settings.gate,
+        "fallback": settings.fallback,
         "warnings": job.warnings,
+        "metadata": job.metadata,
         "software": {name: version(name) for name in ("antspyx", "deepbet")},
     }
 

@@ -110,11 +110,14 @@ def _metrics(job: Job, records: Mapping[str, Mapping | None]) -> dict:
         "method": correction["method"],
         "method_version": correction["method_version"],
         "preset": correction["preset"],
+        "gate": correction["gate"],
         **records["metrics"],
         "segmentation": {"method": tissue["Name"], "image": tissue["Image"]} if tissue else None,
         "skull_strip": brain["Name"] if brain else None,
         "runtime_s": runtime,
-        "warnings": [*job.warnings, *correction["warnings"], *_warnings(brain), *_warnings(tissue)],
+        "warnings": list(
+            dict.fromkeys([*job.warnings, *correction["warnings"], *_warnings(brain), *_warnings(tissue)])
+        ),
     }
 
 

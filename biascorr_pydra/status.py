@@ -16,23 +16,28 @@ from typing import NamedTuple
 
 from . import runs
 from .bids import GROUP_FILES, STATUS_COLUMNS, make_folder, output_paths
+from .choices import NO_FALLBACK
 from .errors import BIDSError
 from .image import write_atomic
 from .plan import Plan, is_done, metrics_complete
+from .quality import NEGLIGIBLE, REJECTED
 
-__all__ = ["STATES", "Row", "begin", "collect", "expected", "has_begun", "now", "write"]
+__all__ = ["STATES", "Row", "begin", "collect", "expected", "has_begun", "judged", "now", "write"]
 
 # each with what `biascorr status` says of it
 STATES = {
     "done": "corrected in the last run",
     "cached": "corrected before it",
+    "rejected": "the field was rejected; the image was passed on as it is or corrected by the fallback",
     "waiting": "to be corrected by the run that is going on",
     "interrupted": "not reached by the last run; the same command goes on from here",
     "skipped": "not an image to correct",
     "failed": "no correction, with the reason",
     "missing": "was corrected, but its files are no longer there; the same command makes them again",
 }
-GOOD = ("done", "cached", "skipped")
+# A rejected field is an outcome to look at, not a failure: the same command would end the same.
+GOOD = ("done", "cached", "skipped", "rejected")
+QUIET = ("done", "cached", "skipped")
 
 
 class Row(NamedTuple):
@@ -92,7 +97,27 @@ def collect(plan: Plan, reasons: Mapping[tuple[str, str], str], run_id: str) -> 
             reason = reasons.get((row.scan, row.method), "not run")
             row = row._replace(state="failed", reason=" ".join(reason.split()))
         rows.append(row)
-    return rows
+    return judged(plan.settings.out_dir, rows)
+
+
+def judged(out_dir: Path, rows: Iterable[Row]) -> list[Row]:
+    """The rows with the gate's verdicts, from the files: a rejected field is a state, a negligible one a remark."""
+    keys = _keys(out_dir)
+    return [_judged(row, out_dir, keys.get(f"{row.method}/{row.scan}")) for row in rows]
+
+
+def _judged(row: Row, out_dir: Path, known: list[str] | None) -> Row:
+    if row.state not in ("done", "cached") or known is None:
+        return row
+    try:
+        gate = json.loads((out_dir / known[0]).read_text())["gate"]
+        verdict, reasons, applied = gate["verdict"], "; ".join(gate["reasons"]), gate["applied"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return row  # absent or damaged: whether the files are whole is judged elsewhere
+    if verdict == REJECTED:
+        instead = "passed on as it is" if applied == NO_FALLBACK else f"corrected by {applied}"
+        return row._replace(state="rejected", reason=f"{reasons}; {instead}")
+    return row._replace(reason=f"{verdict}: {reasons}") if verdict == NEGLIGIBLE else row
 
 
 def write(out_dir: Path, rows: Iterable[Row], *, forget: Sequence[str] = ()) -> Path:
@@ -145,12 +170,13 @@ def now(out_dir: str | Path) -> tuple[list[Row], str]:
 
 
 def _now(row: Row, out_dir: Path, known: list[str] | None, going_on: bool) -> Row:
-    if row.state not in ("waiting", "done", "cached") or known is None:
+    if row.state not in ("waiting", "done", "cached", "rejected") or known is None:
         return row
     metrics, key = known
     there = metrics_complete(out_dir / metrics, out_dir / row.method, key)
     if row.state == "waiting":
-        return row._replace(state="done" if there else "waiting" if going_on else "interrupted")
+        state = "done" if there else "waiting" if going_on else "interrupted"
+        return _judged(row._replace(state=state), out_dir, known)
     return row if there else row._replace(state="missing")
 
 

@@ -183,6 +183,7 @@ def put(job, plan, phantom_file, **options):
     )
     correction |= {"method": "n4", "runtime_s": {"estimate": 1.5}, "warnings": [], "mask_resampled": False}
     correction |= {"field": {}, "estimate": {}, "software": {}, "in_sha256": image.sha256(job.source)}
+    correction["gate"] = {"verdict": "accepted", "applied": "n4"}
     metrics = {"before": {}, "after": {}, "field": {}, "undefined": {}}
     return publish(
         job,

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from biascorr_pydra import correct_file, correct_image, image
+from biascorr_pydra import correct_file, correct_image, image, weights
+from biascorr_pydra.cli import cli
 from biascorr_pydra.correctors import get_corrector, method_names
 
 
@@ -101,13 +103,28 @@ def test_options_reach_the_method(tmp_path, phantom_file):
 
 def test_methods_are_listed_with_what_they_need():
     listed = json.loads(biascorr("methods", "--json").stdout)
-    assert [entry["name"] for entry in listed] == method_names() == ["ants-n4", "n4", "ubc"]
+    assert [entry["name"] for entry in listed] == method_names()
     for entry in listed:
         cls = get_corrector(entry["name"])
         assert entry["version"] == cls.version and list(entry["presets"]) == list(cls.presets)
         assert all(parameter["help"] for parameter in entry["parameters"].values())
         assert (entry["weights"] is None) == (cls.weights is None)
-    assert "n4 " in biascorr("methods").stdout
+    shown = biascorr("methods").stdout
+    assert "n4 " in shown
+    assert shown.count("when to use it: ") == sum(entry["weights"] is not None for entry in listed)
+    whole = biascorr("methods", "ubc").stdout
+    card = weights.card_of("ubc")
+    assert card["sha256"] in whole
+    assert all(text in whole for text in [card["training_data"]["licence"], *card["limits"], *card["deviates"]])
+
+
+def test_a_listing_tells_of_damaged_weights_and_goes_on(tmp_path, monkeypatch):
+    (tmp_path / "getnet.safetensors").write_bytes(b"half")
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    shown = CliRunner().invoke(cli, ["methods"])
+    assert shown.exit_code == 1
+    assert "no such weights" in shown.output and "no card" in shown.output
+    assert "ITK's N4" in shown.output
 
 
 def test_console_scripts_are_declared():
@@ -117,6 +134,8 @@ def test_console_scripts_are_declared():
 
 
 def test_levels_are_printed_on_request(tmp_path, phantom_file):
-    done = biascorr("correct", phantom_file, tmp_path / "o.nii.gz", "--verbose", "--set", "iterations=[3,2]")
+    done = biascorr(
+        "correct", phantom_file, tmp_path / "o.nii.gz", "--verbose", "--no-gate", "--set", "iterations=[3,2]"
+    )
     assert done.returncode == 0, done.stderr
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["level 1", "level 2"]

@@ -35,10 +35,11 @@ FUNCTIONS = {
 }
 # Parameters that the face gives itself, and what the task has for Pydra's cache.
 GIVEN_BY_THE_FACE = {
-    biascorr.CorrectBias: {"out_file", "bias_file", "record_file", "overwrite", "progress", "average_frames"},
+    biascorr.CorrectBias: {"out_file", "bias_file", "record_file", "uncertainty_file", "overwrite", "progress"}
+    | {"average_frames"},
     biascorr.ApplyBias: {"out_file", "overwrite"},
 }
-PYDRAS_OWN = {"function", "implementation"}
+PYDRAS_OWN = {"function", "implementation", "uncertainty"}
 
 
 @pytest.fixture

@@ -1,30 +1,22 @@
-"""UBC: its loss against hand-computed values, its training, and the corrector."""
+"""UBC: its network and its corrector, with the two steps at test time."""
 
-import csv
 import dataclasses
-import json
 import math
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from conftest import make_phantom, reorient
-from test_simulate import make_labels
 
-from biascorr_pydra import image, weights
+from biascorr_pydra import weights
 from biascorr_pydra.correct import correct_image
-from biascorr_pydra.correctors import get_corrector
+from biascorr_pydra.correctors import get_corrector, ubc
 from biascorr_pydra.correctors._base import Scan
 from biascorr_pydra.errors import InvalidImageError, InvalidParameterError, WeightsError
 from biascorr_pydra.field import LogBiasSpline
 from biascorr_pydra.metrics import residual_cov, response_slope
 from biascorr_pydra.networks import UBC
-from biascorr_pydra.simulate import HeadSampler, inject_bias
-from biascorr_pydra.train import ubc as training
-
-KERNEL = np.exp(-0.5 * np.arange(-4, 5) ** 2)
-KERNEL_ENDS = np.pad(KERNEL / KERNEL.sum(), 1)
+from biascorr_pydra.simulate import inject_bias
 
 
 @pytest.fixture(autouse=True)
@@ -34,127 +26,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-# --- the entropy layer
-
-
-def test_histogram_of_values_at_bin_centres_is_their_counts_under_the_kernel():
-    values = torch.tensor([[2.5, 2.5, 2.5, 7.5]])  # bins of width 1 from 0 to 20
-    found = training.soft_histogram(values, torch.ones_like(values), 0, 20, bins=20)[0].numpy()
-    # The histogram goes on as its mirror image beyond the first bin: what is in bin 2 is also at -2.
-    bins = np.arange(20)
-    expected = sum(
-        count * np.interp(bins - at, np.arange(-5, 6), KERNEL_ENDS) for count, at in ((3, 2), (3, -2), (1, 7))
-    )
-    np.testing.assert_allclose(found, expected / expected.sum(), atol=1e-6)
-
-
-def test_histogram_shares_a_value_between_its_neighbours():
-    halfway, centres = torch.tensor([[10.0]]), torch.tensor([[9.5, 10.5]])
-    found = [training.soft_histogram(v, torch.ones_like(v), 0, 20, bins=20) for v in (halfway, centres)]
-    torch.testing.assert_close(*found)
-    quarter = training.soft_histogram(torch.tensor([[9.75]]), torch.ones(1, 1), 0, 20, bins=20)
-    weighted = training.soft_histogram(centres, torch.tensor([[3.0, 1.0]]), 0, 20, bins=20)
-    torch.testing.assert_close(quarter, weighted)
-
-
-def test_histogram_is_close_to_a_kernel_density_estimate():
-    rng = np.random.default_rng(0)
-    values = np.concatenate([rng.normal(60, 4, 3000), rng.normal(120, 6, 2000)])
-    centres = np.arange(200) + 0.5
-    density = np.exp(-0.5 * (values[:, None] - centres) ** 2).sum(0)
-    density = density / density.sum() + 1e-30
-    tensor = torch.tensor(values)[None]
-    found = training.soft_histogram(tensor, torch.ones_like(tensor), 0, 200)
-    # Sharing between two bins adds f (1 - f), 1/6 on average, to the kernel's variance of 1.
-    assert np.abs(found[0].numpy() - density).sum() < 0.01
-    assert training.entropy(found).item() == pytest.approx(-(density * np.log(density)).sum(), abs=5e-3)
-
-
-def test_values_outside_the_range_count_in_the_end_bins_and_unweighted_ones_not_at_all():
-    values, inside = torch.tensor([[-5.0, 30.0, 10.0]]), torch.tensor([[0.5, 19.5]])
-    found = training.soft_histogram(values, torch.tensor([[1.0, 1.0, 0.0]]), 0, 20, bins=20)
-    torch.testing.assert_close(found, training.soft_histogram(inside, torch.ones(1, 2), 0, 20, bins=20))
-
-
-def test_entropy_by_hand():
-    found = training.entropy(torch.tensor([[0.5, 0.25, 0.25, 0.0], [1.0, 0, 0, 0], [0.25] * 4]))
-    torch.testing.assert_close(found, torch.tensor([1.5 * math.log(2), 0.0, math.log(4)]))
-
-
-def test_entropy_has_the_gradient_of_finite_differences():
-    values = torch.rand(1, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 18 + 1
-    values.requires_grad_()
-    counted = torch.rand(1, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-
-    def of(v):
-        return training.entropy(training.soft_histogram(v, counted, 0, 20, bins=20))
-
-    assert torch.autograd.gradcheck(of, values, eps=1e-6, atol=1e-6)
-
-
-# --- the loss
-
-
-@pytest.fixture(scope="module")
-def two_tissues():
-    """10^3 image: empty, but for a cube of 6^3 whose one half has 2 and whose other has 4."""
-    data = torch.zeros(1, 1, 10, 10, 10)
-    data[..., 2:5, 2:8, 2:8], data[..., 5:8, 2:8, 2:8] = 2, 4
-    return data
-
-
-def test_foreground_is_brighter_than_the_mean(two_tissues):
-    assert torch.equal(training.foreground(two_tissues), (two_tissues > 0).float())
-
-
-def test_terms_without_a_field(two_tissues):
-    terms = training.loss_terms(two_tissues, torch.zeros_like(two_tissues))
-    assert terms["roughness"].item() == 0
-    assert terms["spread"].item() == pytest.approx(0, abs=1e-6)
-    # Foreground mean 3: half of the voxels at log 2/3, half at log 4/3.
-    logs = torch.tensor([[2 / 3, 4 / 3]]).log()
-    expected = training.entropy(training.soft_histogram(logs, torch.ones(1, 2), *training.LOG_RANGE))
-    torch.testing.assert_close(terms["entropy"], expected)
-    # Forward differences inside the cube: 5^3 places, of which 5^2 cross from 2/3 to 4/3, the others see none.
-    logs = torch.tensor([[math.sqrt(1e-8) + 0.02, math.sqrt((2 / 3) ** 2 + 1e-8) + 0.02]]).log()
-    counts = torch.tensor([[100.0, 25.0]])
-    expected = training.entropy(training.soft_histogram(logs, counts, *training.LOG_GRADIENT_RANGE))
-    torch.testing.assert_close(terms["gradient_entropy"], expected)
-
-
-def test_terms_of_a_ramp(two_tissues):
-    flat = (two_tissues > 0).float()
-    ramp = torch.linspace(1, 1.9, 10).reshape(1, 1, 10, 1, 1).expand(1, 1, 10, 10, 10)
-    terms = training.loss_terms(flat, ramp.log())
-    inside = torch.linspace(1.2, 1.7, 6)
-    # The inverse field is scaled so that the output has mean 1: steps of 0.1 / 1.45; a tenth of the extent has 0.9.
-    assert terms["roughness"].item() == pytest.approx(0.9 * 0.1 / 1.45, rel=1e-5)
-    assert terms["spread"].item() == pytest.approx((inside / 1.45).std(correction=0).item(), rel=1e-4)
-
-
-def test_the_right_field_has_the_lowest_loss(two_tissues):
-    ramp = torch.linspace(-0.2, 0.2, 10).reshape(1, 1, 10, 1, 1).expand(1, 1, 10, 10, 10)
-    smooth = ramp.transpose(2, 3)
-    acquired = two_tissues * smooth.exp()
-    losses = [training.total(training.loss_terms(acquired, s * smooth)).item() for s in (-2, -1, 0, 1)]
-    assert losses[1] == min(losses)
-
-
-def test_scales_have_no_effect_on_the_loss(two_tissues):
-    generator = torch.Generator().manual_seed(0)
-    acquired = two_tissues * (1 + 0.1 * torch.rand(two_tissues.shape, generator=generator))
-    log_inverse = 0.1 * torch.randn(two_tissues.shape, generator=generator)
-    one, other = training.loss_terms(acquired, log_inverse), training.loss_terms(700 * acquired, log_inverse + 3)
-    for name in training.TERMS:
-        torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-5)
-
-
-def test_terms_have_the_papers_weights():
-    terms = {name: torch.tensor([1.0, 3.0]) * 10**i for i, name in enumerate(training.TERMS)}
-    assert list(terms) == ["entropy", "gradient_entropy", "roughness", "spread"]
-    assert training.total(terms).item() == 2 * 2 + 20 + 200 + 2000
 
 
 # --- the network
@@ -168,130 +39,47 @@ def test_an_untrained_network_gives_a_field_of_one():
     assert torch.equal(network(x), torch.zeros_like(x))
 
 
-def test_the_network_and_the_field_algebra_mean_the_same_spline():
-    network = UBC(size=52)
+@pytest.mark.parametrize("lattice", [3, 4, 5, 7, 9, 11])
+def test_the_network_and_the_field_algebra_mean_the_same_spline(lattice):
+    torch.manual_seed(lattice)
+    network = UBC(52, lattice)
     torch.nn.init.normal_(network.head.weight)
     x = torch.rand(1, 1, 52, 52, 52)
     with torch.no_grad():
-        lattice, field = network.log_lattice(x)[0, 0].numpy(), network(x)[0, 0].numpy()
-    np.testing.assert_allclose(field, LogBiasSpline.spanning(lattice, (52,) * 3).on_grid((52,) * 3), atol=1e-5)
+        control_points, field = network.log_lattice(x)[0, 0].numpy(), network(x)[0, 0].numpy()
+    assert control_points.shape == (max(lattice, 4),) * 3
+    assert np.ptp(field) > 0.01
+    expected = LogBiasSpline.spanning(control_points, (52,) * 3).on_grid((52,) * 3)
+    np.testing.assert_allclose(field, expected, atol=1e-5)
+
+
+def test_a_lattice_of_three_is_a_parabola_along_each_axis():
+    torch.manual_seed(0)
+    network = UBC(52, 3)
+    torch.nn.init.normal_(network.head.weight)
+    with torch.no_grad():
+        field = network(torch.rand(1, 1, 52, 52, 52))[0, 0].double().numpy()
+    powers = np.vander(np.linspace(-1, 1, 52), 3)
+    for axis in range(3):
+        lines = np.moveaxis(field, axis, 0).reshape(52, -1)
+        assert np.abs(np.diff(lines, n=2, axis=0)).max() > 1e-5
+        np.testing.assert_allclose(powers @ np.linalg.lstsq(powers, lines)[0], lines, atol=1e-5)
+
+
+def test_features_are_interpolated_to_the_control_points():
+    # Places 0, 16, ..., 96. Of 7 control points, 24.75 samples apart, the first and last lie beyond the image.
+    weights_of_second, weights_of_fourth = np.zeros(7), np.zeros(7)
+    weights_of_second[0] = 1  # at 0
+    weights_of_fourth[[3, 4]] = 1 - 1.5 / 16, 1.5 / 16  # at 49.5
+    found = UBC().placement.numpy()
+    np.testing.assert_allclose(found[[1, 3]], [weights_of_second, weights_of_fourth], atol=1e-6)
+    np.testing.assert_allclose(found[[0, -1]], [np.eye(7)[0], np.eye(7)[-1]], atol=1e-6)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
 
 
 def test_filters_are_the_papers():
     sizes = [tuple(m.weight.shape) for m in UBC().encoder if isinstance(m, torch.nn.Conv3d)]
     assert sizes == [(16, 1, 3, 3, 3), (32, 16, 3, 3, 3), (64, 32, 3, 3, 3), (128, 64, 3, 3, 3)]
-
-
-# --- training
-
-
-def folded_labels(n: int = 52) -> torch.Tensor:
-    """A ball in which white matter, cortex and CSF fold around each other everywhere, as no concentric shells do."""
-    x, y, z = torch.meshgrid(*[torch.linspace(-1, 1, n)] * 3, indexing="ij")
-    wave = torch.sin(9 * x) + torch.sin(8 * y + 1) + torch.sin(9 * z + 2)
-    labels = torch.where(wave < 0, 2, torch.where(wave < 1.2, 3, 4))
-    return torch.where(x**2 + y**2 + z**2 < 0.9, labels, 0).to(torch.int16)
-
-
-def small_batch(seed=0, batch=2):
-    sampler = HeadSampler(
-        contrasts=("T1w",),
-        field_of_view=(1, 1.1),
-        stripped=0,
-        field_sd=(0.25, 0.25),
-        field_spans=(1, 1),
-        noise=(0, 0.01),
-    )
-    return training.draw([folded_labels()], sampler, batch, torch.Generator().manual_seed(seed), size=52)
-
-
-def test_batches_have_mean_one_and_flip_the_truth_along():
-    generator = torch.Generator().manual_seed(4)
-    images, heads = training.draw([make_labels()], HeadSampler(noise=(0, 0)), 3, generator, size=40)
-    assert images.shape == (3, 1, 40, 40, 40)
-    torch.testing.assert_close(images.mean((1, 2, 3, 4)), torch.ones(3))
-    for picture, head in zip(images[:, 0], heads, strict=True):
-        expected = head.clean * head.log_bias.exp()
-        torch.testing.assert_close(picture, expected / expected.mean(), rtol=1e-4, atol=1e-6)
-
-
-def test_one_step_lowers_the_loss():
-    torch.manual_seed(0)
-    network, (images, _) = UBC(size=52), small_batch()
-    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-    first, _ = training.train_step(network, optimizer, images)
-    second, _ = training.train_step(network, optimizer, images)
-    assert second["loss"] < first["loss"]
-
-
-def test_a_tiny_problem_is_learnt():
-    torch.manual_seed(0)
-    network, (images, heads) = UBC(size=52), small_batch()
-    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    for _ in range(40):
-        _, log_inverse = training.train_step(network, optimizer, images)
-    for head, found in zip(heads, log_inverse[:, 0], strict=True):
-        truth, brain = head.log_bias.numpy(), head.brain.numpy()
-        before = residual_cov(np.ones_like(truth), np.exp(truth), brain)
-        assert residual_cov(np.exp(-found.numpy()), np.exp(truth), brain) < 0.25 * before
-        assert 0.8 < response_slope(-found.numpy(), truth, brain) < 1.2
-
-
-@pytest.fixture(scope="module")
-def label_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("labels")
-    for name in "abc":
-        image.save(nib.Nifti1Image(make_labels(24).numpy(), np.diag([8.0, 8, 8, 1])), folder / f"{name}.nii.gz")
-    return folder
-
-
-def config_for(label_folder, out, **changes):
-    values = {"steps": 4, "batch": 1, "held_out": 1, "checkpoint_every": 2, "log_every": 1}
-    return training.UBCTraining(data=str(label_folder), out=str(out), **{**values, **changes})
-
-
-def test_training_goes_on_after_a_kill_to_the_same_weights(label_folder, tmp_path, monkeypatch):
-    whole = training.train(config_for(label_folder, tmp_path / "whole"))
-    step = training.train_step
-    calls = []
-
-    def killed(*args):
-        calls.append(args)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return step(*args)
-
-    monkeypatch.setattr(training, "train_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        training.train(config_for(label_folder, tmp_path / "killed"))
-    assert not (tmp_path / "killed" / "ubc.safetensors").exists()
-    assert training.train(config_for(label_folder, tmp_path / "killed"))["sha256"] == whole["sha256"]
-    assert len(calls) == 4 + 2  # steps 3 and 4 again, from the checkpoint of step 2
-    logs = [(tmp_path / run / "log.tsv").read_text().splitlines() for run in ("whole", "killed")]
-    rows = [[{**r, "seconds": ""} for r in csv.DictReader(log, delimiter="\t")] for log in logs]
-    assert rows[0] == rows[1]
-    assert [row["step"] for row in rows[0]] == ["1", "2", "3", "4"]
-    assert whole["training_data"]["trained_on"] == ["a.nii.gz", "b.nii.gz"]
-    assert whole["training_data"]["held_out"] == ["c.nii.gz"]
-    assert json.loads((tmp_path / "whole" / "ubc.json").read_text())["sha256"] == whole["sha256"]
-
-
-def test_training_refuses_what_it_cannot_do(label_folder, tmp_path):
-    with pytest.raises(InvalidParameterError, match="0 files"):
-        training.train(config_for(tmp_path, tmp_path / "out"))
-    with pytest.raises(InvalidParameterError, match="held out"):
-        training.train(config_for(label_folder, tmp_path / "out", held_out=3))
-    for bad in ({"steps": 0}, {"learning_rate": 0.0}, {"minutes": -1.0}, {"held_out": -1}):
-        with pytest.raises(InvalidParameterError, match=next(iter(bad))):
-            config_for(label_folder, tmp_path, **bad)
-
-
-def test_a_run_keeps_its_settings_and_its_time_bound(label_folder, tmp_path, capsys):
-    arguments = ["--data", str(label_folder), "--out", str(tmp_path), "--batch", "1", "--held-out", "1"]
-    training.main([*arguments, "--minutes", "1e-6", "--steps", "50"])
-    assert capsys.readouterr().out.startswith("1 steps")
-    with pytest.raises(InvalidParameterError, match="settings it began with"):
-        training.train(config_for(label_folder, tmp_path, steps=50, learning_rate=0.5))
 
 
 # --- the corrector
@@ -388,5 +176,90 @@ def test_weights_of_another_network_are_refused(phantom_100, tmp_path):
 
 def test_parameters_are_the_fields_of_the_class():
     corrector = get_corrector("ubc").from_options()
-    assert corrector.parameters() == {"weights_file": None}
+    assert set(corrector.parameters()) == {"flips", "ttt_steps", "ttt_learning_rate", "weights_file"}
     assert dataclasses.is_dataclass(corrector)
+
+
+# --- test-time augmentation and training
+
+
+@pytest.fixture(scope="module")
+def rough_weights(tmp_path_factory):
+    """Weights that no training made, whose field depends on the image; with momentum they would also drift."""
+    torch.manual_seed(1)
+    network = UBC()
+    torch.nn.init.normal_(network.head.weight, std=0.5)
+    file = tmp_path_factory.mktemp("weights") / "rough.safetensors"
+    weights.save(network.state_dict(), {}, file)
+    return file
+
+
+def control_points(file, data, **options):
+    corrector = get_corrector("ubc").from_options(weights_file=str(file), **options)
+    return corrector.estimate(scan_of(data)).log_bias.control_points
+
+
+def test_flips_average_the_log_fields_of_the_image_and_its_three_mirror_images(phantom_100, rough_weights):
+    data = phantom_100.acquired * (1 + np.linspace(0, 0.5, 100)[:, None, None])
+    by_hand = [control_points(rough_weights, data)]
+    by_hand += [np.flip(control_points(rough_weights, np.flip(data, axis)), axis) for axis in range(3)]
+    assert np.ptp(by_hand, axis=0).max() > 1e-3
+    found = control_points(rough_weights, data, flips=True)
+    np.testing.assert_allclose(found, np.mean(by_hand, axis=0), atol=1e-5)
+
+
+def test_training_on_the_image_lowers_its_loss_and_leaves_the_network_as_it_was(phantom_100):
+    corrector, plain = (get_corrector("ubc").from_options(ttt_steps=n) for n in (4, 0))
+    scan, other = scan_of(phantom_100.acquired), scan_of(phantom_100.acquired[::-1])
+    first = plain.estimate(scan).log_bias.control_points
+    shared = ubc._network("ubc", weights.sha256_of("ubc"), "cpu")
+    before = {name: tensor.clone() for name, tensor in shared.state_dict().items()}
+    trained = corrector.estimate(scan, seed=3)
+    lost, kept = trained.record["ttt_loss"]
+    assert kept < lost
+    assert trained.record["ttt_used"]
+    assert np.abs(trained.log_bias.control_points - first).max() > 1e-3
+    # The network that all scans share is as it was, and so are later estimates.
+    assert ubc._network("ubc", weights.sha256_of("ubc"), "cpu") is shared
+    assert not shared.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in shared.state_dict().items())
+    assert all(p.grad is None for p in shared.parameters())
+    assert np.array_equal(plain.estimate(scan).log_bias.control_points, first)
+    # Every scan of a batch begins from the shared network, and the seed alone decides what its training sees.
+    batch = corrector.estimate_batch([other, scan], seed=3)
+    np.testing.assert_array_equal(batch[1].log_bias.control_points, trained.log_bias.control_points)
+    assert np.abs(corrector.estimate(scan, seed=4).log_bias.control_points - batch[1].log_bias.control_points).max() > 0
+
+
+def test_training_on_the_image_that_does_not_help_is_not_used(phantom_100):
+    found = [
+        get_corrector("ubc").from_options(**options).estimate(scan_of(phantom_100.acquired))
+        for options in ({}, {"ttt_steps": 2, "ttt_learning_rate": 0.1})
+    ]
+    assert not found[1].record["ttt_used"]
+    assert np.array_equal(*[estimate.log_bias.control_points for estimate in found])
+
+
+def test_presets_are_the_papers_steps():
+    found = {name: get_corrector("ubc").from_options(name).parameters() for name in get_corrector("ubc").presets}
+    assert list(found) == ["default", "ttda", "ttda-ttt"]
+    assert [p["flips"] for p in found.values()] == [False, True, True]
+    assert [p["ttt_steps"] > 0 for p in found.values()] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    "bad", [{"ttt_steps": 101}, {"ttt_steps": -1}, {"ttt_steps": 2.5}, {"flips": 1}, {"ttt_learning_rate": 0}]
+)
+def test_parameters_out_of_range_are_refused(bad):
+    with pytest.raises(InvalidParameterError, match=next(iter(bad))):
+        get_corrector("ubc").from_options(**bad)
+
+
+def test_weights_for_another_lattice_say_so_in_their_card(phantom_100, tmp_path):
+    network = UBC(lattice=5)
+    torch.nn.init.constant_(network.head.bias, 0.5)
+    weights.save(network.state_dict(), {"training": {"lattice": 5}}, tmp_path / "five.safetensors")
+    np.testing.assert_allclose(control_points(tmp_path / "five.safetensors", phantom_100.acquired), -0.5 * np.ones((5,) * 3))
+    weights.save(network.state_dict(), {}, tmp_path / "unsaid.safetensors")
+    with pytest.raises(WeightsError, match="placement"):
+        control_points(tmp_path / "unsaid.safetensors", phantom_100.acquired)

@@ -130,15 +130,6 @@ def test_weights_fill_a_network(saved):
     assert card["method"] == "test"
 
 
-@pytest.mark.parametrize("name", weights.names())
-def test_packaged_weights_are_what_their_cards_say(name):
-    state, card = weights.load(name)
-    assert all(torch.isfinite(tensor).all() for tensor in state.values())
-    for key in ("method", "paper", "follows", "filled", "deviates", "training", "training_data", "scores", "limits"):
-        assert card[key], key
-    assert sum(t.numel() for t in state.values() if t.is_floating_point()) == card["n_parameters"]
-
-
 def test_ubc_is_packaged_and_fits_its_network():
     assert "ubc" in weights.names()
     assert weights.load_network(UBC(), "ubc")["method"] == "ubc"
@@ -153,3 +144,26 @@ def test_hashing_loads_no_torch():
 def test_weights_errors_are_value_errors():
     assert issubclass(WeightsError, ValueError)
     assert issubclass(WeightsError, BiasCorrError)
+
+
+# --- the packaged weights
+
+
+@pytest.mark.parametrize("name", weights.names())
+def test_a_packaged_card_says_everything(name):
+    state, card = weights.load(name)
+    assert all(torch.isfinite(tensor).all() for tensor in state.values())
+    assert sum(t.numel() for t in state.values() if t.is_floating_point()) == card["n_parameters"]
+    assert card["method"] == name
+    for key in ("follows", "filled", "deviates", "limits"):
+        assert card[key] and all(isinstance(text, str) and text for text in card[key])
+    assert card["paper"] and card["advice"].count(".") >= 1
+    assert {"seed", "steps_done", "minutes", "hardware"} <= card["training"].keys()
+    data = card["training_data"]
+    assert data["licence"] not in ("", "not stated")
+    assert data["trained_on"] and not {*data["trained_on"]} & {*data["held_out"]}
+    assert "n4" in json.dumps(card["scores"])  # next to what it is to be compared with
+
+
+def test_all_weights_together_are_small():
+    assert sum(file.stat().st_size for file in weights.FOLDER.iterdir()) < 30e6

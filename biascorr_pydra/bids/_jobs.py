@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import BIDSError
+from ..quality import signs_of_correction
 
 __all__ = ["ANATOMICAL_SUFFIXES", "DATASET_DESCRIPTION", "TISSUES", "Job", "index", "survey"]
 
@@ -17,6 +19,8 @@ ANATOMICAL_SUFFIXES = (
 )
 DATASET_DESCRIPTION = "dataset_description.json"
 TISSUES = ("CSF", "GM", "WM")
+#: Metadata that tell of an earlier correction.
+SIGNS = ("ImageType", "FieldScaledOver")
 NOT_INTENSITIES = ("phase", "real", "imag")
 
 
@@ -32,6 +36,7 @@ class Job:
     suffix : T1w, T2w, ...
     given : files found under --derivatives, by kind: "mask", "dseg", and "GM", "WM", "CSF" for the probsegs
     warnings : what the sidecar says against correcting this scan
+    metadata : what the sidecars say of earlier corrections (ImageType), inherited ones included
     """
 
     source: Path
@@ -40,6 +45,7 @@ class Job:
     suffix: str
     given: Mapping[str, Path] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def entity(self, key: str) -> str | None:
         return dict(self.entities).get(key)
@@ -57,6 +63,7 @@ class Job:
             "suffix": self.suffix,
             "given": {kind: str(path) for kind, path in sorted(self.given.items())},
             "warnings": list(self.warnings),
+            "metadata": dict(self.metadata),
         }
 
     @classmethod
@@ -68,6 +75,7 @@ class Job:
             suffix=record["suffix"],
             given={kind: Path(path) for kind, path in record["given"].items()},
             warnings=tuple(record["warnings"]),
+            metadata=record["metadata"],
         )
 
 
@@ -182,12 +190,16 @@ def _job(file, derivatives, root: Path) -> Job:
     # Not resolved: a link's target (as of git-annex) has another name than the scan.
     job = Job(path.absolute(), Path(file.relpath).as_posix(), entities, parts[-1])
     given = {} if derivatives is None else _given(job, derivatives)
-    return replace(job, given=given, warnings=_sidecar_warnings(job, root.absolute()))
+    metadata, warnings = _metadata(job, root.absolute())
+    return replace(job, given=given, metadata=metadata, warnings=(*warnings, *signs_of_correction(metadata).intensity))
 
 
-def _sidecar_warnings(job: Job, root: Path) -> tuple[str, ...]:
-    """What the scan's sidecars, inherited ones included, say against correcting it; the nearest one counts."""
-    warnings, image_type = [], []
+def _metadata(job: Job, root: Path) -> tuple[dict[str, Any], list[str]]:
+    """What the scan's sidecars, inherited ones included, say of earlier corrections, and what is wrong with them.
+
+    The nearest sidecar counts.
+    """
+    warnings, metadata = [], {}
     folders = [root, *(root / parent for parent in reversed(Path(job.relative).parents) if parent != Path())]
     for sidecar in [file for folder in folders for file in sorted(folder.glob(f"*{job.suffix}.json"))]:
         *entities, suffix = sidecar.stem.split("_")
@@ -195,13 +207,10 @@ def _sidecar_warnings(job: Job, root: Path) -> tuple[str, ...]:
             continue
         try:
             content = json.loads(sidecar.read_text())
-            image_type = content.get("ImageType", image_type)
+            metadata |= {name: content[name] for name in SIGNS if name in content}
         except (OSError, ValueError, AttributeError) as error:
             warnings.append(f"The sidecar {sidecar.relative_to(root).as_posix()} cannot be read ({error}).")
-    values = image_type.split("\\") if isinstance(image_type, str) else image_type
-    if isinstance(values, list) and "NORM" in values:
-        warnings.append("The sidecar's ImageType has NORM: the scanner corrected this image already.")
-    return tuple(warnings)
+    return metadata, warnings
 
 
 def _given(job: Job, layout) -> dict[str, Path]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .. import __version__
+from ..choices import NO_FALLBACK
 from ..errors import OutputError, OutputExistsError
 from ..image import write_atomic
 from ._jobs import DATASET_DESCRIPTION, TISSUES, Job
@@ -160,6 +161,12 @@ def _write_text(path: Path, text: str) -> None:
         write_atomic(path, lambda stream: stream.write(text.encode()))
 
 
+def _description(gate: Mapping) -> str:
+    if gate["applied"] == NO_FALLBACK:
+        return f"Acquired image as it is: its bias field was {gate['verdict']}"
+    return "Acquired image divided by the bias field"
+
+
 def sidecars(job: Job, correction: Mapping, brain: Mapping | None, tissue: Mapping | None) -> dict[str, dict]:
     """JSON sidecar of each image output, by kind, from the records of the steps that made them."""
     sources = {"Sources": [bids_uri(job)]}
@@ -180,12 +187,13 @@ def sidecars(job: Job, correction: Mapping, brain: Mapping | None, tissue: Mappi
         "Intensities": correction["intensities"],
         "FieldSummary": correction["field"],
         "EstimateRecord": correction["estimate"],
-        "Warnings": [*job.warnings, *correction["warnings"], *(brain or {}).get("warnings", [])],
+        "Gate": correction["gate"],
+        "Warnings": list(dict.fromkeys([*job.warnings, *correction["warnings"], *(brain or {}).get("warnings", [])])),
         "Software": correction["software"],
     }
     made = {
         "corrected": {
-            "Description": "Acquired image divided by the bias field",
+            "Description": _description(correction["gate"]),
             **sources,
             "SkullStripped": False,
             **method,

@@ -17,6 +17,7 @@ from pydra.compose import python, workflow
 
 from .. import bids, report
 from ..bids import Phenotypes, SiteProblem, SiteRoot
+from ..choices import NO_FALLBACK
 from ..errors import BIDSError, InvalidParameterError, OutputError, OutputExistsError
 from ..plan import MethodSpec, Plan
 from .workflow import CorrectBids, plan_of, settings_of
@@ -43,6 +44,8 @@ class StudySettings:
     device: str
     seed: int
     overwrite: bool
+    gate: bool
+    fallback: str
     recompute: bool
     run_id: str
 
@@ -138,6 +141,8 @@ def _task(settings: StudySettings, root: SiteRoot, labels: list[str]) -> Correct
         seed=settings.seed,
         overwrite=settings.overwrite,
         allow_undescribed=True,
+        gate=settings.gate,
+        fallback=settings.fallback,
         recompute=settings.recompute,
         run_id=settings.run_id,
     )
@@ -222,6 +227,8 @@ def EvaluateAbide(  # noqa: N802
     device: str = "auto",
     seed: int = 0,
     overwrite: bool = False,
+    gate: bool = True,
+    fallback: str = NO_FALLBACK,
     recompute: bool = False,
     run_id: str | None = None,
 ) -> str:
@@ -253,6 +260,10 @@ def EvaluateAbide(  # noqa: N802
         for methods that draw random numbers
     overwrite : bool
         also replace files in the output folder that this package did not write
+    gate : bool
+        judge every field; one that is negligible or rejected is not divided out
+    fallback : str
+        none, or a method (METHOD or METHOD:PRESET) whose field takes the place of a rejected one
     recompute : bool
         take every scan as not done; `pydra run --rerun` sets it
     run_id : str
@@ -282,6 +293,8 @@ def EvaluateAbide(  # noqa: N802
         device=device,
         seed=seed,
         overwrite=overwrite,
+        gate=gate,
+        fallback=fallback,
         recompute=recompute,
         run_id=run_id,
     )
@@ -289,7 +302,7 @@ def EvaluateAbide(  # noqa: N802
     begin(study)
     tasks = [part.task for part in study.parts]
     shared = ("method", "suffix", "skull_strip", "segmentation", "device", "seed", "overwrite")
-    shared += ("allow_undescribed", "recompute", "run_id")
+    shared += ("allow_undescribed", "gate", "fallback", "recompute", "run_id")
     own = ("bids_dir", "out_dir", "participant_label", "derivatives")
     data_sets = CorrectBids(**{name: getattr(tasks[0], name) for name in shared})
     data_sets = data_sets.split(own, **{name: [getattr(task, name) for task in tasks] for name in own})
@@ -316,6 +329,8 @@ def study_settings(task: EvaluateAbide) -> StudySettings:
         device=task.device,
         seed=task.seed,
         overwrite=task.overwrite,
+        gate=task.gate,
+        fallback=task.fallback,
         recompute=task.recompute,
         run_id=task.run_id,
     )

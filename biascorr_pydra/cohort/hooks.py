@@ -84,10 +84,12 @@ class CohortHooks:
         rows = status.collect(plan, reasons, task.run_id)
         counts = _count(rows)
         skipped = f" {counts['skipped']} skipped." if counts["skipped"] else ""
-        click.echo(f"{counts['done']} done, {counts['cached']} done before, {counts['failed']} failed.{skipped}")
+        rejected = f" {counts['rejected']} rejected by the gate." if counts["rejected"] else ""
+        done = f"{counts['done']} done, {counts['cached']} done before, {counts['failed']} failed."
+        click.echo(f"{done}{rejected}{skipped}")
         for row in rows:
-            if row.state == "failed":
-                click.echo(f"FAILED  {row.scan}  {row.method}\n        {row.reason}", err=True)
+            if row.state in ("failed", "rejected"):
+                click.echo(f"{row.state.upper()}  {row.scan}  {row.method}\n        {row.reason}", err=True)
         paths = report.ReportPaths.inside(plan.settings.out_dir)
         status.write(plan.settings.out_dir, rows)
         if not report.is_up_to_date(plan.settings.out_dir):  # usually the workflow's last node has made it

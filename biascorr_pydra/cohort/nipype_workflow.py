@@ -7,7 +7,9 @@ from pathlib import Path
 from .. import __version__
 from ..brain import METHODS as BRAIN_METHODS
 from ..brain import resolve_method
+from ..choices import NO_FALLBACK
 from ..correctors import DEFAULT_METHOD, get_corrector
+from ..decision import parse_fallback
 from ..errors import InvalidParameterError, UnknownMethodError
 from ..interfaces._extras import missing
 from ..tissue import METHODS as TISSUE_METHODS
@@ -57,6 +59,8 @@ def init_bias_correction_wf(
     segmentation: str = "atropos",
     bids_suffix: str = "T1w",
     use_gpu: bool = False,
+    gate: bool = True,
+    fallback: str = NO_FALLBACK,
     output_dir: str | Path | None = None,
 ) -> LiterateWorkflow:
     """Build a workflow that corrects the bias fields of one subject's images of one contrast.
@@ -76,6 +80,9 @@ def init_bias_correction_wf(
         The images' contrast.
     use_gpu : bool
         Estimate the field on a GPU.
+    gate, fallback
+        Whether each field is judged, and whose takes the place of a rejected one; see
+        :func:`biascorr_pydra.correct.correct_image`.
     output_dir : path, optional
         Where a subject's ``figures`` folder with the reportlets goes, under BIDS names that nireports finds; the images
         must have BIDS names then.
@@ -103,6 +110,7 @@ def init_bias_correction_wf(
     """
     corrector = get_corrector(method)
     corrector.from_options(preset)
+    parse_fallback(fallback)
     _check(skull_strip, segmentation, bids_suffix)
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = _description(corrector, preset, skull_strip, segmentation, bids_suffix)
@@ -111,7 +119,14 @@ def init_bias_correction_wf(
     outputnode = pe.Node(niu.IdentityInterface(fields=OUTPUTS), name="outputnode")
     brain = declare(pe.Node(BrainMask(method=skull_strip, suffix=bids_suffix), name="brain"), "brain")
     correct = pe.MapNode(
-        CorrectBias(method=method, use_gpu=use_gpu, use_cuda=use_gpu, **({"preset": preset} if preset else {})),
+        CorrectBias(
+            method=method,
+            use_gpu=use_gpu,
+            use_cuda=use_gpu,
+            gate=gate,
+            fallback=fallback,
+            **({"preset": preset} if preset else {}),
+        ),
         iterfield=["in_file"],
         name="correct",
     )

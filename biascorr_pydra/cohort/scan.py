@@ -203,7 +203,10 @@ def _correction(in_file, work: str, spec: MethodSpec, mask) -> CorrectBias:
         mask_file=mask,
         device=chosen["device"],
         seed=chosen["seed"],
-        implementation=f"{method_implementation(spec.method)} {_implementation(work)}",
+        gate=chosen["gate"],
+        fallback=chosen["fallback"],
+        metadata=chosen["job"]["metadata"],
+        implementation=f"{method_implementation(spec.method, chosen['fallback'])} {_implementation(work)}",
     )
 
 

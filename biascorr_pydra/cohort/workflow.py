@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from fileformats.generic import File
@@ -10,6 +10,7 @@ from pydra.compose import python, workflow
 
 from .. import bids, report, status
 from ..bids import Job
+from ..choices import NO_FALLBACK
 from ..correctors import DEFAULT_METHOD, get_corrector
 from ..errors import InvalidParameterError
 from ..interfaces.pydra_tasks import method_implementation
@@ -42,7 +43,7 @@ def WriteReport(out_dir: str, rows: list[list[str]], run_id: str, metrics_files:
     report_file : str
         the report
     """
-    status.write(Path(out_dir), [status.Row(*row) for row in rows])
+    status.write(Path(out_dir), status.judged(Path(out_dir), [status.Row(*row) for row in rows]))
     return str(report.write_report(Path(out_dir)).html)
 
 
@@ -61,6 +62,8 @@ def CorrectBids(
     seed: int = 0,
     overwrite: bool = False,
     allow_undescribed: bool = False,
+    gate: bool = True,
+    fallback: str = NO_FALLBACK,
     recompute: bool = False,
     run_id: str | None = None,
 ) -> str:
@@ -94,6 +97,10 @@ def CorrectBids(
         also replace files in the output folder that this package did not write
     allow_undescribed : bool
         also take a data set without dataset_description.json
+    gate : bool
+        judge every field; one that is negligible or rejected is not divided out
+    fallback : str
+        none, or a method (METHOD or METHOD:PRESET) whose field takes the place of a rejected one
     recompute : bool
         take every scan as not done; `pydra run --rerun` sets it
     run_id : str
@@ -123,6 +130,8 @@ def CorrectBids(
             seed=seed,
             overwrite=overwrite,
             allow_undescribed=allow_undescribed,
+            gate=gate,
+            fallback=fallback,
         )
     )
     run_id = run_id or uuid.uuid4().hex
@@ -137,7 +146,7 @@ def CorrectBids(
         metrics_files = scans.metrics_files
     rows = [list(row) for row in status.expected(plan)]
     if not plan.pending and report.is_up_to_date(settings.out_dir):
-        status.write(settings.out_dir, [status.Row(*row) for row in rows])
+        status.write(settings.out_dir, status.judged(settings.out_dir, [status.Row(*row) for row in rows]))
         return str(report.ReportPaths.inside(settings.out_dir).html)
     written = workflow.add(
         WriteReport(out_dir=str(settings.out_dir), rows=rows, run_id=run_id, metrics_files=metrics_files), name="report"
@@ -162,18 +171,20 @@ def settings_of(task: CorrectBids) -> Settings:
         overwrite=task.overwrite,
         reference_method=DEFAULT_METHOD,
         allow_undescribed=task.allow_undescribed,
+        gate=task.gate,
+        fallback=task.fallback,
     )
 
 
 @lru_cache(maxsize=256)  # a study of many data sets has one plan for each
 def plan_of(settings: Settings, recompute: bool, run_id: str) -> Plan:
     """The plan of one run, made once per process."""
-    return make_plan(settings, _implementation, rerun=recompute)
+    return make_plan(settings, partial(_implementation, fallback=settings.fallback), rerun=recompute)
 
 
-def _implementation(method: str, preset: str | None) -> str:
+def _implementation(method: str, preset: str | None, fallback: str) -> str:
     parameters = get_corrector(method).from_options(preset).parameters()
-    return f"{method_implementation(method)} {json.dumps(parameters, sort_keys=True, default=str)}"
+    return f"{method_implementation(method, fallback)} {json.dumps(parameters, sort_keys=True, default=str)}"
 
 
 def prepare(plan: Plan) -> None:
@@ -204,6 +215,8 @@ def scan_task(plan: Plan, job: Job, specs: tuple[MethodSpec, ...], run_id: str, 
         "segmentation": settings.segmentation,
         "device": settings.device,
         "seed": settings.seed,
+        "gate": settings.gate,
+        "fallback": settings.fallback,
         "overwrite": settings.overwrite,
         "run_id": run_id,
     } | ({"again": uuid.uuid4().hex} if again else {})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import __version__
+from ..choices import NO_FALLBACK
 from ..errors import BiasCorrError
 from ._extras import missing
 
@@ -106,12 +107,12 @@ class ThreadedInputSpec(VersionedInputSpec):
     use_cuda = traits.Bool(False, usedefault=True, desc="the same as use_gpu")
 
 
-def method_version(method: str) -> str:
-    """Version of this package, of a correction method and of its weights, as one string."""
+def method_version(method: str, fallback: str = NO_FALLBACK) -> str:
+    """Version of this package, of a correction method, of its weights and of its fallback, as one string."""
     from ..correct import implementation
 
     try:
-        return f"{__version__} {implementation(method)}"
+        return f"{__version__} {implementation(method, fallback)}"
     except BiasCorrError:  # an unknown method says so when the node runs, not while a graph is hashed
         return __version__
 

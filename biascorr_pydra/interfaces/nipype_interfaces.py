@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..choices import NO_FALLBACK
 from ..correctors import DEFAULT_METHOD
+from ..quality import metadata_beside, signs_of_correction
 from .nipype_base import FileInterface, ThreadedInputSpec, VersionedInputSpec, given, method_version
 
-from nipype.interfaces.base import File, TraitedSpec, traits  # isort: skip (after the base, which explains its absence)
+from nipype.interfaces.base import File, TraitedSpec, isdefined, traits  # isort: skip (after the base, which explains its absence)
 
 __all__ = ["ApplyBias", "BiasMetrics", "BrainMask", "CorrectBias", "TissueSegmentation"]
 
@@ -29,14 +31,30 @@ class CorrectBiasInputSpec(ThreadedInputSpec):
         False, usedefault=True, desc="in_file is a 4-D series: one field, from the mean of its frames"
     )
 
+    gate = traits.Bool(
+        True, usedefault=True, desc="judge the field; one that is negligible or rejected is not divided out"
+    )
+    fallback = traits.Str(
+        NO_FALLBACK, usedefault=True, desc="none, or a method whose field takes the place of a rejected one"
+    )
+    check_response = traits.Bool(
+        False, usedefault=True, desc="also judge by whether the method sees a known extra field"
+    )
+    uncertainty = traits.Bool(
+        False, usedefault=True, desc="also write how far the fields of the mirror images are apart"
+    )
+
     def implementation(self) -> str:
-        return method_version(self.method)
+        # The sidecar beside the image is read too, so that the hash follows it.
+        signs = signs_of_correction(metadata_beside(self.in_file)[0]) if isdefined(self.in_file) else ""
+        return f"{method_version(self.method, self.fallback)} {signs}"
 
 
 class CorrectBiasOutputSpec(TraitedSpec):
     out_file = File(exists=True, desc="the corrected image, float32")
     bias_file = File(exists=True, desc="the bias field, mean 1 over the mask")
     record_file = File(exists=True, desc="what was done and found, JSON")
+    uncertainty_file = File(desc="standard deviation of the log field over the mirror images, if asked for")
 
 
 class CorrectBias(FileInterface):
@@ -57,6 +75,8 @@ class CorrectBias(FileInterface):
         files = {"out_file": "corrected.nii.gz", "bias_file": "bias.nii.gz", "record_file": "record.json"}
         files = {name: folder / file for name, file in files.items()}
         inputs = self.inputs
+        if inputs.uncertainty:
+            files["uncertainty_file"] = folder / "uncertainty.nii.gz"
         correct_file(
             inputs.in_file,
             **files,
@@ -68,6 +88,9 @@ class CorrectBias(FileInterface):
             preset=given(inputs.preset),
             options=given(inputs.options),
             average_frames=inputs.average_frames,
+            gate=inputs.gate,
+            fallback=inputs.fallback,
+            check_response=inputs.check_response,
             overwrite=True,  # the node's own folder
         )
         return files

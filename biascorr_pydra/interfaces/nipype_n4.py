@@ -8,6 +8,8 @@ differs from ANTs' program:
   input's data type where it is set, and rounds to integers);
 - the field has mean 1 over the mask, or the detected head; ANTs leaves its scale open;
 - a corrected image is the input divided by the field everywhere; ANTs leaves voxels outside ``mask_image`` alone;
+- the field is judged before it is divided out (``gate``): an image whose field is negligible or rejected is passed on
+  as it is, with a field of 1; ANTs corrects whatever comes;
 - ``rescale_intensities`` means what it says: without it nothing is rescaled, where some versions of ANTs do so unasked
   if there is a mask.
 """
@@ -18,6 +20,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from .. import image
+from ..choices import NO_FALLBACK
 from ..correctors import DEFAULT_METHOD, get_corrector
 from ..errors import InvalidParameterError
 from .nipype_base import FileInterface, ThreadedInputSpec, given, method_version
@@ -46,7 +49,7 @@ ALWAYS = {
     *("num_threads", "environ"),
 }
 THREAD_VARIABLES = {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "NSLOTS"}
-OWN = {"method", "options", "seed", "set_aside", "use_gpu", "use_cuda"}
+OWN = {"method", "options", "seed", "set_aside", "gate", "fallback", "use_gpu", "use_cuda"}
 
 
 class BiascorrN4InputSpec(ThreadedInputSpec, N4BiasFieldCorrection.input_spec):
@@ -61,8 +64,15 @@ class BiascorrN4InputSpec(ThreadedInputSpec, N4BiasFieldCorrection.input_spec):
         "a trait that is not named here and cannot be honoured raises",
     )
 
+    gate = traits.Bool(
+        True, usedefault=True, desc="judge the field; one that is negligible or rejected is not divided out"
+    )
+    fallback = traits.Str(
+        NO_FALLBACK, usedefault=True, desc="none, or a method whose field takes the place of a rejected one"
+    )
+
     def implementation(self) -> str:
-        return method_version(self.method)
+        return method_version(self.method, self.fallback)
 
 
 class BiascorrN4OutputSpec(N4BiasFieldCorrection.output_spec):
@@ -143,6 +153,8 @@ class BiascorrN4(FileInterface):
             seed=inputs.seed,
             preset=self._preset(),
             options=self._options(),
+            gate=inputs.gate,
+            fallback=inputs.fallback,
             overwrite=True,  # ANTs does
         )
         return found

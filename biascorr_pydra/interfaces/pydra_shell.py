@@ -10,6 +10,7 @@ from fileformats.generic import File
 from fileformats.medimage import NiftiGz
 from pydra.compose import shell
 
+from ..choices import NO_FALLBACK
 from ..correctors import DEFAULT_METHOD
 
 __all__ = ["CorrectBiasShell"]
@@ -19,6 +20,11 @@ def set_options(options: dict) -> str:
     """`--set NAME=VALUE` for each parameter, values as JSON without blanks, quoted for Pydra to take apart."""
     pairs = (f"{name}={json.dumps(value, separators=(',', ':'))}" for name, value in (options or {}).items())
     return " ".join(f"--set '{pair}'" for pair in pairs)
+
+
+def gate_option(gate: bool) -> str:
+    """`--no-gate` where the field is not to be judged."""
+    return "" if gate else "--no-gate"
 
 
 @shell.define
@@ -44,6 +50,20 @@ class CorrectBiasShell(shell.Task["CorrectBiasShell.Outputs"]):
     average_frames: bool = shell.arg(
         help="in_file is a 4-D series: one field, from the mean of its frames", argstr="--average-frames", default=False
     )
+    gate: bool = shell.arg(
+        help="judge the field; one that is negligible or rejected is not divided out",
+        argstr="--gate",
+        formatter=gate_option,
+        default=True,
+    )
+    fallback: str = shell.arg(
+        help="none, or a method whose field takes the place of a rejected one",
+        argstr="--fallback",
+        default=NO_FALLBACK,
+    )
+    check_response: bool = shell.arg(
+        help="also judge by whether the method sees a known extra field", argstr="--check-response", default=False
+    )
 
     class Outputs(shell.Outputs):
         out_file: NiftiGz = shell.outarg(
@@ -54,4 +74,10 @@ class CorrectBiasShell(shell.Task["CorrectBiasShell.Outputs"]):
         )
         record_file: Json = shell.outarg(
             help="what was done and found", argstr="--record-file", path_template="record.json"
+        )
+        uncertainty_file: NiftiGz | None = shell.outarg(
+            help="standard deviation of the log field over the mirror images, if asked for",
+            argstr="--uncertainty-file",
+            path_template="uncertainty.nii.gz",
+            default=None,
         )

@@ -13,6 +13,7 @@ from fileformats.medimage import NiftiGz
 from pydra.compose import python
 
 from .. import __version__
+from ..choices import NO_FALLBACK
 from ..correctors import DEFAULT_METHOD
 from ..resources import requires, together
 from . import _needs
@@ -42,7 +43,7 @@ def _estimate_together(tasks: list) -> None:
 
 @together(_estimate_together)
 @requires(_needs.for_correction)
-@python.define(outputs=["out_file", "bias_file", "record_file"])
+@python.define(outputs=["out_file", "bias_file", "record_file", "uncertainty_file"])
 def CorrectBias(
     in_file: File,
     method: str = DEFAULT_METHOD,
@@ -52,8 +53,13 @@ def CorrectBias(
     options: dict[str, Any] | None = None,
     device: str = "auto",
     seed: int = 0,
+    gate: bool = True,
+    fallback: str = NO_FALLBACK,
+    check_response: bool = False,
+    uncertainty: bool = False,
+    metadata: dict[str, Any] | None = None,
     implementation: str = __version__,
-) -> tuple[NiftiGz, NiftiGz, Json]:
+) -> tuple[NiftiGz, NiftiGz, Json, NiftiGz | None]:
     """Estimate and remove the bias field of one image.
 
     Parameters
@@ -74,6 +80,16 @@ def CorrectBias(
         auto, cpu or cuda
     seed : int
         for methods that draw random numbers
+    gate : bool
+        judge the field; one that is negligible or rejected is not divided out
+    fallback : str
+        none, or a method whose field takes the place of a rejected one
+    check_response : bool
+        also judge by whether the method sees a known extra field
+    uncertainty : bool
+        also write how far the fields of the mirror images are apart
+    metadata : dict
+        the image's BIDS sidecar; read from beside in_file by default, which the cache does not follow
     implementation : str
         version of code and weights, part of the cache key
 
@@ -85,10 +101,14 @@ def CorrectBias(
         the bias field, mean 1 over the mask
     record_file : Json
         what was done and found
+    uncertainty_file : NiftiGz
+        standard deviation of the log field over the mirror images, if asked for
     """
     from ..correct import correct_file
 
-    out_file, bias_file, record_file = (Path(n).absolute() for n in ("corrected.nii.gz", "bias.nii.gz", "record.json"))
+    names = ("corrected.nii.gz", "bias.nii.gz", "record.json", "uncertainty.nii.gz")
+    out_file, bias_file, record_file, uncertainty_file = (Path(name).absolute() for name in names)
+    uncertainty_file = uncertainty_file if uncertainty else None
     correct_file(
         _path(in_file),
         out_file,
@@ -101,9 +121,14 @@ def CorrectBias(
         seed=seed,
         preset=preset,
         options=options,
+        gate=gate,
+        fallback=fallback,
+        check_response=check_response,
+        uncertainty_file=uncertainty_file,
+        metadata=metadata,
         overwrite=True,  # the task's own folder: what an interrupted run left there is replaced
     )
-    return out_file, bias_file, record_file
+    return out_file, bias_file, record_file, uncertainty_file
 
 
 @python.define(outputs=["out_file"])
@@ -288,8 +313,8 @@ def MeasureBias(  # noqa: N802
     )
 
 
-def method_implementation(method: str) -> str:
-    """Version and weights of one method, for the ``implementation`` of :class:`CorrectBias`."""
+def method_implementation(method: str, fallback: str = NO_FALLBACK) -> str:
+    """Version and weights of a method and its fallback, for the ``implementation`` of :class:`CorrectBias`."""
     from ..correct import implementation
 
-    return f"{__version__} {implementation(method)}"
+    return f"{__version__} {implementation(method, fallback)}"

@@ -9,6 +9,7 @@ from fileformats.medimage import NiftiGz
 from pydra.compose import python, workflow
 
 from .. import __version__
+from ..choices import NO_FALLBACK
 from ..correctors import DEFAULT_METHOD
 from ..tissue import reason_against
 from .pydra_tasks import CorrectBias, ExtractBrain, MeasureBias, SegmentTissue, method_implementation
@@ -53,6 +54,8 @@ def BiasCorrection(  # noqa: N802
     suffix: str = "T1w",
     device: str = "auto",
     seed: int = 0,
+    gate: bool = True,
+    fallback: str = NO_FALLBACK,
 ) -> tuple[NiftiGz, NiftiGz, NiftiGz, NiftiGz | None, list[NiftiGz] | None, NiftiGz, Json]:
     """Mask the brain, correct the bias field, segment the tissues and measure what the correction did.
 
@@ -80,6 +83,10 @@ def BiasCorrection(  # noqa: N802
         auto, cpu or cuda
     seed : int
         for methods that draw random numbers
+    gate : bool
+        judge the field; one that is negligible or rejected is not divided out
+    fallback : str
+        none, or a method whose field takes the place of a rejected one
 
     Returns
     -------
@@ -110,7 +117,9 @@ def BiasCorrection(  # noqa: N802
             options=options,
             device=device,
             seed=seed,
-            implementation=method_implementation(method),
+            gate=gate,
+            fallback=fallback,
+            implementation=method_implementation(method, fallback),
         )
     )
     stripped = workflow.add(StripBrain(in_file=corrected.out_file, mask_file=brain.mask_file))

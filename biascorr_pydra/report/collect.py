@@ -44,9 +44,10 @@ class Result:
         The source image's path relative to its data set.
     method : str
     state : str
-        "done", "cached" (done by an earlier run), "failed", or "n/a" where status.tsv does not know it.
+        "done", "cached" (done by an earlier run), "rejected" (by the gate), "failed", or "n/a" where
+        status.tsv does not know it.
     reason : str
-        Why it failed; "n/a" otherwise.
+        Why it failed, or why the field was not applied; "n/a" otherwise.
     record : dict
         The metrics file; empty where there is none.
     sidecar : dict
@@ -69,6 +70,17 @@ class Result:
     @property
     def failed(self) -> bool:
         return self.state == "failed"
+
+    @property
+    def verdict(self) -> str | None:
+        """What the gate said of the field; None where no metrics file tells."""
+        return self.part("gate").get("verdict")
+
+    @property
+    def verdict_reason(self) -> str:
+        """Why the field was not accepted; empty if it was."""
+        reasons = self.part("gate").get("reasons")
+        return "; ".join(map(str, reasons)) if isinstance(reasons, list) else ""
 
     @property
     def subject(self) -> str | None:

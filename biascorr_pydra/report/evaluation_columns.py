@@ -42,6 +42,7 @@ _SCAN = {
         Levels={
             "done": "corrected in the last run",
             "cached": "corrected by an earlier run and still valid",
+            "rejected": "the gate rejected the field, and the image was not corrected by it",
             "failed": "not corrected; the note says why",
             "not run": "no output was found",
         },

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .. import __version__
+from ..quality import NEGLIGIBLE, NOT_JUDGED, REJECTED
 from .collect import Cohort, Problem, Result
 from .sections import MethodSection, ScanSection, draw
 from .table import (
@@ -56,6 +57,8 @@ def render(cohort: Cohort) -> str:
         summary=list(_summary(cohort)),
         unchanged=f"{UNCHANGED_PERCENT:g}%",
         failures=[result for result in cohort.results if result.failed],
+        rejections=[result for result in cohort.results if result.verdict == REJECTED],
+        untouched=[result for result in cohort.results if result.verdict == NEGLIGIBLE],
         anchors={section.scan: section.anchor for section in sections},
         problems=[*cohort.problems, *found],
         overview_keys=[(key, long_name(key), hint(key)) for key in IMAGE_METRICS],
@@ -81,8 +84,9 @@ def _counts(cohort: Cohort) -> dict[str, Any]:
         "jobs": len(states),
         "done": states.count("done"),
         "cached": states.count("cached"),
+        "rejected": states.count("rejected"),
         "failed": states.count("failed"),
-        "other": len(states) - sum(states.count(state) for state in ("done", "cached", "failed")),
+        "other": len(states) - sum(states.count(state) for state in ("done", "cached", "rejected", "failed")),
     }
 
 
@@ -134,10 +138,16 @@ def _sentence(found: Tally, n_results: int) -> str:
 def _overview_row(result: Result) -> dict[str, Any]:
     return {
         "result": result,
+        "outcome": _outcome(result),
         "cells": [_cell(Change.of(result, key)) for key in IMAGE_METRICS],
         "range": number(result.number("field", "inu_range")),
         "time": seconds(result.number("runtime_s", "correct")),
     }
+
+
+def _outcome(result: Result) -> str:
+    """The state, with the gate's verdict where it adds to it."""
+    return f"{result.state}, {result.verdict}" if result.verdict in (NEGLIGIBLE, NOT_JUDGED) else result.state
 
 
 # --- one scan
@@ -226,6 +236,8 @@ def _notes(results: list[Result]) -> list[str]:
     """Warnings, and why metrics are undefined; one that several methods share is said once."""
     said: dict[str, list[str]] = {}
     for result in results:
+        if result.verdict == NOT_JUDGED:
+            said.setdefault(f"The field was not judged: {result.verdict_reason}.", []).append(result.method)
         for text in result.texts("warnings"):
             said.setdefault(text, []).append(result.method)
         reasons: dict[str, dict[str, list[str]]] = {}
@@ -241,9 +253,8 @@ def _notes(results: list[Result]) -> list[str]:
 
 def _facts(result: Result) -> list[tuple[str, str]]:
     """Method, version, parameters and software of one result, flattened; whatever the sidecar says."""
-    about = {
-        key: result.sidecar[key] for key in ("Method", "SoftwareVersions", "SourceSHA256") if key in result.sidecar
-    }
+    names = ("Method", "Gate", "SoftwareVersions", "SourceSHA256")
+    about = {key: result.sidecar[key] for key in names if key in result.sidecar}
     if result.record.get("method_version") and "Method" not in about:
         about = {"Method": {"Name": result.method, "Version": result.record["method_version"]}, **about}
     return list(_flat(about))

@@ -95,10 +95,32 @@ def columns(cohort: Cohort) -> list[Column]:
                 "Levels": {
                     "done": "corrected in the last run",
                     "cached": "corrected by an earlier run and still valid",
+                    "rejected": "the gate rejected the field; verdict_reason says why, applied what was done instead",
                     "failed": "not corrected; status.tsv and the report say why",
                 },
             },
             lambda r: r.state,
+        ),
+        Column(
+            "verdict",
+            {
+                "LongName": "Verdict on the field",
+                "Description": "What the do-no-harm gate said of the field that the method found.",
+                "Levels": {
+                    "accepted": "divided out",
+                    "negligible": "no field to speak of; the image was passed on as it is, with a field of 1",
+                    "rejected": "not divided out",
+                    "not judged": "divided out without being judged",
+                },
+            },
+            lambda r: r.verdict,
+        ),
+        _text("verdict_reason", "Reason of the verdict", "", lambda r: r.verdict_reason),
+        _text(
+            "applied",
+            "Field that was divided out",
+            "The method whose field was divided out in the end, or none.",
+            lambda r: r.part("gate").get("applied"),
         ),
         _text("segmentation", "Segmentation", SEGMENTATION, _segmentation),
     ]

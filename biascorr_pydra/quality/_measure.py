@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .metrics import field_metrics, image_metrics, tissue_masks
+from ..metrics import field_metrics, image_metrics, tissue_masks
 
 __all__ = ["measure"]
 
