@@ -7,9 +7,9 @@ Simko et al. Intensity normalization in MRI (GetNet). arXiv:1909.05484, 2019.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from .. import networks_2d
 from ..errors import InvalidParameterError
@@ -38,6 +38,7 @@ class GetNet(Corrector):
     version: ClassVar[str] = "1"
     summary: ClassVar[str] = "GetNet, implicitly trained on photographs (Simko 2019): slices, a few seconds"
     citation: ClassVar[str] = "Simko et al., arXiv:1909.05484, 2019"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "once": {"passes": 1}}
     grid_shape: ClassVar[tuple[int, int, int]] = GRID
     weights: ClassVar[str] = "getnet"
 

@@ -7,9 +7,9 @@ Simko et al. MRI bias field correction with an implicitly trained CNN. MIDL, 202
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from .. import networks_2d
 from ..errors import InvalidParameterError
@@ -38,6 +38,7 @@ class Implicit(Corrector):
     version: ClassVar[str] = "1"
     summary: ClassVar[str] = "implicitly trained on photographs, idempotent (Simko 2022): slices, smoothest field"
     citation: ClassVar[str] = "Simko et al., MRI bias field correction with an implicitly trained CNN, MIDL, 2022"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "once": {"passes": 1}}
     grid_shape: ClassVar[tuple[int, int, int]] = GRID
     weights: ClassVar[str] = "implicit"
 
