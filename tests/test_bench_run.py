@@ -166,6 +166,19 @@ def test_a_rerun_goes_on_where_it_stopped(folder, tmp_path, methods, undrawn):
     assert fresh.measured == 5 and len(fresh.rows) == 5
 
 
+def test_a_run_that_is_killed_is_gone_on_with(folder, tmp_path, methods, undrawn):
+    def stop(line):
+        if "b_T1w" in line:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        quiet(folder, out, methods=["n4"], tell=stop)
+    found = quiet(folder, out, methods=["n4"])
+    assert (found.measured, found.kept) == (3, 2)
+    assert "stopped before its end" in (out / "bench.md").read_text()
+
+
 def test_another_version_or_other_data_are_measured_again(folder, tmp_path, methods, undrawn, monkeypatch):
     out = tmp_path / "out"
     quiet(folder, out, methods=methods)

@@ -128,18 +128,22 @@ def run_bench(
     with exclusive(out, {"command": command or "biascorr bench"}):
         rows = Rows(out / "bench.tsv", anew=overwrite)
         dropped = rows.drop_stale({_facts(case.facts): case.key for case in planned})
-        began = time.time()
-        counts = _measure(planned, run_by, list(masks), rows, tell)
-        rows.write()
-        this = {"command": command, "date": time.strftime("%Y-%m-%d"), "seconds": round(time.time() - began), **counts}
-        new = counts["measured"] or counts["failed"]
+        this = {"command": command, "date": time.strftime("%Y-%m-%d"), **environment(resolve_device(device))}
         record = {
             "GeneratedBy": "biascorr_pydra bench",
             "settings": settings,
             "reference": reference,
-            "runs": [*earlier, *([{**this, **environment(resolve_device(device))}] if new else [])],
+            "runs": [*earlier, this],
             "columns": COLUMNS,
         }
+        # Before anything is measured, so that a run that is killed can be gone on with, and is known of.
+        _write_record(out, record)
+        began = time.time()
+        counts = _measure(planned, run_by, list(masks), rows, tell)
+        rows.write()
+        this |= {"seconds": round(time.time() - began), **counts}
+        if not counts["measured"] and not counts["failed"]:
+            record["runs"] = earlier
         frame = rows.frame()
         summary = summarize(frame, seed=sources.seed)
         paired = compare_methods(frame, reference=reference, seed=sources.seed)
@@ -274,12 +278,16 @@ def _write(out: Path, rows: pd.DataFrame, summary: pd.DataFrame, paired: pd.Data
     tables = {"summary": summary, "paired": paired}
     content = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
     _write_text(out / "summary.json", json.dumps(content, indent=1) + "\n")
-    _write_text(out / "bench.json", json.dumps(record, indent=1) + "\n")
+    _write_record(out, record)
     _write_text(out / "bench.md", _page(rows, summary, paired, record))
     for kind in ("png", "svg"):
         picture = draw(rows, kind)
         if picture:
             write_atomic(out / f"bench.{kind}", lambda stream, content=picture: stream.write(content))
+
+
+def _write_record(out: Path, record: Mapping) -> None:
+    _write_text(out / "bench.json", json.dumps(record, indent=1) + "\n")
 
 
 def _write_text(file: Path, text: str) -> None:
@@ -305,9 +313,11 @@ def _environment_lines(record: Mapping) -> str:
     lines = [f"- settings: {', '.join(f'{name} {value}' for name, value in record['settings'].items())}"]
     for run in record["runs"]:
         software = ", ".join(f"{name} {value}" for name, value in run["software"].items())
+        done = "stopped before its end"
+        if "seconds" in run:
+            done = "{seconds} s, {measured} rows measured, {kept} kept, {failed} failed".format(**run)
         lines.append(
-            f"- {run['date']}, {run['seconds']} s, {run['measured']} rows measured, {run['kept']} kept, "
-            f"{run['failed']} failed: `{run['command'] or 'run_bench'}`; {run['cpu']}, {run['cpus_usable']} CPUs, "
+            f"- {run['date']}, {done}: `{run['command'] or 'run_bench'}`; {run['cpu']}, {run['cpus_usable']} CPUs, "
             f"{run['threads']} threads, device {run['device']}; Python {run['python']}, {software}"
         )
     return "\n".join(lines) + "\n"
