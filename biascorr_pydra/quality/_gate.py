@@ -58,7 +58,7 @@ LIMITS = {
     "response": Limit("least", 0.2, "the method does not respond to a known extra field"),
     "sharpening": Limit("least", 0.06, "the histogram did not sharpen"),
     "support": Limit("least", 0.5, "the image does not bear the field out"),
-    "contrast_change": Limit("least", -0.2, "contrast fell"),
+    "contrast_change": Limit("least", -0.25, "contrast fell"),
 }
 ABSURD = ("field_range", "gradient_per_mm", "curvature", "flip_disagreement", "response")
 #: A field weaker than this is negligible whatever else is true of it.
