@@ -1,6 +1,6 @@
 """The tables of the papers, regenerated from the packaged weights on the data at hand: docs/papers.md in one command.
 
-    python benchmarks/papers.py --labels LABEL_MAPS --only seg_17 seg_18 --photographs PHOTOGRAPHS --brainweb data.npz \\
+    python benchmarks/papers.py --labels LABEL_MAPS --only seg_17 seg_18 --photographs DIR --brainweb data.npz \\
         --t1w IMAGE ... --t2w IMAGE ... --flair IMAGE ... --mritc FOLDER [--write]
 
 What is not given is left out. Each part can be made alone: papers_getnet.py, papers_ubc.py.
