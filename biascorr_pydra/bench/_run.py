@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..correct import implementation, resolve_device
+from .. import weights
+from ..correct import resolve_device
 from ..correctors import get_corrector
 from ..correctors._base import Corrector, Scan
-from ..errors import BiasCorrError, InvalidParameterError, OutputExistsError
+from ..errors import BiasCorrError, InvalidParameterError, OutputExistsError, WeightsError
 from ..files import write_atomic
 from ..runs import exclusive
 from ._case import FACTS, Case, Planned
@@ -66,15 +67,16 @@ class _Method:
     seed: int
     implementation: str
     key: str
+    error: str
 
     @classmethod
     def of(cls, name: str, device: str, seed: int) -> _Method:
         corrector = corrector_of(name)
         where = resolve_device(device) if corrector.uses_device else "cpu"
-        made_by = implementation(corrector.name)
+        made_by, error = _implementation(corrector)
         text = json.dumps([FORMAT, made_by, corrector.parameters(), where, seed], sort_keys=True, default=str)
         key = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-        return cls(name, corrector, where, seed, made_by, key)
+        return cls(name, corrector, where, seed, made_by, key, error)
 
 
 def run_bench(
@@ -149,6 +151,16 @@ def run_bench(
         paired = compare_methods(frame, reference=reference, seed=sources.seed)
         _write(out, frame, summary, paired, record)
     return Bench(frame, summary, paired, dropped=dropped, **counts)
+
+
+def _implementation(corrector: Corrector) -> tuple[str, str]:
+    """Version and weights as one string (no gate: what is measured is the estimate), and why the method cannot run."""
+    source, digest, error = getattr(corrector, "weights_file", None) or corrector.weights, "no weights", ""
+    try:
+        digest = weights.sha256_of(source) if source else digest
+    except WeightsError as missing:
+        error = str(missing)
+    return f"{corrector.name} {corrector.version} {digest}", error
 
 
 def _with_presets(methods: Sequence[str]) -> list[str]:
@@ -237,6 +249,8 @@ def _made(plan: Planned) -> tuple[Case | None, str]:
 
 
 def _scored(method: _Method, case: Case, masked: bool, warm: set[str]) -> dict[str, Any]:
+    if method.error:
+        return {"error": method.error}
     try:
         if method.name not in warm:
             _warm_up(method, case)
