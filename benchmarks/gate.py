@@ -207,11 +207,12 @@ def rates(found: pd.DataFrame) -> dict[str, float]:
 
 
 def table(found: pd.DataFrame) -> str:
-    """Rates by method, and by field or absurd estimate, as Markdown."""
+    """Rates by method with field and kind of head, and by absurd estimate, as Markdown."""
     lines = []
     as_found = found[found["estimate"] == "as found"]
     absurd = found[found["estimate"] != "as found"]
-    groups = [(f"{m}, {k}, {f}", g) for (m, k, f), g in as_found.groupby(["method", "kind", "field"], sort=False)]
+    groups = [(f"{m}, field {f}", g) for (m, f), g in as_found.groupby(["method", "field"], sort=False)]
+    groups += [(f"{m}, {k} heads", g) for (m, k), g in as_found.groupby(["method", "kind"], sort=False)]
     groups += [(f"**{method}, all**", group) for method, group in as_found.groupby("method", sort=False)]
     groups += [(f"absurd: {kind}", group) for kind, group in absurd.groupby("estimate", sort=False)]
     groups += [("**absurd, all**", absurd)] if len(absurd) else []
