@@ -106,7 +106,7 @@ def log_bias_of(corrector: Corrector, data: np.ndarray, mask=None, size=(1.6, 1.
 # --- Table 1
 
 
-def table_1(labels: Sequence[Path], heads: int = 2) -> pd.DataFrame:
+def table_1(labels: Sequence[Path], methods: Sequence[str] = METHODS, heads: int = 2) -> pd.DataFrame:
     """Relative MAE of simulated T1w heads with a field, raw and corrected, per tissue; means over the heads."""
     rows = []
     for file in labels:
@@ -122,7 +122,7 @@ def table_1(labels: Sequence[Path], heads: int = 2) -> pd.DataFrame:
             masks = {"entire image": found > 0}
             masks |= {tissue: np.isin(found, numbers) for tissue, numbers in TISSUES.items()}
             rows.append({"method": "raw", **_errors(image, clean, masks)})
-            for name, corrector in correctors().items():
+            for name, corrector in correctors(methods).items():
                 log_bias, seconds = log_bias_of(corrector, image)
                 rows.append({"method": name, **_errors(image / np.exp(log_bias), clean, masks), "seconds": seconds})
     table = pd.DataFrame(rows).groupby("method", sort=False).mean().reset_index()
@@ -189,7 +189,7 @@ def photographs(folder: Path, batches: int = 25) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def simulated(labels: Sequence[Path], quick: bool) -> pd.DataFrame:
+def simulated(labels: Sequence[Path], methods: Sequence[str] = METHODS, quick: bool = False) -> pd.DataFrame:
     """Responses on simulated heads without a field of their own: means over the heads of each contrast."""
     rows = []
     for file in labels:
@@ -206,7 +206,7 @@ def simulated(labels: Sequence[Path], quick: bool) -> pd.DataFrame:
                 head = simulate_head(label_map, parameters, GRID)
                 log_k = _extra(GRID, generator)
                 brain = head.brain.numpy()
-                for name, corrector in correctors(("n4", *METHODS[2:])).items():
+                for name, corrector in correctors(methods).items():
                     for mask in (None, brain):
                         what = {"method": name, "contrast": contrast, "head": "stripped" if stripped else "whole"}
                         what["mask"] = "none" if mask is None else "brain"
@@ -215,7 +215,7 @@ def simulated(labels: Sequence[Path], quick: bool) -> pd.DataFrame:
     return pd.DataFrame(rows).groupby(by, sort=False).mean().reset_index()
 
 
-def real(files: Sequence[Path]) -> pd.DataFrame:
+def real(files: Sequence[Path], methods: Sequence[str] = METHODS) -> pd.DataFrame:
     """Responses on real scans, over the detected head; and how far the field found reaches there."""
     rows = []
     for file in files:
@@ -224,7 +224,7 @@ def real(files: Sequence[Path]) -> pd.DataFrame:
         scan = scan_on_grid(LowPassCorrector(), img.affine, Scan(data, valid, None, voxel_size_mm(img)))
         head = to_canonical(detect_head(data).astype(np.float32), img.affine, GRID) >= 0.5
         log_k = _extra(GRID, torch.Generator().manual_seed(300))
-        for name, corrector in correctors(("n4", *METHODS[2:])).items():
+        for name, corrector in correctors(methods).items():
             answer = _answer(corrector, scan.data, log_k, head, None, False, scan.voxel_size_mm)
             rows.append({"scan": file.name.removesuffix(".nii.gz"), "method": name, **answer})
     return pd.DataFrame(rows)
@@ -256,6 +256,7 @@ def tables(
     labels: Sequence[Path] = (),
     brainweb_file: Path | None = None,
     scans: Sequence[Path] = (),
+    methods: Sequence[str] = METHODS,
     quick: bool = False,
 ) -> dict[str, pd.DataFrame]:
     """Every table whose data are given, by name; printed as Markdown as they are done.
@@ -266,22 +267,24 @@ def tables(
     labels : label maps of whole heads (.nii.gz, FreeSurfer numbers)
     brainweb_file : data.npz with v, g and g_hat
     scans : real scans (.nii.gz)
+    methods : "low-pass", or a method, or method:preset
     quick : fewer heads and photographs
     """
-    return dict(_made(photographs_folder, labels, brainweb_file, scans, quick))
+    return dict(_made(photographs_folder, labels, brainweb_file, scans, methods, quick))
 
 
-def _made(photographs_folder, labels, brainweb_file, scans, quick) -> Iterator[tuple[str, pd.DataFrame]]:
+def _made(photographs_folder, labels, brainweb_file, scans, methods, quick) -> Iterator[tuple[str, pd.DataFrame]]:
     wanted: dict[str, Callable[[], pd.DataFrame]] = {}
     if labels:
-        wanted["table_1"] = lambda: table_1(labels, heads=1 if quick else 2)
-        wanted["simulated"] = lambda: simulated(labels, quick)
+        wanted["table_1"] = lambda: table_1(labels, methods, heads=1 if quick else 2)
+        # ITK's N4 is n4's, and slow at so many heads.
+        wanted["simulated"] = lambda: simulated(labels, [name for name in methods if name != "ants-n4"], quick)
     if brainweb_file:
         wanted["brainweb"] = lambda: brainweb(brainweb_file)
     if photographs_folder:
         wanted["photographs"] = lambda: photographs(photographs_folder, batches=5 if quick else 25)
     if scans:
-        wanted["real"] = lambda: real(scans[:2] if quick else scans)
+        wanted["real"] = lambda: real(scans[:2] if quick else scans, [name for name in methods if name != "ants-n4"])
     for name, make in wanted.items():
         table = make()
         print(f"\n### {name}\n\n{markdown(table)}", flush=True)
@@ -306,6 +309,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="*", help="names of the label maps to use, without .nii.gz")
     parser.add_argument("--brainweb", type=Path, help="data.npz with v, g and g_hat")
     parser.add_argument("--scans", type=Path, nargs="*", default=[], help="real scans, or folders of them")
+    parser.add_argument("--methods", nargs="*", default=METHODS, help="low-pass, method, or method:preset")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, help="folder for one TSV a table")
     given = parser.parse_args(argv)
@@ -318,6 +322,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         labels=labels,
         brainweb_file=given.brainweb,
         scans=scans,
+        methods=given.methods,
         quick=given.quick,
     )
     if given.out:

@@ -114,8 +114,12 @@ def sample_pairs(
     return [*pair, gain_of_cells, functional.avg_pool2d(inside, CELL)]
 
 
-def score_responses(network: torch.nn.Module, batches: Sequence[Sequence[torch.Tensor]]) -> dict[str, float]:
+def score_responses(
+    network: torch.nn.Module, batches: Sequence[Sequence[torch.Tensor]], passes: int = 1
+) -> dict[str, float]:
     """How a network answers to known fields, over batches from :func:`sample_pairs`.
+
+    From the second of several ``passes`` on, it sees slices corrected so far, as the correctors do.
 
     Returns
     -------
@@ -127,7 +131,7 @@ def score_responses(network: torch.nn.Module, batches: Sequence[Sequence[torch.T
     """
     sums = torch.zeros(6, dtype=torch.float64)
     for slices, with_gain, gain, inside in batches:
-        field, found = network(slices), network(with_gain)
+        field, found = _found(network, slices, passes), _found(network, with_gain, passes)
         known, answer = centered(gain.log(), inside), centered(found - field, inside)
         field, filtered = centered(field, inside), centered(low_pass(network, slices), inside)
         terms = (answer * known, known**2, (answer - known) ** 2, field**2, filtered**2, torch.ones_like(known))
@@ -141,6 +145,15 @@ def score_responses(network: torch.nn.Module, batches: Sequence[Sequence[torch.T
         "invented_by_low_pass": (filtered / count) ** 0.5,
     }
     return {name: round(value, 4) for name, value in scores.items()}
+
+
+def _found(network: torch.nn.Module, slices: torch.Tensor, passes: int) -> torch.Tensor:
+    field = network(slices)
+    for _ in range(passes - 1):
+        full = functional.interpolate(field, size=slices.shape[2:], mode="bilinear", align_corners=False)
+        corrected = (slices * (-centered(full, torch.ones_like(full))).exp()).clamp(max=1)
+        field = field + network(corrected)
+    return field
 
 
 def low_pass(network: torch.nn.Module, slices: torch.Tensor) -> torch.Tensor:
