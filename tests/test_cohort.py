@@ -315,7 +315,7 @@ def test_a_link_to_an_object_without_a_suffix_is_read(dataset):
 def test_an_interrupted_run_goes_on_where_it_was(dataset, worker):
     code = "from biascorr_pydra.pydra_run import main; main()"
     inputs = ["--bids-dir", str(dataset), "--out-dir", str(dataset.parent / "out"), "--worker", worker, *WITHOUT]
-    slow = ["--method", "n4", "--method", "ants-n4"]  # long enough to be caught in the middle
+    slow = ["--method", "n4", "--method", "ants-n4", "--no-gate"]  # long enough to be caught in the middle
     process = subprocess.Popen(
         [sys.executable, "-c", code, "run", str(WORKFLOW), *inputs, *slow],
         stdout=subprocess.PIPE,
