@@ -53,6 +53,6 @@ LIMITS = [
 
 ADVICE = (
     "For a whole T2w or FLAIR head without a brain mask it left less of simulated fields than N4 did; for a T1w, and "
-    "wherever there is a brain mask or a stripped image, use n4: on whole T1w heads the network alone adds more than it "
-    "removes, which preset ttda-ttt undoes only in part."
+    "wherever there is a brain mask or a stripped image, use n4: on whole T1w heads the network alone adds more than "
+    "it removes, which preset ttda-ttt undoes in part."
 )
