@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 N4_PRESETS = ("biascorr", "antspy", "sitk", "niworkflows", "mriqc", "clinica")
 #: These take up to minutes a scan, and so are measured on fewer scans of each data set.
 SLOW = ("ants-n4", "n4:sitk")
-FEWER = {"phantom": 4, "labels": 12, "heads": 1, "lesjak": 2}
+FEWER = {"phantom": 4, "labels": 4, "heads": 1, "lesjak": 1}
 BEGIN, END = "<!-- made by benchmarks/leaderboard.py -->", "<!-- end -->"
 
 

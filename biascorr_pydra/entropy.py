@@ -84,9 +84,7 @@ def loss_terms(image: torch.Tensor, log_inverse: torch.Tensor) -> dict[str, torc
     """
     with torch.autocast(image.device.type, enabled=False):
         masks = foreground(image)
-        rows = [
-            _terms(*one) for one in zip(image[:, 0].float(), log_inverse[:, 0].float(), masks[:, 0], strict=True)
-        ]
+        rows = [_terms(*one) for one in zip(image[:, 0].float(), log_inverse[:, 0].float(), masks[:, 0], strict=True)]
     return {name: torch.stack([row[name] for row in rows]) for name in TERMS}
 
 

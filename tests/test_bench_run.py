@@ -43,12 +43,9 @@ class Fake(Corrector):
 @pytest.fixture
 def methods(monkeypatch):
     """'n4' and 'fake', both quick."""
-    made_by, quick = _run.implementation, {"n4": N4(iterations=(2,)), "fake": Fake()}
+    quick = {"n4": N4(iterations=(2,)), "fake": Fake()}
     monkeypatch.setattr(_run, "corrector_of", quick.__getitem__)
     monkeypatch.setattr(_run, "get_corrector", lambda name: Fake if name == "fake" else get_corrector(name))
-    monkeypatch.setattr(
-        _run, "implementation", lambda name: f"fake {Fake.version}" if name == "fake" else made_by(name)
-    )
     return ["n4", "fake"]
 
 
@@ -152,6 +149,13 @@ def test_a_failing_scan_and_a_failing_method_are_rows_and_the_rest_is_scored(fol
     assert "the corner" in page and "| `fake` | none | 2" in page and "seed 0" in page
 
 
+def test_a_method_without_its_weights_is_rows_too(folder, tmp_path, methods, undrawn, monkeypatch):
+    monkeypatch.setattr(Fake, "weights", "lost")
+    found = quiet(folder, tmp_path / "out", methods=methods, limit=1)
+    errors = found.rows[found.rows["method"] == "fake"]["error"]
+    assert (found.measured, found.failed) == (2, 2) and errors.str.contains("no such weights").all()
+
+
 def test_a_rerun_goes_on_where_it_stopped(folder, tmp_path, methods, undrawn):
     out = tmp_path / "out"
     first = quiet(folder, out, methods=["n4"])
@@ -166,13 +170,26 @@ def test_a_rerun_goes_on_where_it_stopped(folder, tmp_path, methods, undrawn):
     assert fresh.measured == 5 and len(fresh.rows) == 5
 
 
+def test_a_run_that_is_killed_is_gone_on_with(folder, tmp_path, methods, undrawn):
+    def stop(line):
+        if "b_T1w" in line:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        quiet(folder, out, methods=["n4"], tell=stop)
+    found = quiet(folder, out, methods=["n4"])
+    assert (found.measured, found.kept) == (3, 2)
+    assert "stopped before its end" in (out / "bench.md").read_text()
+
+
 def test_another_version_or_other_data_are_measured_again(folder, tmp_path, methods, undrawn, monkeypatch):
     out = tmp_path / "out"
     quiet(folder, out, methods=methods)
     monkeypatch.setattr(Fake, "version", "2")
     found = quiet(folder, out, methods=methods)
     assert (found.measured, found.kept) == (5, 5)
-    assert set(found.rows[found.rows["method"] == "fake"]["implementation"]) == {"fake 2"}
+    assert set(found.rows[found.rows["method"] == "fake"]["implementation"]) == {"fake 2 no weights"}
     nib.save(make_phantom((24, 26, 22), voxel_mm=8.0, seed=9).image(), folder / "b_T1w.nii.gz")
     found = quiet(folder, out, methods=["n4"])
     assert (found.measured, found.dropped) == (2, 4)

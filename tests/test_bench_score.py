@@ -228,7 +228,7 @@ def test_summaries_keep_scans_without_a_field_apart():
     assert entry["worse"] == 0 and summary.loc[("all", "no", "other")]["worse"] == 1
     text = leaderboard(summarize(rows))
     line = next(line for line in text.splitlines() if line.startswith("| `other`"))
-    assert "6 (1 failed)" in line and "100%" in line and f"{entry['residual_cov_mean']:.3f}" in line
+    assert "6 + 6 (1 failed)" in line and "100%" in line and f"{entry['residual_cov_mean']:.3f}" in line
 
 
 def test_methods_are_compared_on_the_same_scans():

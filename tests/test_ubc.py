@@ -259,7 +259,9 @@ def test_weights_for_another_lattice_say_so_in_their_card(phantom_100, tmp_path)
     network = UBC(lattice=5)
     torch.nn.init.constant_(network.head.bias, 0.5)
     weights.save(network.state_dict(), {"training": {"lattice": 5}}, tmp_path / "five.safetensors")
-    np.testing.assert_allclose(control_points(tmp_path / "five.safetensors", phantom_100.acquired), -0.5 * np.ones((5,) * 3))
+    np.testing.assert_allclose(
+        control_points(tmp_path / "five.safetensors", phantom_100.acquired), -0.5 * np.ones((5,) * 3)
+    )
     weights.save(network.state_dict(), {}, tmp_path / "unsaid.safetensors")
     with pytest.raises(WeightsError, match="placement"):
         control_points(tmp_path / "unsaid.safetensors", phantom_100.acquired)

@@ -12,6 +12,7 @@ from ._score import WORSE_BY
 __all__ = ["LEGEND", "TESTS", "failures", "leaderboard", "paired_table", "to_markdown"]
 
 LEGEND = f"""\
+- **n**: scans with a field, + scans without one.
 - **before, residual CoV**: standard deviation over mean, in the brain, of the true field (what is there before any
   correction), and of estimated over true field; 0 is best. That is of kind *truth*. Where the true field is not known,
   the kind is *pair*: a known field k is injected into the scan v, before is that of k, and the residual that of
@@ -64,7 +65,8 @@ def _changed(name: str, digits: int = 3) -> Cell:
 
 
 def _count(row: Mapping) -> str:
-    return f"{row['n']:d}" + (f" ({row['failed']:d} failed)" if row["failed"] else "")
+    without = f" + {row['invented_n']:.0f}" if row.get("invented_n") else ""
+    return f"{row['n']:d}{without}" + (f" ({row['failed']:d} failed)" if row["failed"] else "")
 
 
 COLUMNS: dict[str, Cell] = {
@@ -110,12 +112,14 @@ def leaderboard(summary: pd.DataFrame) -> str:
 
 def _joined(group: pd.DataFrame) -> list[dict]:
     """Scans with a field, and beside them what the method did where there is none."""
+    group = group.sort_values(["method", "mask"])
     with_field = group[group["fielded"] == "yes"]
     without = {(row["method"], row["mask"]): row for _, row in group[group["fielded"] == "no"].iterrows()}
     rows = []
     for _, row in (with_field if len(with_field) else group).iterrows():
-        other = without.get((row["method"], row["mask"]), {})
+        other = without.get((row["method"], row["mask"]), {}) if len(with_field) else {}
         invented = {
+            "invented_n": other.get("n", 0),
             "invented_mean": other.get("residual_cov_mean", np.nan),
             "invented_worse": other.get("worse", np.nan),
         }

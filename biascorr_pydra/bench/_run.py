@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..correct import implementation, resolve_device
+from .. import weights
+from ..correct import resolve_device
 from ..correctors import get_corrector
 from ..correctors._base import Corrector, Scan
-from ..errors import BiasCorrError, InvalidParameterError, OutputExistsError
+from ..errors import BiasCorrError, InvalidParameterError, OutputExistsError, WeightsError
 from ..files import write_atomic
 from ..runs import exclusive
 from ._case import FACTS, Case, Planned
@@ -66,15 +67,16 @@ class _Method:
     seed: int
     implementation: str
     key: str
+    error: str
 
     @classmethod
     def of(cls, name: str, device: str, seed: int) -> _Method:
         corrector = corrector_of(name)
         where = resolve_device(device) if corrector.uses_device else "cpu"
-        made_by = implementation(corrector.name)
+        made_by, error = _implementation(corrector)
         text = json.dumps([FORMAT, made_by, corrector.parameters(), where, seed], sort_keys=True, default=str)
         key = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-        return cls(name, corrector, where, seed, made_by, key)
+        return cls(name, corrector, where, seed, made_by, key, error)
 
 
 def run_bench(
@@ -128,23 +130,37 @@ def run_bench(
     with exclusive(out, {"command": command or "biascorr bench"}):
         rows = Rows(out / "bench.tsv", anew=overwrite)
         dropped = rows.drop_stale({_facts(case.facts): case.key for case in planned})
-        began = time.time()
-        counts = _measure(planned, run_by, list(masks), rows, tell)
-        rows.write()
-        this = {"command": command, "date": time.strftime("%Y-%m-%d"), "seconds": round(time.time() - began), **counts}
-        new = counts["measured"] or counts["failed"]
+        this = {"command": command, "date": time.strftime("%Y-%m-%d"), **environment(resolve_device(device))}
         record = {
             "GeneratedBy": "biascorr_pydra bench",
             "settings": settings,
             "reference": reference,
-            "runs": [*earlier, *([{**this, **environment(resolve_device(device))}] if new else [])],
+            "runs": [*earlier, this],
             "columns": COLUMNS,
         }
+        # Before anything is measured, so that a run that is killed can be gone on with, and is known of.
+        _write_record(out, record)
+        began = time.time()
+        counts = _measure(planned, run_by, list(masks), rows, tell)
+        rows.write()
+        this |= {"seconds": round(time.time() - began), **counts}
+        if not counts["measured"] and not counts["failed"]:
+            record["runs"] = earlier
         frame = rows.frame()
         summary = summarize(frame, seed=sources.seed)
         paired = compare_methods(frame, reference=reference, seed=sources.seed)
         _write(out, frame, summary, paired, record)
     return Bench(frame, summary, paired, dropped=dropped, **counts)
+
+
+def _implementation(corrector: Corrector) -> tuple[str, str]:
+    """Version and weights as one string (no gate: what is measured is the estimate), and why the method cannot run."""
+    source, digest, error = getattr(corrector, "weights_file", None) or corrector.weights, "no weights", ""
+    try:
+        digest = weights.sha256_of(source) if source else digest
+    except WeightsError as missing:
+        error = str(missing)
+    return f"{corrector.name} {corrector.version} {digest}", error
 
 
 def _with_presets(methods: Sequence[str]) -> list[str]:
@@ -233,6 +249,8 @@ def _made(plan: Planned) -> tuple[Case | None, str]:
 
 
 def _scored(method: _Method, case: Case, masked: bool, warm: set[str]) -> dict[str, Any]:
+    if method.error:
+        return {"error": method.error}
     try:
         if method.name not in warm:
             _warm_up(method, case)
@@ -274,12 +292,16 @@ def _write(out: Path, rows: pd.DataFrame, summary: pd.DataFrame, paired: pd.Data
     tables = {"summary": summary, "paired": paired}
     content = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
     _write_text(out / "summary.json", json.dumps(content, indent=1) + "\n")
-    _write_text(out / "bench.json", json.dumps(record, indent=1) + "\n")
+    _write_record(out, record)
     _write_text(out / "bench.md", _page(rows, summary, paired, record))
     for kind in ("png", "svg"):
         picture = draw(rows, kind)
         if picture:
             write_atomic(out / f"bench.{kind}", lambda stream, content=picture: stream.write(content))
+
+
+def _write_record(out: Path, record: Mapping) -> None:
+    _write_text(out / "bench.json", json.dumps(record, indent=1) + "\n")
 
 
 def _write_text(file: Path, text: str) -> None:
@@ -305,9 +327,11 @@ def _environment_lines(record: Mapping) -> str:
     lines = [f"- settings: {', '.join(f'{name} {value}' for name, value in record['settings'].items())}"]
     for run in record["runs"]:
         software = ", ".join(f"{name} {value}" for name, value in run["software"].items())
+        done = "stopped before its end"
+        if "seconds" in run:
+            done = "{seconds} s, {measured} rows measured, {kept} kept, {failed} failed".format(**run)
         lines.append(
-            f"- {run['date']}, {run['seconds']} s, {run['measured']} rows measured, {run['kept']} kept, "
-            f"{run['failed']} failed: `{run['command'] or 'run_bench'}`; {run['cpu']}, {run['cpus_usable']} CPUs, "
+            f"- {run['date']}, {done}: `{run['command'] or 'run_bench'}`; {run['cpu']}, {run['cpus_usable']} CPUs, "
             f"{run['threads']} threads, device {run['device']}; Python {run['python']}, {software}"
         )
     return "\n".join(lines) + "\n"

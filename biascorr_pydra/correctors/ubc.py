@@ -128,9 +128,7 @@ class UBC(Corrector):
             mirrored = [network.log_lattice(images.flip(axis)).flip(axis) for axis in (2, 3, 4)]
             return torch.stack([found, *mirrored]).mean(0)
 
-    def _trained_on(
-        self, network: networks.UBC, image: torch.Tensor, seed: int
-    ) -> tuple[networks.UBC, float, float]:
+    def _trained_on(self, network: networks.UBC, image: torch.Tensor, seed: int) -> tuple[networks.UBC, float, float]:
         """A copy of the network, trained further on one image, and the loss on the image before and after."""
         network = copy.deepcopy(network)
         optimizer = torch.optim.Adam(network.parameters(), self.ttt_learning_rate)

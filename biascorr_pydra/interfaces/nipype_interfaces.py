@@ -43,6 +43,7 @@ class CorrectBiasInputSpec(ThreadedInputSpec):
     uncertainty = traits.Bool(
         False, usedefault=True, desc="also write how far the fields of the mirror images are apart"
     )
+    metadata = traits.Dict(desc="the image's BIDS sidecar; read from beside in_file by default")
 
     def implementation(self) -> str:
         # The sidecar beside the image is read too, so that the hash follows it.
@@ -91,6 +92,7 @@ class CorrectBias(FileInterface):
             gate=inputs.gate,
             fallback=inputs.fallback,
             check_response=inputs.check_response,
+            metadata=given(inputs.metadata),
             overwrite=True,  # the node's own folder
         )
         return files

@@ -56,9 +56,9 @@ LIMITS = {
     "curvature": Limit("most", 0.12, "the field is too rough for a bias field"),
     "flip_disagreement": Limit("most", 0.5, "the image and its mirror images give different fields"),
     "response": Limit("least", 0.2, "the method does not respond to a known extra field"),
-    "sharpening": Limit("least", 0.06, "the histogram did not sharpen"),
-    "support": Limit("least", 0.5, "the image does not bear the field out"),
-    "contrast_change": Limit("least", -0.2, "contrast fell"),
+    "sharpening": Limit("least", 0.07, "the histogram did not sharpen"),
+    "support": Limit("least", 0.55, "the image does not bear the field out"),
+    "contrast_change": Limit("least", -0.25, "contrast fell"),
 }
 ABSURD = ("field_range", "gradient_per_mm", "curvature", "flip_disagreement", "response")
 #: A field weaker than this is negligible whatever else is true of it.

@@ -83,7 +83,7 @@ class Heads:
 
 @dataclass(frozen=True)
 class Scans:
-    """Real images in memory: (N, 1, size, size, size) of mean 1, float16, and which files could not be used, and why."""
+    """Real images in memory, (N, 1, size, size, size) of mean 1, float16; which files could not be used, and why."""
 
     images: torch.Tensor
     left_out: dict[str, str]

@@ -24,7 +24,7 @@ from ..metrics import residual_cov, response_slope
 from ..networks import UBC
 from ..simulate import HeadSampler, inject_bias
 from ._base import CardText, Split, Training, option, split_by_subject
-from ._ubc_card import DEVIATES, FILLED, FOLLOWS, LIMITS, PAPER
+from ._ubc_card import ADVICE, DEVIATES, FILLED, FOLLOWS, LIMITS, PAPER
 from ._ubc_data import Heads, Scans, extra_field, find_files, is_bids, open_heads, open_scans
 
 __all__ = ["TRAINING", "UBCTraining"]
@@ -47,7 +47,7 @@ class UBCTraining(Training):
     stripped: float = option(0.25, "Of label maps: share of heads without anything outside the brain.")
 
     method = "ubc"
-    text = CardText(PAPER, FOLLOWS, FILLED, DEVIATES, LIMITS)
+    text = CardText(PAPER, FOLLOWS, FILLED, DEVIATES, LIMITS, ADVICE)
 
     def __post_init__(self):
         super().__post_init__()

@@ -38,13 +38,13 @@ FUNCTIONS = {
 }
 # Parameters that a face gives itself, and inputs that are Nipype's own.
 GIVEN_BY_THE_FACE = {
-    CorrectBias: {"out_file", "bias_file", "record_file", "overwrite", "progress", "device"},
+    CorrectBias: {"out_file", "bias_file", "record_file", "uncertainty_file", "overwrite", "progress", "device"},
     ApplyBias: {"out_file", "overwrite"},
     BrainMask: {"folder", "device"},
     TissueSegmentation: {"folder"},
     BiasMetrics: {"folder"},
 }
-NIPYPES_OWN = {"num_threads", "use_gpu", "use_cuda"}
+NIPYPES_OWN = {"num_threads", "use_gpu", "use_cuda", "uncertainty"}
 
 
 @pytest.mark.parametrize("interface", FUNCTIONS)
