@@ -14,7 +14,8 @@ _SHARED_FILLED = (
 )
 _SHARED_DEVIATES = (
     "the network also sees the logarithm of the slice, and its output is added to the slice's own log intensity, "
-    "smoothed. Why: trained alike for 3 minutes it answered to a field on photographs with slope 0.93, without this 0.87",
+    "smoothed. Why: trained alike for 3 minutes it answered to a field on photographs with slope 0.93, without this "
+    "0.87",
     "'economy': the field found in a photograph without any multiplied in is kept small. Why: the implicit loss "
     "constrains how the field changes and not the field itself; smoothed log intensity (a homomorphic filter), which "
     "takes anatomy for a field, minimizes it too, idempotence included",
@@ -27,8 +28,8 @@ _SHARED_LIMITS = (
     "benchmarks/papers_getnet.py)",
     "stripped brains: more is invented, and the answer to a field is weaker, than on whole heads",
     "trained on 200 photographs for minutes of one CPU core, not for days",
-    "two passes by default, for an answer of the right strength; preset 'once' invents less (chosen so on two label maps "
-    "of simulated heads, 1 and 9, neither trained on nor among those scored)",
+    "two passes by default, for an answer of the right strength; preset 'once' invents less (chosen so on two label "
+    "maps of simulated heads, 1 and 9, neither trained on nor among those scored)",
     "each slice is seen alone: contrast between slices counts only through the B-spline",
     "the photographs' licence is for non-commercial research and education; what that means for weights trained on "
     "them is for the user to judge",
@@ -50,8 +51,8 @@ GETNET = CardText(
     ),
     deviates=_SHARED_DEVIATES,
     limits=_SHARED_LIMITS,
-    advice="Choose n4 instead; getnet is here to compare with the paper, and where seconds and no tuning matter more "
-    "than a few per cent of remaining inhomogeneity.",
+    advice="Choose n4 instead: it is faster and leaves less on simulated heads; getnet is for comparison with the paper, "
+    "and as a second opinion that assumes nothing of tissues",
 )
 
 IMPLICIT = CardText(
