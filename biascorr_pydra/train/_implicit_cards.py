@@ -51,8 +51,8 @@ GETNET = CardText(
     ),
     deviates=_SHARED_DEVIATES,
     limits=_SHARED_LIMITS,
-    advice="Choose n4 instead: it is faster and leaves less on simulated heads; getnet is for comparison with the paper, "
-    "and as a second opinion that assumes nothing of tissues",
+    advice="Choose n4 instead: it is faster and leaves less on simulated heads; getnet is for comparison with the "
+    "paper, and as a second opinion that assumes nothing of tissues.",
 )
 
 IMPLICIT = CardText(
