@@ -20,6 +20,7 @@ from biascorr_pydra.correctors import get_corrector
 from biascorr_pydra.correctors._base import Corrector, Estimate
 from biascorr_pydra.correctors.n4 import N4
 from biascorr_pydra.errors import BIDSError, InvalidParameterError, OutputExistsError
+from biascorr_pydra.field import LogBiasSpline
 from biascorr_pydra.metrics import cjv
 
 EXAMPLES = Path(__file__).parents[1] / "bids_examples"
@@ -38,6 +39,17 @@ class Fake(Corrector):
         if scan.data[0, 0, 0] > 1e5:
             raise RuntimeError("the corner\nis bright")
         return Estimate(np.log1p(scan.data / 1000).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Gridded(Fake):
+    """One that works on a grid of its own, and on no other."""
+
+    grid_shape: ClassVar[tuple[int, int, int]] = (20, 20, 20)
+
+    def estimate(self, scan, *, device="cpu", seed=0):
+        assert scan.data.shape == self.grid_shape
+        return Estimate(LogBiasSpline.spanning(np.zeros((4, 4, 4)), scan.data.shape))
 
 
 @pytest.fixture
@@ -74,6 +86,13 @@ def folder(tmp_path):
 def quiet(data, out, **how):
     options = {key: how.pop(key) for key in ("seed", "limit", "select", "draws") if key in how}
     return run_bench(Sources([data], brain="none", **options), out, **how)
+
+
+def test_a_method_with_a_grid_of_its_own_is_given_that_grid(folder, tmp_path, monkeypatch, undrawn):
+    monkeypatch.setattr(_run, "corrector_of", {"n4": N4(iterations=(2,)), "fake": Gridded()}.__getitem__)
+    monkeypatch.setattr(_run, "get_corrector", lambda name: Fake if name == "fake" else get_corrector(name))
+    rows = quiet(folder, tmp_path / "out", methods=["n4", "fake"], masks=["none"], select=["a_T1w*"]).rows
+    assert rows["error"].replace("", np.nan).isna().all()
 
 
 def same(one, other):

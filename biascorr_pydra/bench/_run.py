@@ -18,6 +18,7 @@ from ..correct import resolve_device
 from ..correctors import get_corrector
 from ..correctors._base import Corrector, Scan
 from ..errors import BiasCorrError, InvalidParameterError, OutputExistsError, WeightsError
+from ..estimation import estimate
 from ..files import write_atomic
 from ..runs import exclusive
 from ._case import FACTS, Case, Planned
@@ -265,7 +266,7 @@ def _warm_up(method: _Method, case: Case) -> None:
     step = tuple(slice(None, None, max(1, n // WARM_UP_VOXELS)) for n in case.data.shape)
     small = Scan(case.data[step], case.valid[step], None, case.voxel_size_mm)
     try:
-        method.corrector.estimate(small, device=method.device, seed=method.seed)
+        estimate(method.corrector, case.affine, small, device=method.device, seed=method.seed)
     except BiasCorrError:
         return  # so few voxels may be too few for it; its first scan then tells, or pays
 
