@@ -322,6 +322,8 @@ def test_an_interrupted_run_goes_on_where_it_was(dataset, worker):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Where this suite runs in the background of a shell, it has been told to ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     work = dataset.parent / "out/work"
     deadline = time.monotonic() + 60
