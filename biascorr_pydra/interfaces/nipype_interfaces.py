@@ -46,8 +46,9 @@ class CorrectBiasInputSpec(ThreadedInputSpec):
     metadata = traits.Dict(desc="the image's BIDS sidecar; read from beside in_file by default")
 
     def implementation(self) -> str:
-        # The sidecar beside the image is read too, so that the hash follows it.
-        signs = signs_of_correction(metadata_beside(self.in_file)[0]) if isdefined(self.in_file) else ""
+        # The sidecar beside the image is read too, so that the hash follows it; a MapNode has a list of images.
+        given = self.in_file if isinstance(self.in_file, list) else [self.in_file]
+        signs = [signs_of_correction(metadata_beside(file)[0]) for file in given if isdefined(file)]
         return f"{method_version(self.method, self.fallback)} {signs}"
 
 
