@@ -337,7 +337,7 @@ class Told(torch.nn.Module):
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "SRA", "oblique"])
 def test_a_field_is_recovered_through_correct_image_in_every_orientation(codes, monkeypatch):
-    monkeypatch.setattr("biascorr_pydra.correctors.getnet.loaded", lambda *_: (Told(), "0" * 64))
+    monkeypatch.setattr("biascorr_pydra.correctors._slices.loaded", lambda *_: (Told(), "0" * 64))
     whole = make_phantom(noise=0)
     img = reorient(whole.image(500 * whole.bias), codes)
     found = correct_image(img, method="getnet", mask=reorient(whole.image(whole.brain), codes), gate=False)

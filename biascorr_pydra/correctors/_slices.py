@@ -7,21 +7,21 @@ fitted by one cubic B-spline over the image and one offset for each slice: weigh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from .. import weights as weights_module
-from ..errors import InvalidImageError
+from ..errors import InvalidImageError, InvalidParameterError
 from ..field import DEGREE, LogBiasSpline, bspline_basis, contract
 from ..image import detect_head
-from ._base import Estimate, Scan
+from ._base import Corrector, Estimate, Scan
 
-__all__ = ["GRID", "MOST_PASSES", "combine", "estimate_by_slices", "loaded"]
+__all__ = ["GRID", "SliceCorrector", "combine", "estimate_by_slices", "loaded"]
 
 GRID = (160, 160, 160)
 SLICES = 32
@@ -57,6 +57,49 @@ class Stack:
     across: tuple[np.ndarray, np.ndarray]
     weights: np.ndarray
     images: np.ndarray
+
+
+@dataclass(frozen=True)
+class SliceCorrector(Corrector):
+    """A corrector whose network sees whole slices, whether or not a mask is given; a mask says where the field counts.
+
+    Class attribute, besides a corrector's own: ``network``, the network's class.
+    """
+
+    weights_file: str | None = field(
+        default=None,
+        metadata={"help": "Weights (.safetensors, with the card beside it) to use instead of the package's own."},
+    )
+    passes: int = field(
+        default=2, metadata={"help": "How often the field is looked for, each time in the scan corrected so far."}
+    )
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "once": {"passes": 1}}
+    grid_shape: ClassVar[tuple[int, int, int]] = GRID
+    network: ClassVar[type[torch.nn.Module]]
+
+    def __post_init__(self):
+        if not (isinstance(self.passes, int) and 1 <= self.passes <= MOST_PASSES):
+            raise InvalidParameterError(f"passes is a whole number from 1 to {MOST_PASSES}", value=self.passes)
+
+    def estimate(self, scan: Scan, *, device: str = "cpu", seed: int = 0) -> Estimate:
+        """Estimate the log bias field, as the control points of a cubic B-spline over the grid.
+
+        Nothing is drawn at random: ``seed`` has no effect.
+
+        Raises
+        ------
+        InvalidImageError
+            No voxel is positive.
+        WeightsError
+            The weights are missing, damaged, or another network's.
+        """
+        return self.estimate_batch([scan], device=device, seed=seed)[0]
+
+    def estimate_batch(self, scans: Sequence[Scan], *, device: str = "cpu", seed: int = 0) -> list[Estimate]:
+        """As :meth:`estimate`, the slices of several scans through the network together."""
+        network, sha256 = loaded(self.network, self.weights_file or type(self).weights, device)
+        return estimate_by_slices(network, scans, device=device, passes=self.passes, record={"weights_sha256": sha256})
 
 
 def loaded(network: type[torch.nn.Module], source: str, device: str) -> tuple[torch.nn.Module, str]:
