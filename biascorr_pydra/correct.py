@@ -140,7 +140,7 @@ def correct_image(
         corrected = data / bias
         corrected[~valid] = 0
         if decision.corrector is not None:
-            corrected = decision.corrector.finish(corrected, mask_array, decision.estimate)
+            corrected = decision.corrector.finish(corrected, mask_array, decision.applied)
     else:
         corrected = np.nan_to_num(frames / bias[..., None], nan=0, posinf=0, neginf=0)
         warnings.append(f"One field, estimated on the mean of {frames.shape[3]} frames, was divided out of each.")

@@ -58,6 +58,7 @@ class Decision:
     bias : float32 array (I, J, K), mean 1 over the mask; exactly 1 where nothing is corrected
     corrector : the one whose field it is, or None
     estimate : the asked-for method's own record
+    applied : the record of the estimate whose field it is
     gate : the verdict and its consequence, JSON-serialisable
     uncertainty : float32 array (I, J, K), or None
     warnings : sentences
@@ -67,6 +68,7 @@ class Decision:
     bias: np.ndarray
     corrector: Corrector | None
     estimate: dict[str, Any]
+    applied: dict[str, Any]
     gate: dict[str, Any]
     uncertainty: np.ndarray | None = None
     warnings: list[str] = field(default_factory=list)
@@ -130,7 +132,7 @@ def decide_field(
     if options.check_response and options.gate:
         more["response"] = response(corrector, log_bias, scale_mask, **how)
     verdict = _judge(bias, scan, scale_mask, options.gate, signs, more, name)
-    decision = Decision(bias, corrector, record, {}, uncertainty, list(record.get("notes", [])))
+    decision = Decision(bias, corrector, record, record, {}, uncertainty, list(record.get("notes", [])))
     stand_in = None
     if verdict.verdict == REJECTED and fallback is not None:
         stand_in = _stand_in(fallback, scale_mask, signs, name, decision, **how)
@@ -179,7 +181,7 @@ def _stand_in(fallback: Corrector, scale_mask, signs, name, decision: Decision, 
     bias = _field(log_bias, scale_mask)
     verdict = _judge(bias, scan, scale_mask, True, signs, {}, name)
     if verdict.applies:
-        decision.bias, decision.corrector = bias, fallback
+        decision.bias, decision.corrector, decision.applied = bias, fallback, record
         decision.warnings += record.get("notes", [])
     else:
         _pass_on(decision, scale_mask.shape)
