@@ -19,7 +19,7 @@ from ..errors import BIDSError
 
 __all__ = ["Cohort", "Problem", "Result", "collect"]
 
-IMAGES = ("corrected", "bias", "mask")
+IMAGES = ("corrected", "bias", "mask", "dseg")
 REQUIRED = {"corrected": "corrected image", "bias": "bias field"}  # a mask may be absent by choice
 
 _METRICS = re.compile(r"^(?P<prefix>.+)_desc-(?P<suffix>[A-Za-z0-9]+)_metrics\.json$")
