@@ -83,7 +83,8 @@ class View:
         found = {}
         for plane in PLANES:
             axis = AXES[plane]
-            found[plane] = [np.take(box, i - self.start[axis], axis).T[::-1].copy() for i in self.at[axis]]
+            along = np.moveaxis(box, axis, 0)
+            found[plane] = [along[i - self.start[axis]].T[::-1].copy() for i in self.at[axis]]
         return found
 
 

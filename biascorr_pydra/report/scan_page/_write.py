@@ -1,0 +1,233 @@
+"""Which pages have to be made, and making them: in parallel, each whole or not at all, none stopping another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ...bids import make_folder
+from ...errors import BiasCorrError, OutputError
+from ...files import write_atomic
+from ...runs import FOLDER
+from ..collect import Cohort, Problem, Result
+from ..paths import PAGES, figures_folder, page_name, scan_page
+from .content import CohortRanges, Place
+from .page import render
+from .pictures import ScanPictures, draw, key_of
+
+__all__ = ["ScanPages", "write_scan_pages"]
+
+VERSION = 1  # changes when the same results would make another page
+FEW = 4  # pages that are made sooner than other processes have started
+
+
+@dataclass
+class ScanPages:
+    """What :func:`write_scan_pages` did.
+
+    Attributes
+    ----------
+    made, unchanged : numbers of pages
+    problems : what could not be read, drawn or written, by scan
+    """
+
+    made: int = 0
+    unchanged: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """All that one page is made from."""
+
+    out_dir: Path
+    cohort: str
+    scan: str
+    results: list[Result]
+    places: dict[str, dict[str, dict[str, Place]]]
+    previous: str | None
+    next: str | None
+
+    def digest(self) -> str:
+        """A hash of the page's words; the pictures have a key of their own."""
+        results = [[r.method, r.state, r.reason, r.record, r.sidecar, sorted(r.files)] for r in self.results]
+        places = {
+            method: {part: {key: asdict(place) for key, place in found.items()} for part, found in parts.items()}
+            for method, parts in self.places.items()
+        }
+        words = [VERSION, __version__, self.cohort, self.scan, results, places, self.previous, self.next]
+        return hashlib.sha256(json.dumps(words, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def write_scan_pages(out_dir: str | Path, cohort: Cohort, *, n_procs: int | None = None) -> ScanPages:
+    """Write the page of every scan of a cohort, ``OUT/reports/NAME.html``, with its pictures beside it.
+
+    Parameters
+    ----------
+    out_dir : path
+        The cohort's output folder.
+    cohort : Cohort
+        As :func:`biascorr_pydra.report.collect.collect` read it there.
+    n_procs : int, optional
+        Processes that make pages; default, as many as this process may use CPUs.
+
+    Returns
+    -------
+    ScanPages
+        A scan whose images are damaged, or whose page cannot be made, is among its problems, and has a page that says
+        so if one can be written.
+
+    Raises
+    ------
+    OutputError
+        The folder for the pages cannot be made.
+    """
+    out_dir = Path(out_dir)
+    done = ScanPages()
+    if not cohort.results:
+        return done
+    make_folder(figures_folder(out_dir))
+    make_folder(_state_file(out_dir, "x").parent)
+    orders = list(_orders(out_dir, cohort))
+    todo = []
+    for order in orders:
+        known = _known_problems(order)
+        if known is None:
+            todo.append(order)
+        else:
+            done.unchanged += 1
+            done.problems += [Problem(order.scan, text) for text in known]
+    for scan, problems in _make_all(todo, n_procs or len(os.sched_getaffinity(0))):
+        done.made += 1
+        done.problems += [Problem(scan, text) for text in problems]
+    done.problems.sort(key=lambda problem: (problem.file, problem.text))
+    return done
+
+
+def _orders(out_dir: Path, cohort: Cohort) -> Iterator[_Order]:
+    ranges = CohortRanges(cohort)
+    scans = list(cohort.by_scan().items())
+    for number, (scan, results) in enumerate(scans):
+        places = {result.method: ranges.places(result) for result in results}
+        previous = scans[number - 1][0] if number else None
+        following = scans[number + 1][0] if number + 1 < len(scans) else None
+        yield _Order(out_dir, cohort.name, scan, results, places, previous, following)
+
+
+def _make_all(todo: Sequence[_Order], n_procs: int) -> Iterator[tuple[str, list[str]]]:
+    """Make pages; a process that dies costs only that its pages are made here, one by one."""
+    n_procs = min(n_procs, len(todo))
+    left = list(todo)
+    if n_procs > 1 and len(todo) > FEW and not multiprocessing.current_process().daemon:
+        # A fork of a process with threads (torch's, a worker's) may hang.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(n_procs, mp_context=context) as pool:
+            running = {pool.submit(_make, order): order for order in todo}
+            for future in as_completed(running):
+                try:
+                    problems = future.result()
+                except BrokenProcessPool:
+                    continue
+                left.remove(running[future])
+                yield running[future].scan, problems
+    for order in left:
+        yield order.scan, _make(order)
+
+
+def _make(order: _Order) -> list[str]:
+    """Make one page; what went wrong, in words."""
+    try:
+        return _page(order)
+    except Exception as error:  # whatever a scan's files make it raise must not stop the others
+        reason = str(error).replace(f"{order.out_dir}/", "") or type(error).__name__
+        if isinstance(error, BiasCorrError):
+            return [f"the page cannot be written: {reason}"]
+        return [f"the page cannot be made: {type(error).__name__}: {reason}"]
+
+
+def _page(order: _Order) -> list[str]:
+    name = page_name(order.scan)
+    state = _read_state(order.out_dir, name)
+    key = key_of(order.scan, order.results)
+    pictures = _kept_pictures(order, state, key)
+    if pictures is None:
+        pictures = draw(order.out_dir, order.scan, name, order.results)
+        old = state.get("files", [])
+    else:
+        old = []
+    html, problems = render(order, pictures)
+    write_atomic(scan_page(order.out_dir, order.scan), lambda s: s.write(html.encode("utf-8", "backslashreplace")))
+    for file in set(map(str, old)) - pictures.files():
+        _remove_picture(order.out_dir, file)
+    # With problems nothing is kept: an image that is put right with its old size and time would not be looked at.
+    kept = {"files": sorted(pictures.files())}
+    if not pictures.problems:
+        kept |= {"key": key, "words": order.digest(), "pictures": asdict(pictures), "problems": problems}
+    _keep_state(order.out_dir, name, kept)
+    return [*pictures.problems, *problems]
+
+
+# --- what is known of earlier pages
+
+
+def _known_problems(order: _Order) -> list[str] | None:
+    """What there was to report when the page was made; None where the page does not show what is there now."""
+    state = _read_state(order.out_dir, page_name(order.scan))
+    problems = state.get("problems")
+    if (
+        isinstance(problems, list)
+        and state.get("words") == order.digest()
+        and scan_page(order.out_dir, order.scan).is_file()
+        and _kept_pictures(order, state, key_of(order.scan, order.results)) is not None
+    ):
+        return list(map(str, problems))
+    return None
+
+
+def _kept_pictures(order: _Order, state: dict[str, Any], key: str) -> ScanPictures | None:
+    if state.get("key") != key:
+        return None
+    try:
+        pictures = ScanPictures.from_json(state["pictures"])
+    except (KeyError, TypeError, AttributeError):
+        return None
+    folder = order.out_dir / PAGES
+    return pictures if all((folder / file).is_file() for file in pictures.files()) else None
+
+
+def _state_file(out_dir: Path, name: str) -> Path:
+    return out_dir / FOLDER / "pages" / f"{name}.json"
+
+
+def _read_state(out_dir: Path, name: str) -> dict[str, Any]:
+    try:
+        found = json.loads(_state_file(out_dir, name).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _keep_state(out_dir: Path, name: str, content: dict[str, Any]) -> None:
+    """What cannot be kept is only made again."""
+    try:
+        text = json.dumps(content)
+        write_atomic(_state_file(out_dir, name), lambda stream: stream.write(text.encode("utf-8", "backslashreplace")))
+    except (OSError, OutputError):
+        return
+
+
+def _remove_picture(out_dir: Path, file: str) -> None:
+    """Remove a picture that the scan's page no longer shows; only ever from the folder of pictures."""
+    folder = figures_folder(out_dir)
+    path = out_dir / PAGES / file
+    if path.parent == folder:
+        path.unlink(missing_ok=True)

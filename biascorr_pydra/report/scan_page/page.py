@@ -1,0 +1,81 @@
+"""A scan's page as HTML. All texts go through jinja2's escaping: names, messages and metadata come from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from ... import __version__
+from ..boilerplate import boilerplate
+from ..collect import Result
+from ..paths import page_name, scan_page
+from .content import disagreements, method_parts, metric_rows, notes, segmentations
+from .mosaic import OUTLINES
+from .pictures import ScanPictures
+
+if TYPE_CHECKING:
+    from ._write import _Order
+
+__all__ = ["render"]
+
+
+def render(order: _Order, pictures: ScanPictures) -> tuple[str, list[str]]:
+    """The page, and what in the records is at odds with itself, in words."""
+    results = order.results
+    problems = disagreements(results)
+    said = boilerplate(results)
+    html = _template().render(
+        cohort=order.cohort,
+        scan=order.scan,
+        title=page_name(order.scan),
+        version=__version__,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        previous=_link(order, order.previous),
+        following=_link(order, order.next),
+        parts=method_parts(results),
+        pictures=pictures,
+        layers=_layers(pictures),
+        outline_colors=OUTLINES,
+        tables=metric_rows(results, order.places),
+        segmentations=segmentations([result for result in results if result.record]),
+        notes=notes(results),
+        errors=[*_failures(results), *pictures.problems, *problems],
+        boilerplate=said,
+    )
+    return html, problems
+
+
+@lru_cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("scan.html")
+
+
+def _link(order: _Order, scan: str | None) -> dict[str, str] | None:
+    """A link to another scan's page, from this one."""
+    return {"href": scan_page(order.out_dir, scan).name, "title": page_name(scan)} if scan else None
+
+
+def _layers(pictures: ScanPictures) -> list[dict[str, Any]]:
+    """The pictures that can be laid over one another, the acquired image first, each with its field."""
+    found = [{"name": "acquired", "picture": pictures.acquired, "bias": None}] if pictures.acquired else []
+    return found + [
+        {"name": name, "picture": method.corrected, "bias": method.bias}
+        for name, method in pictures.methods.items()
+        if method.corrected
+    ]
+
+
+def _failures(results: Sequence[Result]) -> list[str]:
+    return [f"{result.method}: the correction failed: {result.reason}" for result in results if result.failed]
