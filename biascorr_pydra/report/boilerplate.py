@@ -157,11 +157,12 @@ def _correction(result: Result, named) -> list[str]:
     weights = about.get("WeightsSHA256")
     how = [f"preset {preset}"] if preset else []
     how += [f"weights with SHA-256 {weights[:12]}…"] if isinstance(weights, str) else []
+    in_brackets = f" ({', '.join(how)})" if how else ""
     brain = result.sidecar.get("MaskMethod") or result.record.get("skull_strip")
     where = f"within a brain mask by {named(str(brain))}" if brain and brain != "none" else "without a brain mask"
     made = (
         f"The {result.suffix} image was corrected for intensity non-uniformity with {named(str(name))}, as implemented "
-        f"in biascorr_pydra {version}{f' ({', '.join(how)})' if how else ''}, {where}."
+        f"in biascorr_pydra {version}{in_brackets}, {where}."
     )
     return [made, _verdict(result, str(name))]
 
@@ -190,7 +191,8 @@ def _segmentation(result: Result, named) -> str:
     method, on = (result.part("segmentation").get(key) for key in ("method", "image"))
     if not method or method == "none":
         return ""
+    where = f" on {on}" if on else ""
     return (
-        f"Gray matter, white matter and CSF were segmented with {named(str(method))}"
-        f"{f' on {on}' if on else ''}; the same segmentation scored the image before and after correction."
+        f"Gray matter, white matter and CSF were segmented with {named(str(method))}{where}; the same segmentation scored "
+        "the image before and after correction."
     )
