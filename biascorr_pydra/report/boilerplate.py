@@ -78,7 +78,8 @@ IMPLICIT = Reference(
 )
 DEEPBET = Reference(
     "fisch2024",
-    "Fisch L, Zumdick S, Barkhau C, Emden D, Ernsting J, Leenings R, Sarink K, Winter NR, Risse B, Dannlowski U, Hahn T",
+    "Fisch L, Zumdick S, Barkhau C, Emden D, Ernsting J, Leenings R, Sarink K, Winter NR, Risse B, Dannlowski U, "
+    "Hahn T",
     "deepbet: fast brain extraction of T1-weighted MRI using convolutional neural networks",
     "Computers in Biology and Medicine 179",
     2024,
@@ -179,8 +180,8 @@ def _verdict(result: Result, name: str) -> str:
     if result.verdict not in DECIDED:
         return (
             f"An automatic check of the field estimated by {name} (strength, smoothness, sharpening of the histogram, "
-            "support by the image) accepted it; the acquired image was divided by the field, which was scaled to a mean "
-            "of 1 over the mask, and was not resampled."
+            "support by the image) accepted it; the acquired image was divided by the field, which was scaled to a "
+            "mean of 1 over the mask, and was not resampled."
         )
     instead = f"; the image was corrected by {applied} instead" if applied not in (None, "none", name) else ""
     unchanged = "" if instead or result.verdict == NEGLIGIBLE else ", and the image was passed on unchanged"
@@ -193,6 +194,6 @@ def _segmentation(result: Result, named) -> str:
         return ""
     where = f" on {on}" if on else ""
     return (
-        f"Gray matter, white matter and CSF were segmented with {named(str(method))}{where}; the same segmentation scored "
-        "the image before and after correction."
+        f"Gray matter, white matter and CSF were segmented with {named(str(method))}{where}; the same segmentation "
+        "scored the image before and after correction."
     )

@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ... import __version__
 from ...bids import make_folder
@@ -20,13 +21,12 @@ from ...files import write_atomic
 from ...runs import FOLDER
 from ..collect import Cohort, Problem, Result
 from ..paths import PAGES, figures_folder, page_name, scan_page
-from .content import CohortRanges, Place
-from .page import render
+from .content import UNREACHED, CohortRanges, Place
+from .page import render, template_sha256
 from .pictures import ScanPictures, draw, key_of
 
 __all__ = ["ScanPages", "write_scan_pages"]
 
-VERSION = 1  # changes when the same results would make another page
 FEW = 4  # pages that are made sooner than other processes have started
 
 
@@ -47,15 +47,14 @@ class ScanPages:
 
 @dataclass(frozen=True)
 class _Order:
-    """All that one page is made from."""
+    """All that one page is made from: one scan's results, and where it stands in the cohort."""
 
     out_dir: Path
     cohort: str
     scan: str
     results: list[Result]
     places: dict[str, dict[str, dict[str, Place]]]
-    previous: str | None
-    next: str | None
+    links: dict[str, tuple[str, str]]  # "previous", "next" and "cohort": address and title
 
     def digest(self) -> str:
         """A hash of the page's words; the pictures have a key of their own."""
@@ -64,19 +63,19 @@ class _Order:
             method: {part: {key: asdict(place) for key, place in found.items()} for part, found in parts.items()}
             for method, parts in self.places.items()
         }
-        words = [VERSION, __version__, self.cohort, self.scan, results, places, self.previous, self.next]
+        words = [template_sha256(), __version__, self.cohort, self.scan, results, places, self.links]
         return hashlib.sha256(json.dumps(words, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def write_scan_pages(out_dir: str | Path, cohort: Cohort, *, n_procs: int | None = None) -> ScanPages:
-    """Write the page of every scan of a cohort, ``OUT/reports/NAME.html``, with its pictures beside it.
+def write_scan_pages(cohort: Cohort, *, home: str | Path | None = None, n_procs: int | None = None) -> ScanPages:
+    """Write the page of every scan of a cohort, ``reports/NAME.html`` in the scan's output folder, and its pictures.
 
     Parameters
     ----------
-    out_dir : path
-        The cohort's output folder.
     cohort : Cohort
-        As :func:`biascorr_pydra.report.collect.collect` read it there.
+        As it was read from written files. A scan that no run has reached yet has no page.
+    home : path, optional
+        The cohort's page, to which the pages link; default, report.html in the scan's output folder.
     n_procs : int, optional
         Processes that make pages; default, as many as this process may use CPUs.
 
@@ -91,14 +90,11 @@ def write_scan_pages(out_dir: str | Path, cohort: Cohort, *, n_procs: int | None
     OutputError
         The folder for the pages cannot be made.
     """
-    out_dir = Path(out_dir)
-    done = ScanPages()
-    if not cohort.results:
-        return done
-    make_folder(figures_folder(out_dir))
-    make_folder(_state_file(out_dir, "x").parent)
-    orders = list(_orders(out_dir, cohort))
-    todo = []
+    done, todo = ScanPages(), []
+    orders = list(_orders(cohort, home))
+    for folder in {order.out_dir for order in orders}:
+        make_folder(figures_folder(folder))
+        make_folder(_state_file(folder, "x").parent)
     for order in orders:
         known = _known_problems(order)
         if known is None:
@@ -113,14 +109,29 @@ def write_scan_pages(out_dir: str | Path, cohort: Cohort, *, n_procs: int | None
     return done
 
 
-def _orders(out_dir: Path, cohort: Cohort) -> Iterator[_Order]:
+def _orders(cohort: Cohort, home: str | Path | None) -> Iterator[_Order]:
     ranges = CohortRanges(cohort)
-    scans = list(cohort.by_scan().items())
-    for number, (scan, results) in enumerate(scans):
+    scans = [results for results in cohort.by_scan().values() if any(map(_reached, results))]
+    for number, results in enumerate(scans):
+        root, scan = results[0].root, results[0].scan
         places = {result.method: ranges.places(result) for result in results}
-        previous = scans[number - 1][0] if number else None
-        following = scans[number + 1][0] if number + 1 < len(scans) else None
-        yield _Order(out_dir, cohort.name, scan, results, places, previous, following)
+        page = scan_page(root, scan)
+        links = {"cohort": (_address(page, Path(home or root / "report.html")), cohort.name)}
+        neighbors = {"previous": number - 1, "next": number + 1}
+        for name, other in neighbors.items():
+            if 0 <= other < len(scans):
+                its = scans[other][0]
+                links[name] = _address(page, scan_page(its.root, its.scan)), page_name(its.scan)
+        yield _Order(root, cohort.name, scan, results, places, links)
+
+
+def _reached(result: Result) -> bool:
+    return bool(result.record) or result.state not in UNREACHED
+
+
+def _address(page: Path, other: Path) -> str:
+    """A link from one page to another."""
+    return quote(Path(os.path.relpath(other, page.parent)).as_posix())
 
 
 def _make_all(todo: Sequence[_Order], n_procs: int) -> Iterator[tuple[str, list[str]]]:

@@ -12,7 +12,7 @@ from ...quality import ACCEPTED, NEGLIGIBLE, NOT_JUDGED, REJECTED
 from ..collect import Cohort, Result
 from ..table import FIELD_METRICS, IMAGE_METRICS, STEPS, Change, direction, hint, image_keys, keys, long_name
 
-__all__ = ["CohortRanges", "Place", "disagreements", "metric_rows", "method_parts", "notes"]
+__all__ = ["UNREACHED", "CohortRanges", "Place", "disagreements", "method_parts", "metric_rows", "notes"]
 
 NONE = "n/a"
 SAME = 1e-6  # relative: the same computation on the same data
@@ -20,12 +20,15 @@ FEWEST = 4  # scans of which quartiles are given
 STEP_NAMES = {"skull_strip": "skull stripping", "correct": "correction"}
 HEADLINE = ("cjv", "cv_wm", "wm_gm_contrast")
 FAILED, UNKNOWN = "failed", "no record"
+#: States of what a run has not made, in words.
+UNREACHED = {"waiting": "No run has reached it yet.", "skipped": "It is not an image to correct."}
 
 #: What became of the image, in words, by verdict.
 OUTCOMES = {
     ACCEPTED: "The field was accepted and divided out.",
     NEGLIGIBLE: "There is no field to speak of; the image was passed on unchanged.",
     NOT_JUDGED: "The field was divided out without being judged.",
+    **UNREACHED,
     UNKNOWN: "No metrics file says what became of this scan.",
 }
 #: The gate's numbers, as people read them.
@@ -161,14 +164,12 @@ def _method_part(result: Result) -> MethodPart:
     if result.failed:
         return MethodPart(result.method, FAILED, "The correction failed; there is no corrected image.", result.reason)
     verdict = result.verdict if isinstance(result.verdict, str) else UNKNOWN
-    if not result.record:
-        verdict = UNKNOWN
+    if not result.record and result.state in UNREACHED:
+        verdict = result.state
     reasons = result.verdict_reason or (result.reason if verdict == UNKNOWN and result.reason != NONE else "")
     part = MethodPart(result.method, verdict, _outcome(result, verdict), reasons)
     changes = [(key, Change.of(result, key)) for key in HEADLINE]
-    part.headline = [
-        {"name": long_name(key), **cell(change)} for key, change in changes if change.percent is not None
-    ]
+    part.headline = [{"name": long_name(key), **cell(change)} for key, change in changes if change.percent is not None]
     part.checks = list(_checks(result))
     part.identity = _identity(result)
     part.facts = facts(result)

@@ -100,7 +100,9 @@ def _draw_tissues(axes, before: np.ndarray, after: np.ndarray, labels: np.ndarra
                 axes.plot(centers, counts, color=color, linestyle=line, linewidth=2, label=f"{name} after")
     axes.set(xlim=(edges[0], edges[-1]), ylim=(0, None), yticks=[])
     axes.set_xlabel("intensity", fontsize=FONT_PT)
-    axes.set_title("Tissues: before (areas) and after (lines)" if labels is not None else "Before and after", loc="left")
+    axes.set_title(
+        "Tissues: before (areas) and after (lines)" if labels is not None else "Before and after", loc="left"
+    )
     axes.legend(frameon=False, fontsize=FONT_PT - 1, ncols=2 if len(parts) > 1 else 1, loc="upper left")
     _plain(axes)
 

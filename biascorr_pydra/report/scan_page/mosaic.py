@@ -86,9 +86,7 @@ def _mosaic(
     row_px = round(max(tall for _, tall in sizes.values()) * scale) + GAP_PX
     height = view.n_rows * row_px
     canvas = Image.new("RGB", (WIDTH_PX, height + BAR_PX), BLACK)
-    overlay = {
-        color: Image.new("L", (WIDTH_PX * SUPERSAMPLED, (height + BAR_PX) * SUPERSAMPLED)) for color in lines
-    }
+    overlay = {color: Image.new("L", (WIDTH_PX * SUPERSAMPLED, (height + BAR_PX) * SUPERSAMPLED)) for color in lines}
     texts = []
     left = 0.0
     for plane in PLANES:

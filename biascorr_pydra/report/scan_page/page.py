@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from ... import __version__
+from ...choices import NO_FALLBACK
+from ...files import sha256
 from ..boilerplate import boilerplate
 from ..collect import Result
-from ..paths import page_name, scan_page
+from ..paths import page_name
 from .content import disagreements, method_parts, metric_rows, notes, segmentations
 from .mosaic import OUTLINES
 from .pictures import ScanPictures
@@ -21,7 +23,9 @@ from .pictures import ScanPictures
 if TYPE_CHECKING:
     from ._write import _Order
 
-__all__ = ["render"]
+__all__ = ["render", "template_sha256"]
+
+TEMPLATE = Path(__file__).with_name("scan.html")
 
 
 def render(order: _Order, pictures: ScanPictures) -> tuple[str, list[str]]:
@@ -35,11 +39,10 @@ def render(order: _Order, pictures: ScanPictures) -> tuple[str, list[str]]:
         title=page_name(order.scan),
         version=__version__,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        previous=_link(order, order.previous),
-        following=_link(order, order.next),
+        links=order.links,
         parts=method_parts(results),
         pictures=pictures,
-        layers=_layers(pictures),
+        layers=_layers(results, pictures),
         outline_colors=OUTLINES,
         tables=metric_rows(results, order.places),
         segmentations=segmentations([result for result in results if result.record]),
@@ -51,30 +54,35 @@ def render(order: _Order, pictures: ScanPictures) -> tuple[str, list[str]]:
 
 
 @lru_cache
+def template_sha256() -> str:
+    """Hash of the template: pages made by another one are made again."""
+    return sha256(TEMPLATE)
+
+
+@lru_cache
 def _template() -> Template:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("scan.html")
+    return environment.get_template(TEMPLATE.name)
 
 
-def _link(order: _Order, scan: str | None) -> dict[str, str] | None:
-    """A link to another scan's page, from this one."""
-    return {"href": scan_page(order.out_dir, scan).name, "title": page_name(scan)} if scan else None
-
-
-def _layers(pictures: ScanPictures) -> list[dict[str, Any]]:
+def _layers(results: Sequence[Result], pictures: ScanPictures) -> list[dict[str, Any]]:
     """The pictures that can be laid over one another, the acquired image first, each with its field."""
-    found = [{"name": "acquired", "picture": pictures.acquired, "bias": None}] if pictures.acquired else []
-    return found + [
-        {"name": name, "picture": method.corrected, "bias": method.bias}
-        for name, method in pictures.methods.items()
-        if method.corrected
-    ]
+    found = []
+    if pictures.acquired:
+        found.append({"name": "acquired", "picture": pictures.acquired, "bias": None, "remark": ""})
+    for result in results:
+        method = pictures.methods[result.method]
+        if method.corrected:
+            remark = " (unchanged)" if result.part("gate").get("applied") == NO_FALLBACK else ""
+            layer = {"picture": method.corrected, "bias": method.bias, "remark": remark}
+            found.append({"name": result.method, **layer})
+    return found
 
 
 def _failures(results: Sequence[Result]) -> list[str]:

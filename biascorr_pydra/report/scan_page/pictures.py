@@ -10,7 +10,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -216,5 +216,3 @@ def _write(out_dir: Path, scan: str, desc: str, kind: str, content: bytes, alt: 
     write_atomic(path, lambda stream: stream.write(content))
     width, height = Image.open(io.BytesIO(content)).size
     return Picture(f"{path.parent.name}/{path.name}", width, height, alt)
-
-
