@@ -27,7 +27,7 @@ from .pictures import ScanPictures, draw, key_of
 
 __all__ = ["ScanPages", "write_scan_pages"]
 
-FEW = 4  # pages that are made sooner than other processes have started
+FEW = 4  # pages for which it is worth starting a process
 
 
 @dataclass
@@ -136,21 +136,19 @@ def _address(page: Path, other: Path) -> str:
 
 def _make_all(todo: Sequence[_Order], n_procs: int) -> Iterator[tuple[str, list[str]]]:
     """Make pages; a process that dies costs only that its pages are made here, one by one."""
-    n_procs = min(n_procs, len(todo))
-    left = list(todo)
-    if n_procs > 1 and len(todo) > FEW and not multiprocessing.current_process().daemon:
+    left = dict(enumerate(todo))
+    if min(n_procs, len(todo) // FEW) > 1 and not multiprocessing.current_process().daemon:
         # A fork of a process with threads (torch's, a worker's) may hang.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(n_procs, mp_context=context) as pool:
-            running = {pool.submit(_make, order): order for order in todo}
-            for future in as_completed(running):
-                try:
+        try:
+            with ProcessPoolExecutor(min(n_procs, len(todo) // FEW), mp_context=context) as pool:
+                running = {pool.submit(_make, order): number for number, order in left.items()}
+                for future in as_completed(running):
                     problems = future.result()
-                except BrokenProcessPool:
-                    continue
-                left.remove(running[future])
-                yield running[future].scan, problems
-    for order in left:
+                    yield left.pop(running[future]).scan, problems
+        except BrokenProcessPool:
+            pass  # the rest is made here
+    for order in left.values():
         yield order.scan, _make(order)
 
 
