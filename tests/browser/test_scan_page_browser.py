@@ -97,14 +97,14 @@ def test_the_images_lie_over_one_another_or_side_by_side(visit, cohort):
 
 
 def test_links_lead_to_sections_and_to_the_next_page(visit, cohort):
+    from playwright.sync_api import expect
+
     page = visit(scan_page(cohort, T1W)).page
     page.get_by_role("link", name="Metrics", exact=True).click()
-    page.wait_for_function("document.querySelector('#metrics').getBoundingClientRect().top < 300")
+    expect(page.locator("#metrics h2")).to_be_in_viewport()
     page.get_by_role("link", name="next").click()
-    page.wait_for_load_state()
-    assert page.url.endswith("/reports/sub-02_T2w.html")
+    page.wait_for_url("**/reports/sub-02_T2w.html")
     page.get_by_role("link", name="previous").click()
-    page.wait_for_load_state()
-    assert page.url.endswith("/reports/sub-01_ses-1_T1w.html")
+    page.wait_for_url("**/reports/sub-01_ses-1_T1w.html")
     page.locator("summary").first.press("Enter")
     assert page.locator("details").first.get_attribute("open") is not None

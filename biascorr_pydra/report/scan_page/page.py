@@ -42,6 +42,7 @@ def render(order: _Order, pictures: ScanPictures) -> tuple[str, list[str]]:
         links=order.links,
         parts=method_parts(results),
         pictures=pictures,
+        histograms={name: method for name, method in pictures.methods.items() if method.histograms},
         layers=_layers(results, pictures),
         outline_colors=OUTLINES,
         tables=metric_rows(results, order.places),
