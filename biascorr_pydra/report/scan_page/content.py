@@ -10,7 +10,7 @@ from typing import Any
 
 from ...quality import ACCEPTED, NEGLIGIBLE, NOT_JUDGED, REJECTED
 from ..collect import Cohort, Result
-from ..table import FIELD_METRICS, IMAGE_METRICS, STEPS, Change, direction, hint, image_keys, keys, long_name
+from ..table import FIELD_METRICS, HINTS, IMAGE_METRICS, STEPS, Change, direction, hint, image_keys, keys, long_name
 
 __all__ = ["UNREACHED", "CohortRanges", "Place", "disagreements", "method_parts", "metric_rows", "notes"]
 
@@ -293,8 +293,14 @@ def cell(change: Change) -> dict[str, str]:
         "before": number(change.before),
         "change": "±0.0%" if abs(change.percent) < 0.05 else f"{change.percent:+.1f}%".replace("-", "−"),
         "verdict": change.verdict,
-        "word": change.verdict if change.verdict in ("better", "worse") else "",
+        "word": _word(change),
     }
+
+
+def _word(change: Change) -> str:
+    if change.verdict == "lower" and change.key in HINTS:  # contrast is no measure of success, but should not fall
+        return "fell"
+    return change.verdict if change.verdict in ("better", "worse") else ""
 
 
 # --- notes, disagreements, facts

@@ -21,7 +21,8 @@ from .volumes import ScanImages, Slices
 
 __all__ = ["OUTLINES", "draw_anatomy", "draw_field", "draw_tissues"]
 
-WIDTH_PX, GAP_PX, BAR_PX, SUPERSAMPLED = 1080, 6, 54, 2
+WIDTH_PX, GAP_PX, BAR_PX = 1080, 6, 54
+SUPERSAMPLED, LINE_PX = 2, 2  # lines are drawn at twice the size
 QUALITY = 84
 LETTER, BLACK, WHITE, GRAY = (255, 216, 77), (0, 0, 0), (255, 255, 255), (150, 150, 150)
 #: Contours by what they enclose, in colors of Okabe and Ito.
@@ -184,7 +185,7 @@ def _draw_lines(overlay: Image.Image, lines: list[np.ndarray], shape, corner, si
     for line in lines:
         if len(line) > 1:
             points = ((line + 0.5) * scale + corner) * SUPERSAMPLED
-            pen.line([tuple(point) for point in points.tolist()], fill=255, width=3)
+            pen.line([tuple(point) for point in points.tolist()], fill=255, width=LINE_PX)
 
 
 # --- texts
