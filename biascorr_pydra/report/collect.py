@@ -253,7 +253,7 @@ def _apply_status(out_dir: Path, found: dict[tuple[str, str], Result], problems:
     for row in _read_status(out_dir / "status.tsv", problems):
         scan, method, state = row["scan"], row["method"], row["state"]
         known = found.get((scan, method))
-        result = found.setdefault((scan, method), Result(scan, method))
+        result = found.setdefault((scan, method), Result(scan, method, root=out_dir))
         if state == "waiting" and known is not None:
             state = "rejected" if known.verdict == REJECTED else "done"  # the run has reached it since
         result.state, result.reason = state, row["reason"]

@@ -1,9 +1,9 @@
 """Scans that differ from the others of their site: robust z of metrics, by median and MAD.
 
 z = (value - median) / (1.4826 MAD), over the scans of one contrast, method and site. Where half of the values are
-equal, so that the MAD is 0, 1.2533 times the mean absolute deviation stands in for 1.4826 MAD (both estimate the standard
-deviation of a normal distribution). A site of fewer than ``FEWEST`` scans has no spread worth the name: its scans are
-judged among all scans of the contrast and method, and where these are too few as well, not at all.
+equal, so that the MAD is 0, 1.2533 times the mean absolute deviation stands in for 1.4826 MAD: both estimate the
+standard deviation of a normal distribution. A site of fewer than ``FEWEST`` scans has no spread worth the name: its
+scans are judged among all scans of the contrast and method, and where these are too few as well, not at all.
 
 References
 ----------

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics import UndefinedMetricError, jsd
+from ..metrics import HISTOGRAM_BINS, HISTOGRAM_RANGE, UndefinedMetricError, jsd
 from .collect import Result
 
 __all__ = ["ALL_SITES", "site_differences"]
@@ -36,8 +36,7 @@ def site_differences(results: Iterable[Result]) -> list[dict[str, Any]]:
             groups.setdefault((result.suffix, result.method), {}).setdefault(result.site, []).append(both)
     rows = []
     for (suffix, method), sites in sorted(groups.items()):
-        bins = {scan.shape[1] for scans in sites.values() for scan in scans}
-        if len(sites) < 2 or len(bins) > 1:
+        if len(sites) < 2:
             continue
         names = sorted(sites)
         means = np.stack([np.mean(sites[name], axis=0) for name in names], axis=1)  # before and after, site, bin
@@ -65,8 +64,10 @@ def _both(result: Result) -> np.ndarray | None:
     found = result.part("histogram")
     try:
         counts = np.array([found[state] for state in STATES], dtype=float)
+        if tuple(found["range"]) != HISTOGRAM_RANGE:
+            return None
     except (KeyError, TypeError, ValueError):
         return None
-    if counts.ndim != 2 or not np.isfinite(counts).all() or (counts < 0).any() or not counts.sum(axis=1).all():
+    if counts.shape != (2, HISTOGRAM_BINS) or not np.isfinite(counts).all() or (counts < 0).any() or not counts.sum(axis=1).all():
         return None
     return counts / counts.sum(axis=1, keepdims=True)
