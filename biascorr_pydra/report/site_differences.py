@@ -68,6 +68,8 @@ def _both(result: Result) -> np.ndarray | None:
             return None
     except (KeyError, TypeError, ValueError):
         return None
-    if counts.shape != (2, HISTOGRAM_BINS) or not np.isfinite(counts).all() or (counts < 0).any() or not counts.sum(axis=1).all():
+    if counts.shape != (2, HISTOGRAM_BINS) or not np.isfinite(counts).all():
+        return None
+    if (counts < 0).any() or not counts.sum(axis=1).all():
         return None
     return counts / counts.sum(axis=1, keepdims=True)
