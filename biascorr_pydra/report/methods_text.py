@@ -113,12 +113,12 @@ def _outcome(method: str, results: list[Result]) -> str:
 def _change(row: dict[str, Any]) -> Iterator[str]:
     if not row["n"]:
         return
-    moved = "fell" if row["median_change"] < 0 else "rose" if row["median_change"] > 0 else "stayed the same"
-    sentence = (
-        f"{long_name(row['metric'])} {moved} from a median of {number(row['median_reference'])} to "
-        f"{number(row['median_method'])} (median change {_with_interval(row)}; {_test(row)}; {_ways(row)})."
-    )
-    yield sentence
+    middles = f"from a median of {number(row['median_reference'])} to {number(row['median_method'])}"
+    if row["median_change"]:
+        moved = f"{'fell' if row['median_change'] < 0 else 'rose'} {middles} (median change {_with_interval(row)}; "
+    else:
+        moved = f"did not change in the median scan (all scans: {middles}; "
+    yield f"{long_name(row['metric'])} {moved}{_test(row)}; {_ways(row)})."
 
 
 def _between(row: dict[str, Any]) -> Iterator[str]:
@@ -137,6 +137,8 @@ def _with_interval(row: dict[str, Any]) -> str:
 
 
 def _test(row: dict[str, Any]) -> str:
+    if row["n_tied"] == row["n"]:
+        return "no scan changed"
     return "too few scans for a test" if row["p"] is None else f"p {_equals(p_value(row['p_holm']))}"
 
 

@@ -24,10 +24,9 @@
   const axis = (title, more) => ({ title: { text: plain(title) }, gridcolor: "#e5e8ea", zerolinecolor: "#8a949c",
     automargin: true, ...more });
 
-  const drawn = new Map();
+  const drawn = new Set();
   const draw = (id, traces, layout) => {
     const place = byId(id);
-    if (!place) return;
     Plotly.react(place, traces, layout, config);
     if (!drawn.has(id)) {
       place.on("plotly_click", (event) => {
@@ -36,7 +35,7 @@
         if (link) window.location.href = link;
       });
     }
-    drawn.set(id, true);
+    drawn.add(id);
   };
 
   // --- what is chosen
@@ -105,9 +104,7 @@
 
   const drawPairs = () => {
     const { metric, rows, before, after } = chosen();
-    const section = byId("before-after");
-    section.hidden = !(before && after);
-    if (section.hidden) return;
+    if (!(before && after)) return;
     const both = rows.filter((i) => known(before[i]) && known(after[i]));
     const traces = data.method.map((name, m) => {
       const mine = both.filter((i) => data.rows.method[i] === m);
@@ -128,7 +125,6 @@
 
   const drawDifferences = () => {
     const place = byId("plot-differences");
-    if (!place) return;
     const suffix = data.suffix[Number(byId("contrast").value)];
     const rows = data.siteDifferences.filter((row) => row.suffix === suffix);
     const names = [...new Set(rows.map((row) => row.site))].sort();
@@ -221,7 +217,23 @@
     });
   }
 
-  const drawChosen = () => { drawSites(); drawPairs(); drawDifferences(); };
+  // A plot of thousands of points takes seconds: it is drawn when it comes into view.
+  const plots = new Map([["plot-sites", drawSites], ["plot-pairs", drawPairs], ["plot-differences", drawDifferences]]);
+  const stale = new Set(plots.keys());
+  const inView = new Set();
+  const update = () => {
+    for (const id of inView) if (stale.delete(id)) plots.get(id)();
+  };
+  const watcher = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) inView[isIntersecting ? "add" : "delete"](target.id);
+    update();
+  }, { rootMargin: "200px" });
+  const drawChosen = () => {
+    const { metric } = chosen();
+    byId("before-after").hidden = !(metric.before && metric.after);
+    for (const id of plots.keys()) stale.add(id);
+    update();
+  };
   for (const id of ["metric", "contrast", "shown"]) byId(id).addEventListener("change", drawChosen);
   let wasNarrow = narrow();
   window.addEventListener("resize", () => {
@@ -229,5 +241,6 @@
   });
   filter();
   drawChosen();
+  for (const id of plots.keys()) if (byId(id)) watcher.observe(byId(id));
   document.documentElement.dataset.ready = "yes";
 })();
