@@ -91,6 +91,7 @@ def write_report(
     OutputError
         A file cannot be written.
     """
+    from .agreement import disagreements
     from .findings import find  # pandas, scipy and jinja2 are loaded only by those who make a report
     from .group_tables import everything, extra_columns, group_tables, to_text
     from .mriqc import read_mriqc
@@ -104,6 +105,7 @@ def write_report(
     state = _state(out_dir) if out_dir.is_dir() else ""  # what changes while this reads makes the report out of date
     joined = read_mriqc(mriqc) if mriqc else None
     cohort = collect_study(out_dir, participants)
+    cohort.problems += disagreements(cohort)
     if joined:
         cohort.problems += joined.problems(cohort)
     findings = find(cohort, threshold, joined)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from .run_times import run_times
 from .site_differences import ALL_SITES, site_differences
 from .table import image_keys
 
-__all__ = ["Findings", "find"]
+__all__ = ["Findings", "find", "frame"]
 
 
 @dataclass
@@ -80,7 +80,7 @@ def find(cohort: Cohort, threshold: float, mriqc: MriqcTable | None = None) -> F
 def _compared(results: list[Result]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Contrasts are not mixed: their metrics are not comparable."""
     keys = [key for key in image_keys(results) if key in METRICS]
-    scans = pd.DataFrame(_rows(results, keys))
+    scans = frame(results)
     overall: list[dict[str, Any]] = []
     by_site: list[dict[str, Any]] = []
     for suffix, group in scans.groupby("suffix", sort=True) if len(scans) else ():
@@ -92,6 +92,11 @@ def _compared(results: list[Result]) -> tuple[list[dict[str, Any]], list[dict[st
 
 def _comparisons(scans: pd.DataFrame, keys: list[str], first: dict[str, Any]) -> list[dict[str, Any]]:
     return comparisons(scans, list(dict.fromkeys(scans["method"])), keys, first)
+
+
+def frame(results: Sequence[Result]) -> pd.DataFrame:
+    """A row per result: where it belongs, and the values of its known metrics, ``cjv_before`` and so on."""
+    return pd.DataFrame(_rows(results, [key for key in image_keys(results) if key in METRICS]))
 
 
 def _rows(results: Iterable[Result], keys: list[str]) -> Iterator[dict[str, Any]]:

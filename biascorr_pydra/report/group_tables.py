@@ -85,8 +85,9 @@ def group_tables(findings: Findings) -> list[Table]:
     """flagged, comparisons, comparisons_by_site, site_differences, run_times, problems."""
     found = []
     for name, rows in (("comparisons", findings.comparisons), ("comparisons_by_site", findings.by_site)):
+        metrics = list(dict.fromkeys(row["metric"] for row in rows))
         n_tests = sum(row["p"] is not None for row in rows)
-        columns = {"suffix": _WHICH["suffix"], **comparison_dictionary("site", n_tests)}
+        columns = {"suffix": _WHICH["suffix"], **comparison_dictionary("site", n_tests, metrics)}
         found.append(Table(name, columns, rows))
     problems = [{"file": problem.file, "text": problem.text} for problem in findings.cohort.problems]
     return [
@@ -118,7 +119,11 @@ def extra_columns(findings: Findings) -> list[Column]:
         kinds |= {id(result): list(said) for result in flag.results}
     description = f"Why to look at the scan; outlier: an absolute robust z above {findings.threshold:g}."
     table = [
-        Column("flags", _about(description, Levels=KINDS), lambda result: ", ".join(kinds.get(id(result), ()))),
+        Column(
+            "flags",
+            {"LongName": "Flags", **_about(description, Levels=KINDS)},
+            lambda result: ", ".join(kinds.get(id(result), ())),
+        ),
     ]
     for measure in JUDGED:
         entry = {
