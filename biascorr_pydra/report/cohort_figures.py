@@ -47,7 +47,8 @@ def write_figures(findings: Findings, folder: str | Path) -> list[Path]:
                 stream = io.BytesIO()
                 figure.savefig(stream, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
                 written.append(folder / f"{name}.{kind}")
-                write_atomic(written[-1], lambda out, content=stream.getvalue(): out.write(content))
+                content = stream.getvalue()
+                write_atomic(written[-1], lambda out, content=content: out.write(content))
     return written
 
 

@@ -118,13 +118,8 @@ def extra_columns(findings: Findings) -> list[Column]:
         said = dict.fromkeys(reason.kind for reason in flag.reasons)
         kinds |= {id(result): list(said) for result in flag.results}
     description = f"Why to look at the scan; outlier: an absolute robust z above {findings.threshold:g}."
-    table = [
-        Column(
-            "flags",
-            {"LongName": "Flags", **_about(description, Levels=KINDS)},
-            lambda result: ", ".join(kinds.get(id(result), ())),
-        ),
-    ]
+    entry = {"LongName": "Flags", **_about(description, Levels=KINDS)}
+    table = [Column("flags", entry, lambda result: ", ".join(kinds.get(id(result), ())))]
     for measure in JUDGED:
         entry = {
             "LongName": f"Robust z of {measure.title}",
