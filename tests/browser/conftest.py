@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 DESKTOP, PHONE = (1280, 900), (390, 844)
+PATIENCE_MS = 180_000  # a machine may be busy; nothing is told of speed here
 INSIDE = ("file:", "data:", "blob:", "about:")
 TOO_WIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
@@ -74,6 +75,7 @@ def visit(browser):
         contexts.append(context)
         seen = Visit(context.new_page())
         visits.append(seen)
+        seen.page.set_default_timeout(PATIENCE_MS)
 
         def judge(route):
             if route.request.url.startswith(INSIDE):

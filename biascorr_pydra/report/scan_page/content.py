@@ -11,13 +11,11 @@ from typing import Any
 from ...quality import ACCEPTED, NEGLIGIBLE, NOT_JUDGED, REJECTED
 from ..collect import Cohort, Result
 from ..table import FIELD_METRICS, HINTS, IMAGE_METRICS, STEPS, Change, direction, hint, image_keys, keys, long_name
+from ..words import NONE, STEP_NAMES, number, percent, seconds
 
-__all__ = ["UNREACHED", "CohortRanges", "Place", "disagreements", "method_parts", "metric_rows", "notes"]
+__all__ = ["UNREACHED", "CohortRanges", "Place", "method_parts", "metric_rows", "notes"]
 
-NONE = "n/a"
-SAME = 1e-6  # relative: the same computation on the same data
 FEWEST = 4  # scans of which quartiles are given
-STEP_NAMES = {"skull_strip": "skull stripping", "correct": "correction"}
 HEADLINE = ("cjv", "cv_wm", "wm_gm_contrast")
 FAILED, UNKNOWN = "failed", "no record"
 #: States of what a run has not made, in words.
@@ -291,7 +289,7 @@ def cell(change: Change) -> dict[str, str]:
     return {
         "after": number(change.after),
         "before": number(change.before),
-        "change": "±0.0%" if abs(change.percent) < 0.05 else f"{change.percent:+.1f}%".replace("-", "−"),
+        "change": percent(change.percent),
         "verdict": change.verdict,
         "word": _word(change),
     }
@@ -314,22 +312,6 @@ def segmentations(results: Iterable[Result]) -> list[str]:
         method, on = part.get("method"), part.get("image")
         found.append((f"{method} ({on})" if on else str(method)) if method else "no segmentation recorded")
     return list(dict.fromkeys(found))
-
-
-def disagreements(results: Sequence[Result]) -> list[str]:
-    """What makes methods of one scan incomparable, in words."""
-    recorded = [result for result in results if result.record]
-    said = []
-    if len(segmentations(recorded)) > 1:
-        said.append("the methods were scored with different segmentations")
-    sources = {str(result.sidecar["SourceSHA256"]) for result in recorded if result.sidecar.get("SourceSHA256")}
-    if len(sources) > 1:
-        said.append("the methods corrected different versions of the source image")
-    for key in image_keys(recorded):
-        values = [value for result in recorded if (value := result.number("before", key)) is not None]
-        if values and max(values) - min(values) > SAME * max(map(abs, values)):
-            said.append(f"{long_name(key)} before differs between methods; their segmentations or sources differ")
-    return said
 
 
 def notes(results: Sequence[Result]) -> list[str]:
@@ -365,18 +347,3 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
             yield name, ", ".join(map(str, value))
         else:
             yield name, "none" if value is None else str(value)
-
-
-# --- numbers as text
-
-
-def number(value: float | None) -> str:
-    """Four significant digits."""
-    return NONE if value is None else f"{value:#.4g}".rstrip(".") if value else "0"
-
-
-def seconds(value: float | None) -> str:
-    """A run time."""
-    if value is None:
-        return NONE
-    return f"{value:.1f} s" if value < 100 else f"{value / 60:.1f} min"

@@ -13,10 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from ... import __version__
 from ...choices import NO_FALLBACK
 from ...files import sha256
+from ..agreement import disagreements_of
 from ..boilerplate import boilerplate
 from ..collect import Result
 from ..paths import page_name
-from .content import disagreements, method_parts, metric_rows, notes, segmentations
+from .content import method_parts, metric_rows, notes, segmentations
 from .mosaic import OUTLINES
 from .pictures import ScanPictures
 
@@ -31,7 +32,7 @@ TEMPLATE = Path(__file__).with_name("scan.html")
 def render(order: _Order, pictures: ScanPictures) -> tuple[str, list[str]]:
     """The page, and what in the records is at odds with itself, in words."""
     results = order.results
-    problems = disagreements(results)
+    problems = list(disagreements_of(results))
     said = boilerplate(results)
     html = _template().render(
         cohort=order.cohort,
