@@ -112,7 +112,7 @@ def write_report(
     if joined:
         cohort.problems += joined.problems(cohort)
     if scan_pages:
-        from .scan_page import write_scan_pages
+        from .scan_pages import write_scan_pages
 
         said = {(problem.file, problem.text) for problem in cohort.problems}
         found = write_scan_pages(cohort, home=out_dir / "report.html").problems
