@@ -303,7 +303,11 @@ def test_a_threshold_is_above_0(out, threshold):  # noqa: F811
 def test_scans_are_linked_to_pages_that_are_there(out, cohort):  # noqa: F811
     (out / "reports").mkdir()
     (out / "reports/sub-01_ses-1_T1w.html").write_text("x")
-    links = {a["href"] for tag, a in Page(write_report(out, scan_pages=False).html).tags if tag == "a" and not a["href"].startswith("#")}
+    links = {
+        a["href"]
+        for tag, a in Page(write_report(out, scan_pages=False).html).tags
+        if tag == "a" and not a["href"].startswith("#")
+    }
     assert links == {"reports/sub-01_ses-1_T1w.html"}
 
 
