@@ -12,6 +12,7 @@
   // plotly reads a few tags in its texts: names are shown as they are.
   const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const narrow = () => window.innerWidth < 700;
+  const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
   const indices = [...data.rows.name.keys()];
   const sites = data.site.map(plain);
 
@@ -72,6 +73,8 @@
     const used = [...new Set(rows.map((i) => data.rows.site[i]))].sort((a, b) => a - b);
     const count = (site) => new Set(rows.filter((i) => data.rows.site[i] === site).map((i) => data.rows.place[i])).size;
     const title = new Map(used.map((site) => [site, `${sites[site]} (${count(site)})`]));
+    // A long name would leave no room for the plot; the hover text has it whole.
+    const ticks = used.map((site) => `${plain(short(data.site[site], flat ? 12 : 24))} (${count(site)})`);
     const trace = (name, mine, values, fill, marker) => {
       const with_ = mine.filter((i) => known(values(i)));
       const places = with_.map((i) => title.get(data.rows.site[i]));
@@ -94,8 +97,8 @@
       });
     }
     const values = axis(change ? `${metric.title}, change in %` : metric.title, {});
-    const names = { type: "category", categoryorder: "array", categoryarray: used.map((site) => title.get(site)), automargin: true,
-      autorange: flat ? "reversed" : true };
+    const names = { type: "category", categoryorder: "array", categoryarray: [...title.values()], automargin: true,
+      tickmode: "array", tickvals: [...title.values()], ticktext: ticks, autorange: flat ? "reversed" : true };
     byId("plot-sites").style.height = flat ? `${140 + used.length * 26 * Math.max(2, traces.length)}px` : "34rem";
     draw("plot-sites", traces, base({ boxmode: "group", xaxis: flat ? values : names, yaxis: flat ? names : values }));
   };
@@ -128,7 +131,9 @@
     const suffix = data.suffix[Number(byId("contrast").value)];
     const rows = data.siteDifferences.filter((row) => row.suffix === suffix);
     const names = [...new Set(rows.map((row) => row.site))].sort();
-    const title = (name) => `${plain(name)} (${Math.max(...rows.filter((r) => r.site === name).map((r) => r.n_scans))})`;
+    const count = (name) => Math.max(...rows.filter((row) => row.site === name).map((row) => row.n_scans));
+    const title = (name) => `${plain(name)} (${count(name)})`;
+    const ticks = names.map((name) => `${plain(short(name, narrow() ? 12 : 24))} (${count(name)})`);
     const trace = (name, mine, key, fill, mark) => ({ type: "scatter", mode: "markers", name: plain(name),
       x: mine.map((row) => row[key]), y: mine.map((row) => title(row.site)), hovertemplate: "%{y}: %{x:.3g}<extra>" + plain(name) + "</extra>",
       marker: { color: fill, symbol: mark, size: 10 } });
@@ -137,7 +142,8 @@
     data.method.forEach((name, m) => traces.push(trace(name, rows.filter((row) => row.method === name), "jsd_after", color(m), symbol(m))));
     place.style.height = `${150 + names.length * 24}px`;
     draw("plot-differences", traces, base({ xaxis: axis("divergence from the other sites", { rangemode: "tozero" }),
-      yaxis: { type: "category", categoryorder: "array", categoryarray: names.map(title).reverse(), automargin: true, gridcolor: "#e5e8ea" } }));
+      yaxis: { type: "category", categoryorder: "array", categoryarray: names.map(title).reverse(), automargin: true,
+        tickmode: "array", tickvals: names.map(title), ticktext: ticks, gridcolor: "#e5e8ea" } }));
   };
 
   // --- the table
