@@ -1,4 +1,4 @@
-"""The command line: `biascorr correct | apply | status | methods | run | train | bench`."""
+"""The command line: `biascorr correct | apply | status | report | methods | run | train | bench`."""
 
 from __future__ import annotations
 
@@ -149,6 +149,33 @@ def status(out_dir, as_json, everything):
         if everything or row.state not in table.QUIET:
             click.echo(f"{row.state}  {row.scan}  {row.method}  {row.reason.removesuffix('n/a')}".rstrip())
     sys.exit(0 if good else 1)
+
+
+@cli.command()
+@click.argument("out_dir", metavar="OUT", type=FILE)
+@click.option("--figures", type=FILE, metavar="DIR", help="Also write the plots for papers, as PNG and SVG.")
+@click.option(
+    "--threshold", type=float, default=None, metavar="Z", help="Robust z within a site of an outlier.  [default: 3.5]"
+)
+@click.option("--mriqc", type=FILE, metavar="TSV", help="MRIQC's group table, to be joined to the scans.")
+@click.option(
+    "--participants",
+    type=FILE,
+    metavar="TABLE",
+    help="Names the sites; by default participants.tsv of the source data set.",
+)
+@click.option("--scan-pages/--no-scan-pages", default=True, show_default=True, help="Also write the scans' pages.")
+def report(out_dir, figures, **options):
+    """Make the report of the cohort, or of the study of several, in OUT from its written files, at any time.
+
+    Writes OUT/report.html, OUT/metrics.tsv, and tables and the scans' pages in OUT/reports.
+    """
+    from .report import write_report
+
+    paths = write_report(out_dir, figures=figures, **options)
+    click.echo(f"Metrics: {paths.metrics_tsv}\nReport:  {paths.html}")
+    if figures:
+        click.echo(f"Figures: {figures}")
 
 
 @cli.command()

@@ -31,6 +31,7 @@ from ._sites import (
     assign_sites,
     find_site_roots,
     inner_data_sets,
+    participant_key,
     read_phenotypic,
     same_site,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "inner_data_sets",
     "make_folder",
     "output_paths",
+    "participant_key",
     "prepare_dataset",
     "read_phenotypic",
     "same_site",

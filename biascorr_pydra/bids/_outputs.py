@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 # in the output folder, beside the methods' data sets; the status table comes first, both here and in time
-GROUP_FILES = ("status.tsv", "metrics.tsv", "metrics.json", "report.html")
+GROUP_FILES = ("status.tsv", "metrics.tsv", "metrics.json", "report.html", "reports")
 STATUS_COLUMNS = ("scan", "method", "state", "reason")
 BIDS_VERSION = "1.11.0"
 RAW = "raw"

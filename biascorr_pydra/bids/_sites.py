@@ -34,6 +34,7 @@ __all__ = [
     "assign_sites",
     "find_site_roots",
     "inner_data_sets",
+    "participant_key",
     "read_phenotypic",
     "same_site",
 ]

@@ -12,6 +12,7 @@ from ._base import UndefinedMetricError
 from ._catalogue import METRICS, Metric
 from ._collections import field_metrics, field_scores, image_metrics
 from ._fields import field_correlation, inu_range, log_field_rmse, residual_cov, response_slope
+from ._histogram import HISTOGRAM_BINS, HISTOGRAM_RANGE, normalized_histogram
 from ._tissues import (
     DSEG_LABELS,
     cjv,
@@ -27,6 +28,8 @@ from ._truth import dice, jsd, mean_hausdorff, relative_mae
 
 __all__ = [
     "DSEG_LABELS",
+    "HISTOGRAM_BINS",
+    "HISTOGRAM_RANGE",
     "METRICS",
     "Metric",
     "UndefinedMetricError",
@@ -44,6 +47,7 @@ __all__ = [
     "jsd",
     "log_field_rmse",
     "mean_hausdorff",
+    "normalized_histogram",
     "relative_mae",
     "residual_cov",
     "response_slope",

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..metrics import field_metrics, image_metrics, tissue_masks
+from ..metrics import (
+    HISTOGRAM_RANGE,
+    UndefinedMetricError,
+    field_metrics,
+    image_metrics,
+    normalized_histogram,
+    tissue_masks,
+)
 
 __all__ = ["measure"]
 
@@ -27,7 +34,7 @@ def measure(
     ----------
     acquired, corrected, bias : float arrays, shape (I, J, K)
     mask : boolean array, same shape
-        Where the field is summarised.
+        Where the field is summarised, and whose intensities are counted.
     dseg : array, same shape, or None
         1 GM, 2 WM, 3 CSF. The same segmentation scores both images.
     voxel_size_mm : three floats
@@ -37,7 +44,8 @@ def measure(
     Returns
     -------
     dict
-        "before" and "after" (metric -> value or None), "field", and "undefined" ("before.cjv" -> reason).
+        "before" and "after" (metric -> value or None), "field", "histogram" ("range" in units of the image's median in
+        the mask, and counts "before" and "after"), and "undefined" ("before.cjv" -> reason).
     """
     parts = {"field": field_metrics(bias, mask)}
     if dseg is not None:
@@ -50,7 +58,19 @@ def measure(
     if dseg is None:
         undefined |= {f"{part}.{metric}": no_dseg_reason for part in ("before", "after") for metric in TISSUE_METRICS}
         parts |= {part: dict.fromkeys(TISSUE_METRICS) for part in ("before", "after")}
-    return {"before": parts["before"], "after": parts["after"], "field": parts["field"], "undefined": undefined}
+    histogram: dict = {"range": list(HISTOGRAM_RANGE)}
+    for name, data in (("before", acquired), ("after", corrected)):
+        try:
+            histogram[name] = normalized_histogram(data, mask)
+        except UndefinedMetricError as reason:
+            histogram[name], undefined[f"histogram.{name}"] = None, str(reason)
+    return {
+        "before": parts["before"],
+        "after": parts["after"],
+        "field": parts["field"],
+        "histogram": histogram,
+        "undefined": undefined,
+    }
 
 
 TISSUE_METRICS = ("cjv", "cjv_mriqc", "cjv_smoothed", "cv_wm", "cv_gm", "wm_gm_contrast", "wm2max")

@@ -1,4 +1,4 @@
-"""The group report: ``metrics.tsv`` with its data dictionary, and ``report.html``, one file that needs no network.
+"""The cohort's report: ``report.html``, one file that needs no network, and tables with their data dictionaries.
 
 Everything is read from written files, so a report can be made again at any time, also while a cohort is still running.
 Missing and damaged files are reported in the page; they never stop it.
@@ -7,15 +7,18 @@ Missing and damaged files are reported in the page; they never stop it.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from .. import __version__
-from ..image import write_atomic
-from ..runs import FOLDER
-from .collect import collect
-from .design import EvaluationPaths, check_evaluation, write_design
+from ..bids import make_folder
+from ..errors import InvalidParameterError
+from ..runs import FOLDER, alive
+from .collect import Cohort
+from .design import EvaluationPaths, check_evaluation, to_json, write_design, write_text
+from .paths import PAGES, scan_page
 from .table import columns, data_dictionary, to_tsv
 
 __all__ = [
@@ -30,27 +33,52 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """The files that :func:`write_report` writes."""
+    """The main files that :func:`write_report` writes."""
 
     html: Path
     metrics_tsv: Path
     metrics_json: Path
+    everything: Path
 
     @classmethod
     def inside(cls, out_dir: str | Path) -> ReportPaths:
         """Where they are in the output folder of a cohort."""
         out_dir = Path(out_dir)
-        return cls(out_dir / "report.html", out_dir / "metrics.tsv", out_dir / "metrics.json")
+        return cls(
+            out_dir / "report.html",
+            out_dir / "metrics.tsv",
+            out_dir / "metrics.json",
+            out_dir / PAGES / "report.json",
+        )
 
 
-def write_report(out_dir: str | Path) -> ReportPaths:
-    """Write ``metrics.tsv``, ``metrics.json`` and ``report.html`` into the output folder of a cohort.
+def write_report(
+    out_dir: str | Path,
+    *,
+    threshold: float | None = None,
+    mriqc: str | Path | None = None,
+    participants: str | Path | None = None,
+    figures: str | Path | None = None,
+    scan_pages: bool = True,
+) -> ReportPaths:
+    """Write ``report.html``, ``metrics.tsv`` with ``metrics.json``, and further tables in ``OUT/reports``.
 
     Parameters
     ----------
     out_dir : path
-        Folder with one derivative data set per method, and ``status.tsv`` if the cohort has written it. What is there
-        is reported: a cohort may be unfinished, and files may be missing or damaged.
+        Folder with one derivative data set per method, and ``status.tsv`` if the cohort has written it; or a study, a
+        folder with one such folder per data set. What is there is reported: a cohort may be unfinished, and files may
+        be missing or damaged.
+    threshold : float, optional
+        Absolute robust z within a site above which a scan is an outlier; 3.5 by default.
+    mriqc : path, optional
+        MRIQC's group table, joined to the scans by their names.
+    participants : path, optional
+        Table with the participants' sites; by default participants.tsv of the source data set.
+    figures : path, optional
+        Folder for the plots as PNG and SVG.
+    scan_pages : bool
+        Write the scans' pages, too: those that something has changed on.
 
     Returns
     -------
@@ -60,21 +88,67 @@ def write_report(out_dir: str | Path) -> ReportPaths:
     Raises
     ------
     BIDSError
-        There is no such folder.
+        There is no such folder, or a table that was given is not readable as what it should be.
+    InvalidParameterError
+        The threshold is not above 0.
     OutputError
         A file cannot be written.
     """
-    from .page import render  # matplotlib and jinja2 are loaded only by those who make a report
+    from .agreement import disagreements
+    from .findings import find  # pandas, scipy and jinja2 are loaded only by those who make a report
+    from .group_tables import everything, extra_columns, group_tables, to_text
+    from .mriqc import read_mriqc
+    from .outliers import THRESHOLD
+    from .page import render
+    from .study import collect_study
 
-    out_dir = Path(out_dir)
-    paths = ReportPaths.inside(out_dir)
-    cohort = collect(out_dir)
-    table = columns(cohort)
-    _write(paths.metrics_tsv, to_tsv(cohort, table))
-    _write(paths.metrics_json, json.dumps(data_dictionary(table), indent=2, ensure_ascii=False) + "\n")
-    _write(paths.html, render(cohort))
-    _write(_state_file(out_dir), _state(out_dir))
+    out_dir, threshold = Path(out_dir), THRESHOLD if threshold is None else threshold
+    if not threshold > 0:
+        raise InvalidParameterError("a threshold of robust z is above 0", value=threshold)
+    state = _state(out_dir) if out_dir.is_dir() else ""  # what changes while this reads makes the report out of date
+    joined = read_mriqc(mriqc) if mriqc else None
+    cohort = collect_study(out_dir, participants)
+    cohort.problems += disagreements(cohort)
+    if joined:
+        cohort.problems += joined.problems(cohort)
+    if scan_pages:
+        from .scan_pages import write_scan_pages
+
+        said = {(problem.file, problem.text) for problem in cohort.problems}
+        found = write_scan_pages(cohort, home=out_dir / "report.html").problems
+        cohort.problems += [problem for problem in found if (problem.file, problem.text) not in said]
+    findings = find(cohort, threshold, joined)
+    paths, made = ReportPaths.inside(out_dir), datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    table, tables = [*columns(cohort), *extra_columns(findings)], group_tables(findings)
+    write_text(paths.metrics_tsv, to_tsv(cohort, table))
+    write_text(paths.metrics_json, to_json(data_dictionary(table)))
+    make_folder(out_dir / PAGES)
+    for one in tables:
+        write_text(out_dir / PAGES / f"{one.name}.tsv", to_text(one))
+        write_text(out_dir / PAGES / f"{one.name}.json", to_json(one.columns))
+    write_text(paths.everything, to_json(everything(findings, table, made)))
+    names = [one.name for one in tables]
+    page = render(findings, _links(out_dir, cohort), made=made, running=alive(out_dir), tables=names)
+    write_text(paths.html, page)
+    if figures:
+        from .cohort_figures import write_figures
+
+        write_figures(findings, figures)
+    write_text(_state_file(out_dir), state)
     return paths
+
+
+def _links(out_dir: Path, cohort: Cohort) -> dict[str, str]:
+    """Addresses of the scans' pages that are there, relative to the cohort's."""
+    there: dict[Path, set[str]] = {}
+    links = {}
+    for result in cohort.results:
+        page = scan_page(result.root, result.scan)
+        if page.parent not in there:
+            there[page.parent] = {path.name for path in page.parent.glob("*.html")}
+        if page.name in there[page.parent]:
+            links[result.place] = quote(page.relative_to(out_dir).as_posix())
+    return links
 
 
 def is_up_to_date(out_dir: str | Path) -> bool:
@@ -102,8 +176,3 @@ def _state(out_dir: Path) -> str:
         found = path.stat()
         digest.update(f"{path.relative_to(out_dir)} {found.st_size} {found.st_mtime_ns}\n".encode(errors="replace"))
     return digest.hexdigest()
-
-
-def _write(file: Path, text: str) -> None:
-    # Names that are not valid Unicode reach Python as surrogates; they are shown, not fatal.
-    write_atomic(file, lambda stream: stream.write(text.encode("utf-8", "backslashreplace")))

@@ -16,10 +16,12 @@ from typing import Any
 
 from ..bids import Job, output_paths, sidecar
 from ..errors import BIDSError
+from ..quality import REJECTED
 
-__all__ = ["Cohort", "Problem", "Result", "collect"]
+__all__ = ["UNMADE", "Cohort", "Problem", "Result", "collect", "natural"]
 
-IMAGES = ("corrected", "bias", "mask")
+IMAGES = ("corrected", "bias", "mask", "dseg")
+UNMADE = ("failed", "waiting", "skipped")  # states of what has no files
 REQUIRED = {"corrected": "corrected image", "bias": "bias field"}  # a mask may be absent by choice
 
 _METRICS = re.compile(r"^(?P<prefix>.+)_desc-(?P<suffix>[A-Za-z0-9]+)_metrics\.json$")
@@ -44,8 +46,8 @@ class Result:
         The source image's path relative to its data set.
     method : str
     state : str
-        "done", "cached" (done by an earlier run), "rejected" (by the gate), "failed", or "n/a" where
-        status.tsv does not know it.
+        "done", "cached" (done by an earlier run), "rejected" (by the gate), "failed", "waiting" (for a run that has not
+        reached it), "skipped" (not an image to correct), or "n/a" where status.tsv does not know it.
     reason : str
         Why it failed, or why the field was not applied; "n/a" otherwise.
     record : dict
@@ -56,6 +58,10 @@ class Result:
         Paths of the images that exist, by "corrected", "bias" and "mask".
     root : path
         The cohort's output folder.
+    folder : str
+        The name of that folder in a study of several; empty where the study is one data set.
+    site : str or None
+        Where it was acquired, if anything says so; see :mod:`biascorr_pydra.report.study`.
     """
 
     scan: str
@@ -66,6 +72,18 @@ class Result:
     sidecar: dict[str, Any] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
     root: Path = Path()
+    folder: str = ""
+    site: str | None = None
+
+    @property
+    def place(self) -> str:
+        """The scan's name in the whole study."""
+        return f"{self.folder}/{self.scan}" if self.folder else self.scan
+
+    @property
+    def name(self) -> str:
+        """The image's file name without extension."""
+        return self.scan.rsplit("/", 1)[-1].removesuffix(".gz").removesuffix(".nii")
 
     @property
     def failed(self) -> bool:
@@ -123,12 +141,12 @@ class Cohort:
 
     @property
     def methods(self) -> list[str]:
-        return list(dict.fromkeys(sorted((result.method for result in self.results), key=_natural)))
+        return list(dict.fromkeys(sorted((result.method for result in self.results), key=natural)))
 
     def by_scan(self) -> dict[str, list[Result]]:
         scans: dict[str, list[Result]] = {}
         for result in self.results:
-            scans.setdefault(result.scan, []).append(result)
+            scans.setdefault(result.place, []).append(result)
         return scans
 
 
@@ -147,7 +165,7 @@ def collect(out_dir: str | Path) -> Cohort:
         )
     problems: list[Problem] = []
     found: dict[tuple[str, str], Result] = {}
-    for folder in sorted(out_dir.iterdir(), key=lambda path: _natural(path.name)):
+    for folder in sorted(out_dir.iterdir(), key=lambda path: natural(path.name)):
         if folder.name.startswith(".") or not folder.is_dir():
             continue
         results = _read_method(folder, out_dir, problems)
@@ -159,7 +177,7 @@ def collect(out_dir: str | Path) -> Cohort:
                 problems.append(Problem(f"{result.method}: {result.scan}", "two metrics files name this source"))
             found.setdefault(key, result)
     _apply_status(out_dir, found, problems)
-    results = sorted(found.values(), key=lambda result: (_natural(result.scan), _natural(result.method)))
+    results = sorted(found.values(), key=lambda result: (natural(result.scan), natural(result.method)))
     return Cohort(out_dir.resolve().name, results, problems)
 
 
@@ -235,14 +253,16 @@ def _apply_status(out_dir: Path, found: dict[tuple[str, str], Result], problems:
     for row in _read_status(out_dir / "status.tsv", problems):
         scan, method, state = row["scan"], row["method"], row["state"]
         known = found.get((scan, method))
-        result = found.setdefault((scan, method), Result(scan, method))
+        result = found.setdefault((scan, method), Result(scan, method, root=out_dir))
+        if state == "waiting" and known is not None:
+            state = "rejected" if known.verdict == REJECTED else "done"  # the run has reached it since
         result.state, result.reason = state, row["reason"]
         if state == "failed" and known is not None:
             problems.append(
                 Problem(f"{method}: {scan}", "failed in the last run; an earlier run's files are there, not shown")
             )
             result.record, result.sidecar, result.files = {}, {}, {}
-        elif state != "failed" and known is None:
+        elif state not in UNMADE and known is None:
             problems.append(
                 Problem(f"{method}: {scan}", f"{state} according to status.tsv, but no readable metrics file names it")
             )
@@ -279,7 +299,7 @@ def _entity(scan: str, key: str) -> str | None:
     return match[1] if match else None
 
 
-def _natural(text: str) -> list:
+def natural(text: str) -> list:
     """Sort key that puts sub-2 before sub-10."""
     return [
         (0, int(part), "") if part.isdecimal() and len(part) < 20 else (1, 0, part) for part in re.split(r"(\d+)", text)

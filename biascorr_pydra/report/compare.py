@@ -28,8 +28,6 @@ __all__ = ["FEWEST_SCANS", "Paired", "bootstrap_median", "compare", "holm", "ran
 FEWEST_SCANS = 6
 RESAMPLES = 4999
 CONFIDENCE = 0.95
-# Memory of the bootstrap: at most this many drawn values at a time.
-CHUNK_VALUES = 2_000_000
 # Differences below this part of the larger value are rounding, and count as ties.
 ROUNDING = 1e-12
 
@@ -223,7 +221,7 @@ def rank_biserial(changes: Sequence[float]) -> float | None:
 def bootstrap_median(
     values: Sequence[float], *, resamples: int = RESAMPLES, confidence: float = CONFIDENCE, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the median.
+    """Percentile bootstrap interval of the median; its cost does not grow with the number of values.
 
     Parameters
     ----------
@@ -240,15 +238,24 @@ def bootstrap_median(
     values = np.asarray(values, float)
     if values.size < 2:
         raise InvalidParameterError("an interval needs at least 2 values", value=values.size)
+    n, ordered = values.size, np.sort(values)
+    # The middle of n draws from n values is the value at the middle of n uniform numbers: its place has a beta
+    # distribution, so that only the middle is drawn and not the n.
     rng = np.random.default_rng(seed)
-    rows = max(1, CHUNK_VALUES // values.size)
-    medians = []
-    for start in range(0, resamples, rows):
-        drawn = rng.integers(0, values.size, (min(rows, resamples - start), values.size))
-        medians.append(np.median(values[drawn], axis=1))
+    lower, upper = (n + 1) // 2, n // 2 + 1
+    place = rng.beta(lower, n + 1 - lower, resamples)
+    medians = ordered[_drawn(place, n)]
+    if upper > lower:  # an even number: the mean of the two in the middle
+        place += (1 - place) * rng.beta(1, n - lower, resamples)
+        medians = (medians + ordered[_drawn(place, n)]) / 2
     tail = 50 * (1 - confidence)
-    low, high = np.percentile(np.concatenate(medians), (tail, 100 - tail))
+    low, high = np.percentile(medians, (tail, 100 - tail))
     return float(low), float(high)
+
+
+def _drawn(place: np.ndarray, n: int) -> np.ndarray:
+    """Which of n values uniform numbers draw."""
+    return np.minimum((n * place).astype(int), n - 1)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -8,8 +8,7 @@ evaluation can be made again at any time, also while a study is still running.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import combinations
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,14 @@ import pandas as pd
 from ..errors import BIDSError
 from ..files import write_atomic
 from .collect import Cohort, Problem, Result, collect
-from .compare import Paired, compare, holm
+from .compare import compare
 from .design import EvaluationPaths, read_design, to_json, write_text
 from .evaluation_columns import PROBLEM_COLUMNS, comparison_dictionary, scan_dictionary
+from .pairing import adjusted, by_method, comparison_row, comparisons, pairs, values_of
 from .table import IMAGE_METRICS, direction
 
 __all__ = ["Evaluation", "evaluate", "read_problems", "write_evaluation"]
 
-BEFORE = "before"
 MISSING = "n/a"
 #: Values before correction that differ by more than this part between methods were measured on other segmentations.
 SAME = 1e-6
@@ -81,11 +80,11 @@ def evaluate(out_dir: str | Path) -> Evaluation:
     sites = [
         row
         for site, group in scans[scans["site"].notna()].groupby("site", sort=True)
-        for row in _comparisons(group, design["methods"], {"site": site})
+        for row in comparisons(group, design["methods"], IMAGE_METRICS, {"site": site})
     ]
-    overall = _comparisons(scans, design["methods"], {"unit": "scan"})
+    overall = comparisons(scans, design["methods"], IMAGE_METRICS, {"unit": "scan"})
     overall += _site_comparisons(scans, design["methods"])
-    return Evaluation(design, scans, _adjusted(sites, "site"), _adjusted(overall, "unit"), problems)
+    return Evaluation(design, scans, _frame(sites, "site"), _frame(overall, "unit"), problems)
 
 
 def _results(out_dir: Path, design: Mapping, problems: list) -> dict[tuple[str, str, str], Result]:
@@ -150,65 +149,22 @@ def _check_before(scan: Mapping, results: Mapping[str, Result | None], problems:
             return
 
 
-def _pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
-    """(reference, method): each method against before, and each against those named before it."""
-    return [(BEFORE, method) for method in methods] + list(combinations(methods, 2))
-
-
-def _by_method(scans: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The scans' rows of each method, in one order."""
-    return {method: rows.set_index(["folder", "scan"]) for method, rows in scans.groupby("method")}
-
-
-def _values(rows: Mapping[str, pd.DataFrame], key: str, reference: str, method: str) -> pd.DataFrame:
-    """Columns "reference" and "method": values of one metric, scan by scan."""
-    after = rows[method][f"{key}_after"]
-    before = rows[method][f"{key}_before"] if reference == BEFORE else rows[reference][f"{key}_after"]
-    return pd.DataFrame({"reference": before.astype(float), "method": after.astype(float)})
-
-
-def _comparisons(scans: pd.DataFrame, methods: Sequence[str], first: Mapping[str, Any]) -> list[dict[str, Any]]:
-    counts = {
-        f"n_{name}": len(scans[["folder", column]].drop_duplicates())
-        for name, column in (("scans", "scan"), ("participants", "participant_id"))
-    }
-    by_method, rows = _by_method(scans), []
-    for key in IMAGE_METRICS:
-        for reference, method in _pairs(methods):
-            values = _values(by_method, key, reference, method)
-            paired = compare(values["reference"], values["method"], direction=direction(key))
-            named = {**first, "metric": key, "method": method, "reference": reference}
-            rows.append(_comparison_row(named, paired, counts))
-    return rows
-
-
 def _site_comparisons(scans: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, Any]]:
     """The same comparisons with one value a site, the median over its scans: scans of one site are not independent."""
-    sites = [_by_method(group) for _, group in scans[scans["site"].notna()].groupby("site", sort=True)]
+    sites = [by_method(group) for _, group in scans[scans["site"].notna()].groupby("site", sort=True)]
     rows = []
     for key in IMAGE_METRICS:
-        for reference, method in _pairs(methods):
-            medians = [_values(site, key, reference, method).dropna().median() for site in sites]
+        for reference, method in pairs(methods):
+            medians = [values_of(site, key, reference, method).dropna().median() for site in sites]
             references, values = ([median[name] for median in medians] for name in ("reference", "method"))
             paired = compare(references, values, direction=direction(key))
             first = {"unit": "site", "metric": key, "method": method, "reference": reference}
-            rows.append(_comparison_row(first, paired, {"n_scans": None, "n_participants": None}))
+            rows.append(comparison_row(first, paired, {"n_scans": None, "n_participants": None}))
     return rows
 
 
-def _comparison_row(first: Mapping[str, Any], paired: Paired, counts: Mapping[str, Any]) -> dict[str, Any]:
-    found = asdict(paired)
-    reasons: dict[str, list[str]] = {}
-    for name, why in found.pop("undefined").items():
-        reasons.setdefault(why, []).append(name)
-    note = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
-    return {**first, **counts, **found, "note": note or None}
-
-
-def _adjusted(rows: list[dict[str, Any]], first: str) -> pd.DataFrame:
-    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row["p_holm"] = p
-    return pd.DataFrame(rows, columns=list(comparison_dictionary(first, 0)))
+def _frame(rows: list[dict[str, Any]], first: str) -> pd.DataFrame:
+    return pd.DataFrame(adjusted(rows), columns=list(comparison_dictionary(first, 0)))
 
 
 # --- writing

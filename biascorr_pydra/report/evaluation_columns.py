@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ..metrics import METRICS
@@ -68,10 +69,10 @@ def scan_dictionary() -> dict[str, dict[str, Any]]:
     return columns
 
 
-def comparison_dictionary(first: str, n_tests: int) -> dict[str, dict[str, Any]]:
+def comparison_dictionary(first: str, n_tests: int, keys: Iterable[str] = IMAGE_METRICS) -> dict[str, dict[str, Any]]:
     """Columns of sites.tsv (``first`` is "site") or overall.tsv ("unit"): one row per comparison.
 
-    ``n_tests`` is the number of p values in the table, over which they are adjusted.
+    ``n_tests`` is the number of p values in the table, over which they are adjusted; ``keys`` are its metrics.
     """
     heads = {
         "site": _text("Site."),
@@ -83,7 +84,7 @@ def comparison_dictionary(first: str, n_tests: int) -> dict[str, dict[str, Any]]
             },
         ),
     }
-    metrics = {key: f"{long_name(key)}: {METRICS[key].definition}" for key in IMAGE_METRICS}
+    metrics = {key: f"{long_name(key)}: {METRICS[key].definition}" for key in keys}
     interval = (
         f"{CONFIDENCE:.0%} percentile bootstrap interval ({RESAMPLES} resamples, seeded) of median_change; "
         f"n/a for fewer than {FEWEST_SCANS}"

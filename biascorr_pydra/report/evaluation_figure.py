@@ -1,4 +1,4 @@
-"""The figure of an evaluation: the change of each metric, scan by scan, by site and method."""
+"""The change of each metric, scan by scan, by site and method: the figure of an evaluation, and one of a cohort's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .table import IMAGE_METRICS, hint, long_name
 if TYPE_CHECKING:
     from .evaluation import Evaluation
 
-__all__ = ["draw_changes"]
+__all__ = ["COLORS", "ROW_INCHES", "changes_figure", "draw_changes"]
 
 # Okabe and Ito's colors, told apart by most eyes
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -23,28 +23,36 @@ ROW_INCHES = 0.34
 
 
 def draw_changes(found: Evaluation) -> bytes | None:
-    """PNG: one panel a metric, one row a site; each scan's change in percent as a dot, the site's median as a bar.
+    """PNG of :func:`changes_figure`; None if there is no change to draw."""
+    figure = changes_figure(found.scans, found.methods)
+    if figure is None:
+        return None
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    return stream.getvalue()
+
+
+def changes_figure(scans: pd.DataFrame, methods: list[str]) -> Figure | None:
+    """One panel a metric, one row a site; each scan's change in percent as a dot, the site's median as a bar.
 
     None if there is no change to draw.
     """
-    scans = found.scans.assign(site=found.scans["site"].fillna("no site"))
+    scans = scans.assign(site=scans["site"].fillna("no site"))
     sites = sorted(scans["site"].unique(), reverse=True)
     if not any(_percent(scans, key).notna().any() for key in IMAGE_METRICS):
         return None
-    height = 1.3 + ROW_INCHES * len(sites) * max(1, len(found.methods) / 2)
+    height = 1.3 + ROW_INCHES * len(sites) * max(1, len(methods) / 2)
     figure = Figure(figsize=(12.5, height), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(IMAGE_METRICS), sharey=True)
     for panel, key in zip(panels, IMAGE_METRICS, strict=True):
-        _draw_panel(panel, scans.assign(change=_percent(scans, key)), sites, found.methods)
+        _draw_panel(panel, scans.assign(change=_percent(scans, key)), sites, methods)
         panel.set_title(f"{long_name(key)}\n({hint(key)})", fontsize=10)
         panel.set_xlabel("change, %", fontsize=9)
     panels[0].set_yticks(range(len(sites)), [_label(scans, site) for site in sites], fontsize=8)
     panels[0].set_ylim(-0.6, len(sites) - 0.4)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    return stream.getvalue()
+    return figure
 
 
 def _percent(scans: pd.DataFrame, key: str) -> pd.Series:

@@ -1,92 +1,134 @@
-"""The page: a cohort's results as words, tables and pictures in one HTML file that loads nothing else.
+"""The cohort's page: words, plots and tables of all scans in one HTML file that loads nothing else.
 
-All texts go through jinja2's escaping: names, error messages and metadata come from outside.
+All texts go through jinja2's escaping, and the plots' data through that of :mod:`biascorr_pydra.report.payload`: names,
+error messages and metadata come from outside. The page's policy lets only its own scripts run, known by their hashes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+import base64
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from .. import __version__
 from ..quality import NEGLIGIBLE, NOT_JUDGED, REJECTED
-from .collect import Cohort, Problem, Result
-from .sections import MethodSection, ScanSection, draw
-from .table import (
-    FIELD_METRICS,
-    IMAGE_METRICS,
-    STEPS,
-    UNCHANGED_PERCENT,
-    Change,
-    Tally,
-    hint,
-    image_keys,
-    keys,
-    long_name,
-    tally,
-)
+from .collect import Cohort, Result
+from .findings import Findings
+from .flags import KINDS, Flag
+from .methods_text import methods_text
+from .outliers import FEWEST
+from .payload import as_json, payload
+from .site_differences import ALL_SITES
+from .table import IMAGE_METRICS, UNCHANGED_PERCENT, Change, Tally, hint, long_name, tally
+from .words import NONE, STEP_NAMES, hours, number, p_value, percent, plural, seconds
 
 __all__ = ["render"]
 
-NONE = "n/a"
-SAME = 1e-6  # relative: the same computation on the same data
-STEP_NAMES = {"skull_strip": "skull stripping", "correct": "correction"}
+HERE = Path(__file__).parent
+PLOTLY = HERE / "plotly" / "plotly-cartesian.min.js"
+SHOWN = 200  # rows of a list; its file has all
+STATES = ("done", "cached", "rejected", "failed", "waiting", "skipped")
 
 
-def render(cohort: Cohort) -> str:
-    """The report of a cohort as HTML."""
-    sections = [_section(number, scan, results) for number, (scan, results) in enumerate(_by_scan(cohort), start=1)]
-    found = [problem for section in sections for problem in section.problems]
+def render(findings: Findings, links: Mapping[str, str], *, made: str, running: bool, tables: list[str]) -> str:
+    """The page as HTML.
+
+    Parameters
+    ----------
+    findings
+    links : addresses of the scans' pages that are there, relative to this page, by the scans' places
+    made : when
+    running : whether a run is at work in the folder
+    tables : names of the tables written beside it
+    """
+    cohort = findings.cohort
+    scripts = _scripts() if cohort.results else NO_SCRIPTS
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template("page.html").render(
         name=cohort.name,
         version=__version__,
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        made=made,
+        running=running,
+        plural=plural,
+        links={result.place: links.get(result.place) for result in cohort.results},
+        sites=findings.sites,
+        suffixes=sorted({result.suffix for result in cohort.results}),
         counts=_counts(cohort),
         summary=list(_summary(cohort)),
-        unchanged=f"{UNCHANGED_PERCENT:g}%",
-        failures=[result for result in cohort.results if result.failed],
-        rejections=[result for result in cohort.results if result.verdict == REJECTED],
-        untouched=[result for result in cohort.results if result.verdict == NEGLIGIBLE],
-        anchors={section.scan: section.anchor for section in sections},
-        problems=[*cohort.problems, *found],
+        paragraphs=methods_text(findings),
+        flags=findings.flags,
+        flagged=findings.flags[:SHOWN],
+        flag_counts=_flag_counts(findings.flags),
+        threshold=f"{findings.threshold:g}",
+        problems=cohort.problems,
+        shown_problems=cohort.problems[:SHOWN],
+        comparisons=[_comparison(row) for row in findings.comparisons],
+        differences=[_difference(row) for row in findings.site_differences if row["site"] == ALL_SITES],
+        no_differences=_no_differences(findings),
+        times=[_time(row) for row in findings.run_times],
+        devices=", ".join(_devices(cohort)) or "not recorded",
         overview_keys=[(key, long_name(key), hint(key)) for key in IMAGE_METRICS],
-        overview=[_overview_row(result) for result in cohort.results],
-        sections=sections,
+        overview=list(_overview(findings)),
+        reading=_reading(),
+        tables=[f"{name}.tsv" for name in tables],
+        data=as_json(payload(findings, links)),
+        style=Markup((HERE / "page.css").read_text("utf-8")),
+        scripts=scripts,
+        plotly=scripts.plotly,
     )
 
 
-def _by_scan(cohort: Cohort) -> Iterable[tuple[str, list[Result]]]:
-    return cohort.by_scan().items()
+# --- scripts
+
+
+@dataclass(frozen=True)
+class Scripts:
+    """The page's scripts, the policy that lets them and no others run, and plotly.js's version."""
+
+    texts: list[Markup]
+    policy: Markup
+    plotly: str
+
+
+NO_SCRIPTS = Scripts([], Markup("'none'"), "")
+
+
+def _scripts() -> Scripts:
+    # The browser hashes what it parsed, in which every line end is one line feed; so does read_text.
+    texts = [path.read_text("utf-8") for path in (PLOTLY, HERE / "page.js")]
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts]
+    policy = " ".join(f"'sha256-{value}'" for value in hashes)
+    version = re.search(r"v(\d[\d.]*)", texts[0][:200])
+    return Scripts([Markup(text) for text in texts], Markup(policy), version[1])
 
 
 # --- words first
 
 
 def _counts(cohort: Cohort) -> dict[str, Any]:
-    scans = cohort.by_scan()
     states = [result.state for result in cohort.results]
+    verdicts = [result.verdict for result in cohort.results]
     return {
-        "scans": len(scans),
-        "subjects": len({result.subject for result in cohort.results}),
+        "scans": len(cohort.by_scan()),
+        "subjects": len({(result.folder, result.subject) for result in cohort.results}),
         "methods": cohort.methods,
         "jobs": len(states),
-        "done": states.count("done"),
-        "cached": states.count("cached"),
-        "rejected": states.count("rejected"),
-        "failed": states.count("failed"),
-        "other": len(states) - sum(states.count(state) for state in ("done", "cached", "rejected", "failed")),
+        "made": sum(states.count(state) for state in ("done", "cached", "rejected")),
+        "refused": verdicts.count(REJECTED),
+        "negligible": verdicts.count(NEGLIGIBLE),
+        "not_judged": verdicts.count(NOT_JUDGED),
+        **{state: states.count(state) for state in STATES},
+        "other": sum(state not in STATES for state in states),
     }
 
 
@@ -98,13 +140,12 @@ def _summary(cohort: Cohort) -> Iterator[dict[str, Any]]:
     for (suffix, method), results in sorted(groups.items()):
         corrected = [result for result in results if result.record]
         times = [t for result in corrected if (t := result.number("runtime_s", "correct")) is not None]
+        took = f"Correction took {seconds(median(times))}{' (median)' if len(times) > 1 else ''}." if times else ""
         yield {
             "title": f"{suffix}, {method}",
-            "corrected": f"{len(corrected)} of {_plural(len(results), 'scan')} corrected.",
+            "corrected": f"{len(corrected):,} of {plural(len(results), 'scan')} corrected.",
             "sentences": list(_sentences(corrected)) if corrected else [],
-            "time": f"Correction took {seconds(median(times))}{' (median)' if len(times) > 1 else ''}."
-            if times
-            else "",
+            "time": took,
         }
 
 
@@ -131,18 +172,116 @@ def _sentence(found: Tally, n_results: int) -> str:
         ways = [word for word, _ in words if word in ("better", "worse")]
     else:
         undefined = f", undefined for {n_results - found.n}" if found.n < n_results else ""
-        ways = [f"median of {found.n}{undefined}; " + ", ".join(f"{word} in {n}" for word, n in words)]
+        ways = [f"median of {found.n:,}{undefined}; " + ", ".join(f"{word} in {n:,}" for word, n in words)]
     return f"{long_name(found.key)} {moved}{f' ({ways[0]})' if ways else ''}."
 
 
-def _overview_row(result: Result) -> dict[str, Any]:
+def _flag_counts(flags: list[Flag]) -> str:
+    kinds = [flag.kind for flag in flags]
+    words = {"failed": "failed", "rejected": "with a rejected field", "outlier": "outliers of their site"}
+    return ", ".join(f"{kinds.count(kind):,} {words[kind]}" for kind in KINDS if kind in kinds)
+
+
+def _reading() -> list[str]:
+    return [
+        *(f"{long_name(key)}: {hint(key)}." for key in IMAGE_METRICS),
+        f"Changes are in percent of the value before; below {UNCHANGED_PERCENT:g}% counts as unchanged.",
+        "These metrics know no true field: a coefficient of variation also falls when contrast is lost, so read it "
+        "next to the WM–GM contrast, and look at the pictures on the scans' pages.",
+        "All methods of a scan, and before and after, are scored with one segmentation. If it was made on the image "
+        "that one of the methods corrected, it favors that method.",
+        "Robust z: (value − median) / (1.4826 × median absolute deviation), over the scans of one site, contrast and "
+        f"method. Sites of fewer than {FEWEST} scans are judged among all scans of the contrast and method, which "
+        "also counts the differences between sites as spread; where these are too few as well, nothing is judged.",
+        "A rejected or negligible field was not divided out: such a scan counts, with what it was passed on as.",
+        "Scans of one site share a scanner: the tests take them as independent, which they are not quite.",
+    ]
+
+
+# --- tables
+
+
+def _comparison(row: Mapping[str, Any]) -> dict[str, Any]:
+    wins = row["wins"] is not None
+    verdict = "" if not wins or not row["median_change"] else "better" if row["wins"] > row["losses"] else "worse"
+    interval = f"{number(row['ci_low'])} to {number(row['ci_high'])}" if row["ci_low"] is not None else ""
     return {
-        "result": result,
-        "outcome": _outcome(result),
-        "cells": [_cell(Change.of(result, key)) for key in IMAGE_METRICS],
-        "range": number(result.number("field", "inu_range")),
-        "time": seconds(result.number("runtime_s", "correct")),
+        **row,
+        "title": long_name(row["metric"]),
+        "medians": f"{number(row['median_reference'])} → {number(row['median_method'])}" if row["n"] else NONE,
+        "change": number(row["median_change"]),
+        "interval": interval,
+        "percent": percent(row["median_change_percent"]),
+        "verdict": verdict,
+        "wins": row["wins"] if wins else "–",
+        "losses": row["losses"] if wins else "–",
+        "p": p_value(row["p_holm"]) if row["p_holm"] is not None else _no_test(row),
     }
+
+
+def _no_test(row: Mapping[str, Any]) -> str:
+    return "no change" if row["n"] and row["n_tied"] == row["n"] else "too few"
+
+
+def _difference(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "before": number(row["jsd_before"]), "after": number(row["jsd_after"])}
+
+
+def _no_differences(findings: Findings) -> str:
+    if not findings.sites:
+        return (
+            "nothing names the scans' sites. A column “site” in the source data set's participants.tsv does, or "
+            "biascorr report --participants FILE."
+        )
+    if len(findings.sites) == 1:
+        return "all scans are of one site."
+    return "the records have no histograms of intensities of two sites; they were made by an earlier version."
+
+
+def _time(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **row,
+        "step": STEP_NAMES.get(row["step"], row["step"].replace("_", " ")),
+        "median": seconds(row["median_s"]),
+        "quartiles": f"{seconds(row['q25_s'])} to {seconds(row['q75_s'])}",
+        "total": hours(row["total_h"]),
+        "per_1000": hours(row["per_1000_scans_h"]),
+    }
+
+
+def _devices(cohort: Cohort) -> list[str]:
+    made = (result.sidecar.get("Method") for result in cohort.results)
+    return sorted({str(about["Device"]) for about in made if isinstance(about, Mapping) and about.get("Device")})
+
+
+def _overview(findings: Findings) -> Iterator[dict[str, Any]]:
+    kinds: dict[str, set[str]] = {}
+    for flag in findings.flags:
+        kinds[flag.place] = {"look", *(reason.kind for reason in flag.reasons)}
+    for result, scored in zip(findings.cohort.results, findings.scored, strict=True):
+        z = max((abs(score.z) for score in scored.values()), default=None)
+        width, time = result.number("field", "inu_range"), result.number("runtime_s", "correct")
+        mine = kinds.get(result.place, set()) - {"failed", "rejected"}
+        mine |= {kind for kind, holds in _own_kinds(result).items() if holds}
+        yield {
+            "result": result,
+            "outcome": _outcome(result),
+            "alarming": result.failed or result.verdict == REJECTED,
+            "kinds": " ".join(sorted(mine)),
+            "z": NONE if z is None else f"{z:.1f}",
+            "z_value": _sortable(z),
+            "cells": [_cell(Change.of(result, key)) for key in IMAGE_METRICS],
+            "range": number(width),
+            "range_value": _sortable(width),
+            "time": seconds(time),
+            "time_value": _sortable(time),
+        }
+
+
+def _own_kinds(result: Result) -> dict[str, bool]:
+    """Filters that hold for the method's row, not for the scan."""
+    verdict = result.verdict
+    return {"failed": result.failed, "rejected": verdict == REJECTED, "negligible": verdict == NEGLIGIBLE}
 
 
 def _outcome(result: Result) -> str:
@@ -150,141 +289,19 @@ def _outcome(result: Result) -> str:
     return f"{result.state}, {result.verdict}" if result.verdict in (NEGLIGIBLE, NOT_JUDGED) else result.state
 
 
-# --- one scan
-
-
-def _section(number_: int, scan: str, results: list[Result]) -> ScanSection:
-    title = scan.rsplit("/", 1)[-1].removesuffix(".gz").removesuffix(".nii")
-    section = ScanSection(f"scan-{number_}", scan, title, [MethodSection(r.method, r) for r in results])
-    draw(section)
-    _add_tables(section, [result for result in results if result.record])
-    return section
-
-
-# --- tables of one scan
-
-
-def _add_tables(section: ScanSection, results: list[Result]) -> None:
-    if not results:
-        return
-    # A metric that no method has, with a reason, is named with that reason instead of a row of n/a.
-    known = [key for key in image_keys(results) if not all(_explained(result, key) for result in results)]
-    section.metrics = [_metric_row(section, results, key) for key in known]
-    section.field_metrics = [
-        {"name": long_name(key), "cells": [number(method.result.number("field", key)) for method in section.methods]}
-        for key in keys(results, "field", FIELD_METRICS)
-    ]
-    section.times = [
-        {
-            "name": STEP_NAMES.get(step, step),
-            "cells": [seconds(method.result.number("runtime_s", step)) for method in section.methods],
-        }
-        for step in keys(results, "runtime_s", STEPS)
-        if any(result.number("runtime_s", step) is not None for result in results)
-    ]
-    section.segmentation = list(dict.fromkeys(_segmentation(result) for result in results))
-    if len(section.segmentation) > 1:
-        section.problems.append(Problem(section.scan, "the methods were scored with different segmentations"))
-    sources = {str(result.sidecar["SourceSHA256"]) for result in results if result.sidecar.get("SourceSHA256")}
-    if len(sources) > 1:
-        section.problems.append(Problem(section.scan, "the methods corrected different versions of the source image"))
-    section.notes = _notes(results)
-    for method in section.methods:
-        method.facts = _facts(method.result)
-
-
-def _explained(result: Result, key: str) -> bool:
-    return all(f"{part}.{key}" in result.part("undefined") for part in ("before", "after"))
-
-
-def _metric_row(section: ScanSection, results: list[Result], key: str) -> dict[str, Any]:
-    changes = {result.method: Change.of(result, key) for result in results}
-    befores = [change.before for change in changes.values() if change.before is not None]
-    if befores and max(befores) - min(befores) > SAME * max(map(abs, befores)):
-        text = f"{long_name(key)} before differs between methods; their segmentations or sources differ"
-        section.problems.append(Problem(section.scan, text))
-    return {
-        "name": long_name(key),
-        "better": hint(key),
-        "before": " / ".join(dict.fromkeys(number(value) for value in befores)) or NONE,
-        "cells": [_cell(changes[method.name]) if method.name in changes else None for method in section.methods],
-    }
-
-
 def _cell(change: Change) -> dict[str, str]:
     """One metric after correction and its change, with the verdict as a word (a color alone is not enough)."""
     if change.percent is None:
-        return {"after": number(change.after), "before": number(change.before), "change": "", "verdict": "", "word": ""}
+        return dict.fromkeys(("after", "before", "change", "verdict", "word", "value"), "")
     return {
         "after": number(change.after),
         "before": number(change.before),
-        "change": "±0.0%" if abs(change.percent) < 0.05 else f"{change.percent:+.1f}%".replace("-", "−"),
+        "change": percent(change.percent),
         "verdict": change.verdict,
         "word": change.verdict if change.verdict in ("better", "worse") else "",
+        "value": _sortable(change.percent),
     }
 
 
-def _segmentation(result: Result) -> str:
-    part = result.part("segmentation")
-    method, on = part.get("method"), part.get("image")
-    if not method:
-        return "no segmentation recorded"
-    return f"{method} ({on})" if on else str(method)
-
-
-def _notes(results: list[Result]) -> list[str]:
-    """Warnings, and why metrics are undefined; one that several methods share is said once."""
-    said: dict[str, list[str]] = {}
-    for result in results:
-        if result.verdict == NOT_JUDGED:
-            said.setdefault(f"The field was not judged: {result.verdict_reason}.", []).append(result.method)
-        for text in result.texts("warnings"):
-            said.setdefault(text, []).append(result.method)
-        reasons: dict[str, dict[str, list[str]]] = {}
-        for where, reason in result.part("undefined").items():
-            part, _, key = str(where).partition(".")
-            reasons.setdefault(str(reason), {}).setdefault(long_name(key), []).append(part)
-        for reason, metrics in reasons.items():
-            names = [name if len(parts) > 1 else f"{name} ({parts[0]})" for name, parts in metrics.items()]
-            said.setdefault(f"Undefined, because {reason}: {'; '.join(names)}.", []).append(result.method)
-    everyone = len(results)
-    return [text if len(by) == everyone else f"{', '.join(by)}: {text}" for text, by in said.items()]
-
-
-def _facts(result: Result) -> list[tuple[str, str]]:
-    """Method, version, parameters and software of one result, flattened; whatever the sidecar says."""
-    names = ("Method", "Gate", "SoftwareVersions", "SourceSHA256")
-    about = {key: result.sidecar[key] for key in names if key in result.sidecar}
-    if result.record.get("method_version") and "Method" not in about:
-        about = {"Method": {"Name": result.method, "Version": result.record["method_version"]}, **about}
-    return list(_flat(about))
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in content.items():
-        name = f"{prefix} › {key}" if prefix else str(key)
-        if isinstance(value, Mapping):
-            yield from _flat(value, name)
-        elif isinstance(value, list):
-            yield name, ", ".join(map(str, value))
-        else:
-            yield name, "none" if value is None else str(value)
-
-
-# --- numbers as text
-
-
-def number(value: float | None) -> str:
-    """Four significant digits."""
-    return NONE if value is None else f"{value:#.4g}".rstrip(".") if value else "0"
-
-
-def seconds(value: float | None) -> str:
-    """A run time."""
-    if value is None:
-        return NONE
-    return f"{value:.1f} s" if value < 100 else f"{value / 60:.1f} min"
-
-
-def _plural(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+def _sortable(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

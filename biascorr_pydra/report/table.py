@@ -82,8 +82,10 @@ def columns(cohort: Cohort) -> list[Column]:
     """The columns of metrics.tsv for this cohort, in order."""
     table = [
         _text("scan", "Source image", "Path relative to the source data set.", lambda r: r.scan),
+        _text("folder", "Folder", "Folder of the data set in a study of several.", lambda r: r.folder),
         _text("participant_id", "Participant", "BIDS subject.", lambda r: r.subject and f"sub-{r.subject}"),
         _text("session_id", "Session", "BIDS session, if any.", lambda r: r.session and f"ses-{r.session}"),
+        _text("site", "Site", "Where it was acquired, as far as a table or folder names it.", lambda r: r.site),
         _text("suffix", "Suffix", "BIDS suffix: the contrast.", lambda r: r.suffix),
         _text("method", "Method", "Bias-field corrector; the name of its derivative data set.", lambda r: r.method),
         _text("method_version", "Method version", "", lambda r: r.record.get("method_version")),
@@ -97,6 +99,8 @@ def columns(cohort: Cohort) -> list[Column]:
                     "cached": "corrected by an earlier run and still valid",
                     "rejected": "the gate rejected the field; verdict_reason says why, applied what was done instead",
                     "failed": "not corrected; status.tsv and the report say why",
+                    "waiting": "not corrected yet by the run that was going on or interrupted",
+                    "skipped": "not an image to correct",
                 },
             },
             lambda r: r.state,

@@ -1,0 +1,204 @@
+"""Mosaics of a scan's slices, as JPEG: a column for each plane, one scale in mm, letters at the edges, a scale bar.
+
+All mosaics of a scan have the same size and the same slices at the same places, so that they can be laid over one
+another.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from contourpy import contour_generator
+from matplotlib import colormaps, get_data_path
+from PIL import Image, ImageDraw, ImageFont
+
+from .geometry import AXES, EDGES, PLANES
+from .volumes import ScanImages, Slices
+
+__all__ = ["OUTLINES", "draw_anatomy", "draw_field", "draw_tissues"]
+
+WIDTH_PX, GAP_PX, BAR_PX = 1080, 6, 54
+SUPERSAMPLED, LINE_PX = 2, 2  # lines are drawn at twice the size
+QUALITY = 84
+LETTER, BLACK, WHITE, GRAY = (255, 216, 77), (0, 0, 0), (255, 255, 255), (150, 150, 150)
+#: Contours by what they enclose, in colors of Okabe and Ito.
+OUTLINES = {"brain mask": "#E69F00", "white matter": "#56B4E9", "CSF": "#009E73"}
+LABELS = {"white matter": 2, "CSF": 3}
+#: How dark the anatomy may make the colors of a field laid over it.
+SHADE = 0.45
+
+
+def draw_anatomy(images: ScanImages, slices: Slices) -> bytes:
+    """Intensities on the scan's gray scale."""
+    low, high = images.limits
+    ticks = [(part, _short(low + part * (high - low))) for part in (0.0, 0.5, 1.0)]
+    return _mosaic(images, slices, _gray(images.limits), {}, _gray((0.0, 1.0)), ticks)
+
+
+def draw_field(images: ScanImages, bias: Slices, anatomy: Slices | None, scale: tuple[float, float]) -> bytes:
+    """A field in colors, from blue (too dark) by white (1) to red (too bright) on a logarithmic scale symmetric
+    around 1, laid over the acquired image where there is one, with the mask's outline."""
+    top = scale[1]
+    outline = {BLACK: _outlines(images.outline)}
+    ticks = [(part, f"{top ** (2 * part - 1):.3g}") for part in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    colored = _colors(top)
+    shades = {} if anatomy is None else {id(b): a for p in PLANES for b, a in zip(bias[p], anatomy[p], strict=True)}
+
+    def paint(panel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        colors = colored(panel, size).astype(np.float32)
+        if id(panel) in shades:
+            gray = _gray(images.limits)(shades[id(panel)], size).astype(np.float32) / 255
+            colors *= 1 - SHADE + SHADE * gray
+        return colors.astype(np.uint8)
+
+    return _mosaic(images, bias, paint, outline, lambda ramp, size: colored(top ** (2 * ramp - 1), size), ticks)
+
+
+def draw_tissues(images: ScanImages, slices: Slices) -> bytes:
+    """Outlines of mask, white matter and CSF on an image; gray matter is what lies between the last two."""
+    found = {}
+    if images.tissues is not None:
+        for name, label in LABELS.items():
+            labelled = {plane: [part == label for part in images.tissues[plane]] for plane in PLANES}
+            found[_rgb(OUTLINES[name])] = _outlines(labelled)
+    if images.masked:
+        found[_rgb(OUTLINES["brain mask"])] = _outlines(images.outline)
+    low, high = images.limits
+    ticks = [(part, _short(low + part * (high - low))) for part in (0.0, 0.5, 1.0)]
+    return _mosaic(images, slices, _gray(images.limits), found, _gray((0.0, 1.0)), ticks)
+
+
+# --- the layout
+
+Paint = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
+Lines = dict[str, list[list[np.ndarray]]]
+
+
+def _mosaic(
+    images: ScanImages, slices: Slices, paint: Paint, lines: Mapping[tuple, Lines], bar: Paint, ticks: list
+) -> bytes:
+    view = images.view
+    sizes = {plane: view.size_mm(plane) for plane in PLANES}
+    scale = (WIDTH_PX - 2 * GAP_PX) / sum(width for width, _ in sizes.values())
+    row_px = round(max(tall for _, tall in sizes.values()) * scale) + GAP_PX
+    height = view.n_rows * row_px
+    canvas = Image.new("RGB", (WIDTH_PX, height + BAR_PX), BLACK)
+    overlay = {color: Image.new("L", (WIDTH_PX * SUPERSAMPLED, (height + BAR_PX) * SUPERSAMPLED)) for color in lines}
+    texts = []
+    left = 0.0
+    for plane in PLANES:
+        width, tall = (round(mm * scale) for mm in sizes[plane])
+        for row, panel in enumerate(slices[plane]):
+            corner = round(left), row * row_px + (row_px - GAP_PX - tall) // 2
+            canvas.paste(Image.fromarray(paint(panel, (width, tall))), corner)
+            for color, found in lines.items():
+                _draw_lines(overlay[color], found[plane][row], panel.shape, corner, (width, tall))
+            texts += _labels(plane, row, images.position_mm, corner, (width, tall))
+        left += sizes[plane][0] * scale + GAP_PX
+    for color, drawn in overlay.items():
+        canvas.paste(color, (0, 0), drawn.resize(canvas.size, Image.Resampling.BOX))
+    pen = ImageDraw.Draw(canvas)
+    for at, text, anchor, color, size in texts:
+        pen.text(at, text, font=_font(size), anchor=anchor, fill=color, stroke_width=2, stroke_fill=BLACK)
+    _draw_bar(canvas, height, bar, ticks)
+    stream = io.BytesIO()
+    canvas.save(stream, "jpeg", quality=QUALITY, optimize=True)
+    return stream.getvalue()
+
+
+def _labels(plane: str, row: int, position_mm, corner: tuple[int, int], size: tuple[int, int]) -> list[tuple]:
+    """Letters at the edges of the first row's slices, and at each slice where it is."""
+    (x, y), (width, tall) = corner, size
+    axis = AXES[plane]
+    named = f"{'xyz'[axis]} {position_mm[axis][row]:.0f}"
+    made = [((x + width - 5, y + tall - 5), named, "rs", WHITE, 17)]
+    if row == 0:
+        places = ((x + 5, y + tall // 2), "lm"), ((x + width - 5, y + tall // 2), "rm")
+        places += ((x + width // 2, y + 3), "mt"), ((x + width // 2, y + tall - 5), "ms")
+        made += [(at, letter, anchor, LETTER, 22) for letter, (at, anchor) in zip(EDGES[plane], places, strict=True)]
+    return made
+
+
+def _draw_bar(canvas: Image.Image, top: int, bar: Paint, ticks: list[tuple[float, str]]) -> None:
+    left, width, tall = WIDTH_PX // 4, WIDTH_PX // 2, 16
+    ramp = np.linspace(0, 1, width, dtype=np.float32)[None].repeat(tall, 0)
+    canvas.paste(Image.fromarray(bar(ramp, (width, tall))), (left, top + 8))
+    pen = ImageDraw.Draw(canvas)
+    pen.rectangle((left - 1, top + 7, left + width, top + 8 + tall), outline=GRAY)
+    for part, text in ticks:
+        x = left + part * (width - 1)
+        pen.line((x, top + 8 + tall, x, top + 12 + tall), fill=WHITE, width=2)
+        pen.text((x, top + 14 + tall), text, font=_font(17), anchor="mt", fill=WHITE)
+
+
+# --- painting a slice
+
+
+def _gray(limits: tuple[float, float]) -> Paint:
+    low, high = limits
+
+    def paint(panel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        values = (_resized(np.nan_to_num(panel, nan=low, posinf=high, neginf=low), size) - low) / (high - low)
+        return (np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8)[..., None].repeat(3, 2)
+
+    return paint
+
+
+def _colors(top: float) -> Paint:
+    # More colors than the default 256, whose steps would show as bands in a smooth field.
+    table = (colormaps["RdBu_r"].resampled(2048)(np.arange(2048))[:, :3] * 255 + 0.5).astype(np.uint8)
+
+    def paint(panel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        defined = np.isfinite(panel) & (panel > 0)
+        logs = np.log(np.where(defined, panel, 1.0)) / np.log(top)
+        part = np.clip(_resized(logs, size) / 2 + 0.5, 0, 1)
+        painted = table[(part * 2047 + 0.5).astype(np.int32)]
+        if not defined.all():
+            painted[_resized(defined, size) < 0.5] = BLACK
+        return painted
+
+    return paint
+
+
+def _resized(panel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(Image.fromarray(panel.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+
+
+# --- contours
+
+
+def _outlines(masks: Slices) -> Lines:
+    """Contours of boolean slices, in pixels of the slice; the slice's own edge is no contour."""
+    return {
+        plane: [contour_generator(z=mask.astype(np.float32)).lines(0.5) if mask.any() else [] for mask in masks[plane]]
+        for plane in PLANES
+    }
+
+
+def _draw_lines(overlay: Image.Image, lines: list[np.ndarray], shape, corner, size) -> None:
+    pen = ImageDraw.Draw(overlay)
+    scale = np.array([size[0] / shape[1], size[1] / shape[0]])
+    for line in lines:
+        if len(line) > 1:
+            points = ((line + 0.5) * scale + corner) * SUPERSAMPLED
+            pen.line([tuple(point) for point in points.tolist()], fill=255, width=LINE_PX)
+
+
+# --- texts
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(Path(get_data_path()) / "fonts/ttf/DejaVuSans-Bold.ttf", size)
+
+
+def _rgb(color: str) -> tuple[int, int, int]:
+    return tuple(bytes.fromhex(color[1:]))
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 or value == 0 else f"{value:.3g}"
