@@ -15,8 +15,8 @@ from biascorr_pydra import image
 from biascorr_pydra.report.boilerplate import REFERENCES, boilerplate
 from biascorr_pydra.report.collect import Result, collect
 from biascorr_pydra.report.paths import page_name, scan_page
-from biascorr_pydra.report.scan_page import _write, geometry, histograms, mosaic, pictures, write_scan_pages
-from biascorr_pydra.report.scan_page.volumes import ScanImages
+from biascorr_pydra.report.scan_pages import _write, geometry, histograms, mosaic, pictures, write_scan_pages
+from biascorr_pydra.report.scan_pages.volumes import ScanImages
 
 EVIL = "<script>alert(1)</script>"
 FOLDER = "n4/sub-01/ses-1/anat/sub-01_ses-1"
