@@ -80,7 +80,7 @@ class GetNet(nn.Module):
 
     References
     ----------
-    Simko et al. Intensity normalization in MRI with implicitly trained networks ("GetNet"). arXiv:1909.05484, 2019.
+    Simko et al. A generalized network for MRI intensity normalization (GetNet). arXiv:1909.05484, 2019.
     """
 
     def __init__(self, channels: tuple[int, int, int, int] = (24, 32, 48, 64), samples: int = 16):

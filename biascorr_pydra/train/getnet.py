@@ -4,7 +4,7 @@
 
 References
 ----------
-Simko et al. Intensity normalization in MRI (GetNet). arXiv:1909.05484, 2019.
+Simko et al. A generalized network for MRI intensity normalization (GetNet). arXiv:1909.05484, 2019.
 """
 
 from __future__ import annotations
