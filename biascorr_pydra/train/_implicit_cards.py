@@ -27,7 +27,7 @@ _SHARED_LIMITS = (
     "behind N4 where N4 works: part of the anatomy is taken for a field (see the scores 'invented', and the tables of "
     "benchmarks/papers_getnet.py)",
     "stripped brains: more is invented, and the answer to a field is weaker, than on whole heads",
-    "trained on 200 photographs for minutes of one CPU core, not for days",
+    "trained on 200 photographs for about an hour of one CPU core at most, not for days",
     "two passes by default, for an answer of the right strength; preset 'once' invents less (chosen so on two label "
     "maps of simulated heads, 1 and 9, neither trained on nor among those scored)",
     "each slice is seen alone: contrast between slices counts only through the B-spline",
@@ -36,8 +36,8 @@ _SHARED_LIMITS = (
 )
 
 GETNET = CardText(
-    paper="Simko, Lofstedt, Garpebring, Nyholm, Jonsson. Intensity normalization in MRI (GetNet). arXiv:1909.05484, "
-    "2019.",
+    paper="Simko, Lofstedt, Garpebring, Nyholm, Jonsson. A generalized network for MRI intensity normalization "
+    "(GetNet). arXiv:1909.05484, 2019.",
     follows=(
         "implicit training, Equation 3: mean absolute error between k and G(v k) / G(v)",
         "256 x 256 crops of photographs, no medical image; 16 x 16 output of a modified ResNet, up-sampled",

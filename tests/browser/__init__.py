@@ -1,0 +1,1 @@
+"""Tests that need the extra "browser" and Chromium: run with `pytest -m browser -n 0`."""
