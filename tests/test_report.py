@@ -10,9 +10,11 @@ from html.parser import HTMLParser
 import nibabel as nib
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from biascorr_pydra import image
+from biascorr_pydra.cli import cli
 from biascorr_pydra.errors import BIDSError
 from biascorr_pydra.metrics import METRICS
 from biascorr_pydra.report import write_report
@@ -229,6 +231,10 @@ def test_damaged_records_are_reported(out, cohort):
     assert "not a BIDS data set" in text
     rows = read_table(paths.metrics_tsv)
     assert [row["cjv_after"] for row in rows] == ["0.6", "0.9", "n/a", "n/a"]
+    told = CliRunner().invoke(cli, ["report", str(out), "--no-scan-pages"])
+    count = len(read_table(out / "reports/problems.tsv"))
+    assert told.exit_code == 0 and count >= 4
+    assert f"Problems with files: {count};" in told.stderr
 
 
 def test_records_of_other_shapes_are_not_fatal(out):
