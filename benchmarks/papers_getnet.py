@@ -184,8 +184,10 @@ def photographs(folder: Path, batches: int = 25) -> pd.DataFrame:
         for kind, plain in (("as they are", True), ("as trained on", False)):
             generator = torch.Generator().manual_seed(7)
             pairs = [sample_pairs(read, training.gains(generator), generator, plain=plain) for _ in range(batches)]
-            with torch.inference_mode():
-                rows.append({"method": method, "photographs": kind, **score_responses(network(method), pairs)})
+            for passes in (1, 2):  # the correctors' default is two
+                with torch.inference_mode():
+                    scores = score_responses(network(method), pairs, passes=passes)
+                rows.append({"method": method, "photographs": kind, "passes": str(passes), **scores})
     return pd.DataFrame(rows)
 
 
