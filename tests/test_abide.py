@@ -143,6 +143,7 @@ def test_indis_layout_from_images_to_tables(indi, phantoms):
 
 
 @pytest.mark.parametrize("worker", ["cf", pytest.param("debug", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_what_is_wrong_is_said_and_the_rest_goes_on(indi, phantoms, worker):
     (indi / "KKI" / "dataset_description.json").unlink()
     (indi / "Caltech/sub-0090001/anat/sub-0090001_T1w.nii.gz").write_bytes(b"")  # as one image of ABIDE was

@@ -55,6 +55,7 @@ def test_deepbet_finds_the_true_brain_however_it_is_stored():
     assert found.record["software"] == {"deepbet": brain.version("deepbet")}
 
 
+@pytest.mark.slow
 def test_template_finds_the_true_brain_however_it_is_stored_and_leaves_no_file(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     img, _, truth = scan_and_truth("02", "T2w")  # 3 mm slices

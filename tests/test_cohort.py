@@ -190,6 +190,7 @@ def test_masks_that_cannot_be_used_fail_their_scan_only(dataset, phantoms, worke
     assert SCANS[1] in done.stderr and "--derivatives" in done.stderr
 
 
+@pytest.mark.slow
 def test_one_failing_method_does_not_stop_the_other(dataset):
     foreign = dataset.parent / "out/n4_antspy/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz"
     run(dataset, "--method", "n4", "--method", "n4:antspy", "--participant-label", "02")
@@ -337,6 +338,7 @@ def test_an_interrupted_run_goes_on_where_it_was(dataset, worker):
     assert set(states(dataset)) <= {"done", "cached"}
 
 
+@pytest.mark.slow
 def test_what_an_earlier_choice_left_does_not_stay(dataset):
     run(dataset)
     folder = dataset.parent / "out/n4/sub-01/anat"

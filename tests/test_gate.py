@@ -260,6 +260,7 @@ def test_the_sidecar_beside_the_image_is_read(tmp_path, phantom_file):
 # --- a cohort
 
 
+@pytest.mark.slow
 def test_a_cohort_goes_on_past_a_rejected_field_and_says_so(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
     for subject, strength in (("01", 0.15), ("02", 1e-9)):

@@ -4,6 +4,8 @@ import re
 import runpy
 from pathlib import Path
 
+import pytest
+
 from biascorr_pydra import image
 from biascorr_pydra.correctors import method_names
 
@@ -32,6 +34,7 @@ def test_no_placeholder_is_left():
     assert not re.search(r"^[A-Z]{4,}$", README, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_workflow_shown_runs(tmp_path, monkeypatch):
     code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "workflow.define" in block)
     scan = ROOT / "bids_examples/phantom/sub-02/ses-1/anat/sub-02_ses-1_T1w.nii.gz"
