@@ -38,6 +38,11 @@ class Reference:
         return f"{self.authors.split(' ')[0]} et al. {self.year}"
 
     @property
+    def with_doi(self) -> str:
+        """As text without a list of references names it."""
+        return f"{self.authors.split(' ')[0]} et al., {self.year}, doi:{self.doi}"
+
+    @property
     def bibtex(self) -> str:
         kind, place = ("misc", "howpublished") if self.where.startswith("arXiv") else ("article", "journal")
         rows = {"author": self.authors.replace(", ", " and ")}

@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import __version__
 from ..quality import NEGLIGIBLE, REJECTED
+from .boilerplate import N4
 from .collect import Result
 from .findings import Findings
 from .outliers import FEWEST
@@ -16,14 +17,11 @@ from .site_differences import ALL_SITES
 from .table import direction, long_name
 from .words import number, p_value, plural, seconds
 
-__all__ = ["METHOD_REFERENCES", "methods_text"]
+__all__ = ["methods_text"]
 
 #: Told of those that the text tests: the ones whose lower value is better first.
 TOLD = ("cjv", "cv_wm", "wm_gm_contrast")
-METHOD_REFERENCES = {
-    "n4": "N4 (Tustison et al., 2010, doi:10.1109/TMI.2010.2046908)",
-    "ants-n4": "ANTs' N4 (Tustison et al., 2010, doi:10.1109/TMI.2010.2046908)",
-}
+METHOD_REFERENCES = {"n4": f"N4 ({N4.with_doi})", "ants-n4": f"ANTs' N4 ({N4.with_doi})"}
 
 
 def methods_text(findings: Findings) -> list[str]:
