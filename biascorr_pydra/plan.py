@@ -66,6 +66,7 @@ class Settings:
     allow_undescribed: bool = False
     gate: bool = True
     fallback: str = NO_FALLBACK
+    scan_pages: bool = True
 
     def __post_init__(self):
         for option, value, allowed in (

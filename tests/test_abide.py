@@ -77,6 +77,7 @@ def run(study: Path, *arguments, worker="debug"):
     inputs = ["--abide-dir", str(study), "--out-dir", str(study.parent / "out"), "--worker", worker]
     inputs += ["--skull-strip", "given", "--segmentation", "given", "--derivatives", str(study.parent / "truth")]
     inputs += [] if "--method" in arguments else ["--method", "n4"]
+    inputs += ["--no-scan-pages"]
     return subprocess.run(
         [sys.executable, "-c", code, "run", str(WORKFLOW), *inputs, *arguments],
         cwd=study.parent,

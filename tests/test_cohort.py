@@ -52,8 +52,9 @@ def run(dataset, *arguments, worker="debug", out="out"):
     given = ("--skull-strip", "given", "--segmentation", "given", "--derivatives", str(folder / "truth"))
     inputs = ("--bids-dir", str(dataset), "--out-dir", str(folder / out), "--worker", worker)
     masks = () if "--skull-strip" in arguments else given
+    pages = () if "--scan-pages" in arguments else ("--no-scan-pages",)  # they take most of a small cohort's time
     return subprocess.run(
-        [sys.executable, "-c", code, "run", str(WORKFLOW), *inputs, *masks, *arguments],
+        [sys.executable, "-c", code, "run", str(WORKFLOW), *inputs, *masks, *pages, *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -69,9 +70,10 @@ def states(dataset, out="out"):
 
 @pytest.mark.parametrize("worker", ["debug", "lanes"])
 def test_the_whole_path(dataset, phantoms, worker):
-    done = run(dataset, worker=worker)
+    done = run(dataset, "--scan-pages", worker=worker)
     assert done.returncode == 0, done.stderr
     out = dataset.parent / "out"
+    assert len(list((out / "reports").glob("sub-*.html"))) == 3
     assert f"Report:  {out}/report.html" in done.stdout and (out / "report.html").stat().st_size > 10_000
     assert "corrected 3 of 3" in done.stderr
     assert states(dataset) == ["done"] * 3
@@ -316,7 +318,14 @@ def test_a_link_to_an_object_without_a_suffix_is_read(dataset):
 def test_an_interrupted_run_goes_on_where_it_was(dataset, worker):
     code = "from biascorr_pydra.pydra_run import main; main()"
     inputs = ["--bids-dir", str(dataset), "--out-dir", str(dataset.parent / "out"), "--worker", worker, *WITHOUT]
-    slow = ["--method", "n4", "--method", "ants-n4", "--no-gate"]  # long enough to be caught in the middle
+    slow = [
+        "--method",
+        "n4",
+        "--method",
+        "ants-n4",
+        "--no-gate",
+        "--no-scan-pages",
+    ]  # long enough to be caught in the middle
     process = subprocess.Popen(
         [sys.executable, "-c", code, "run", str(WORKFLOW), *inputs, *slow],
         stdout=subprocess.PIPE,

@@ -46,6 +46,7 @@ class StudySettings:
     overwrite: bool
     gate: bool
     fallback: str
+    scan_pages: bool
     recompute: bool
     run_id: str
 
@@ -143,6 +144,7 @@ def _task(settings: StudySettings, root: SiteRoot, labels: list[str]) -> Correct
         allow_undescribed=True,
         gate=settings.gate,
         fallback=settings.fallback,
+        scan_pages=settings.scan_pages,
         recompute=settings.recompute,
         run_id=settings.run_id,
     )
@@ -229,6 +231,7 @@ def EvaluateAbide(  # noqa: N802
     overwrite: bool = False,
     gate: bool = True,
     fallback: str = NO_FALLBACK,
+    scan_pages: bool = True,
     recompute: bool = False,
     run_id: str | None = None,
 ) -> str:
@@ -264,6 +267,8 @@ def EvaluateAbide(  # noqa: N802
         judge every field; one that is negligible or rejected is not divided out
     fallback : str
         none, or a method (METHOD or METHOD:PRESET) whose field takes the place of a rejected one
+    scan_pages : bool
+        write a page for every scan, too, not only the cohort's report
     recompute : bool
         take every scan as not done; `pydra run --rerun` sets it
     run_id : str
@@ -295,6 +300,7 @@ def EvaluateAbide(  # noqa: N802
         overwrite=overwrite,
         gate=gate,
         fallback=fallback,
+        scan_pages=scan_pages,
         recompute=recompute,
         run_id=run_id,
     )
@@ -302,7 +308,7 @@ def EvaluateAbide(  # noqa: N802
     begin(study)
     tasks = [part.task for part in study.parts]
     shared = ("method", "suffix", "skull_strip", "segmentation", "device", "seed", "overwrite")
-    shared += ("allow_undescribed", "gate", "fallback", "recompute", "run_id")
+    shared += ("allow_undescribed", "gate", "fallback", "scan_pages", "recompute", "run_id")
     own = ("bids_dir", "out_dir", "participant_label", "derivatives")
     data_sets = CorrectBids(**{name: getattr(tasks[0], name) for name in shared})
     data_sets = data_sets.split(own, **{name: [getattr(task, name) for task in tasks] for name in own})
@@ -331,6 +337,7 @@ def study_settings(task: EvaluateAbide) -> StudySettings:
         overwrite=task.overwrite,
         gate=task.gate,
         fallback=task.fallback,
+        scan_pages=task.scan_pages,
         recompute=task.recompute,
         run_id=task.run_id,
     )

@@ -93,7 +93,7 @@ class CohortHooks:
         paths = report.ReportPaths.inside(plan.settings.out_dir)
         status.write(plan.settings.out_dir, rows)
         if not report.is_up_to_date(plan.settings.out_dir):  # usually the workflow's last node has made it
-            report.write_report(plan.settings.out_dir)
+            report.write_report(plan.settings.out_dir, scan_pages=plan.settings.scan_pages)
         click.echo(f"Metrics: {paths.metrics_tsv}\nReport:  {paths.html}")
         return 1 if counts["failed"] else 0
 

@@ -24,7 +24,9 @@ GIVEN = {"mask": "given_mask", "dseg": "given_dseg", "GM": "given_gm", "WM": "gi
 
 
 @python.define(outputs=["report_file"])
-def WriteReport(out_dir: str, rows: list[list[str]], run_id: str, metrics_files: list | None = None) -> str:  # noqa: N802
+def WriteReport(  # noqa: N802
+    out_dir: str, rows: list[list[str]], run_id: str, scan_pages: bool = True, metrics_files: list | None = None
+) -> str:
     """Write the status table, the group metrics and the report of a cohort.
 
     Parameters
@@ -35,6 +37,8 @@ def WriteReport(out_dir: str, rows: list[list[str]], run_id: str, metrics_files:
         the status table's rows
     run_id : str
         changes with every run, so that the report follows the files
+    scan_pages : bool
+        write the scans' pages, too
     metrics_files : list
         the scans' metrics files, to wait for
 
@@ -44,7 +48,7 @@ def WriteReport(out_dir: str, rows: list[list[str]], run_id: str, metrics_files:
         the report
     """
     status.write(Path(out_dir), status.judged(Path(out_dir), [status.Row(*row) for row in rows]))
-    return str(report.write_report(Path(out_dir)).html)
+    return str(report.write_report(Path(out_dir), scan_pages=scan_pages).html)
 
 
 @workflow.define(outputs=["report_file"])
@@ -64,6 +68,7 @@ def CorrectBids(
     allow_undescribed: bool = False,
     gate: bool = True,
     fallback: str = NO_FALLBACK,
+    scan_pages: bool = True,
     recompute: bool = False,
     run_id: str | None = None,
 ) -> str:
@@ -101,6 +106,8 @@ def CorrectBids(
         judge every field; one that is negligible or rejected is not divided out
     fallback : str
         none, or a method (METHOD or METHOD:PRESET) whose field takes the place of a rejected one
+    scan_pages : bool
+        write a page for every scan, too, not only the cohort's report
     recompute : bool
         take every scan as not done; `pydra run --rerun` sets it
     run_id : str
@@ -132,6 +139,7 @@ def CorrectBids(
             allow_undescribed=allow_undescribed,
             gate=gate,
             fallback=fallback,
+            scan_pages=scan_pages,
         )
     )
     run_id = run_id or uuid.uuid4().hex
@@ -149,7 +157,14 @@ def CorrectBids(
         status.write(settings.out_dir, status.judged(settings.out_dir, [status.Row(*row) for row in rows]))
         return str(report.ReportPaths.inside(settings.out_dir).html)
     written = workflow.add(
-        WriteReport(out_dir=str(settings.out_dir), rows=rows, run_id=run_id, metrics_files=metrics_files), name="report"
+        WriteReport(
+            out_dir=str(settings.out_dir),
+            rows=rows,
+            run_id=run_id,
+            scan_pages=settings.scan_pages,
+            metrics_files=metrics_files,
+        ),
+        name="report",
     )
     return written.report_file
 
@@ -173,6 +188,7 @@ def settings_of(task: CorrectBids) -> Settings:
         allow_undescribed=task.allow_undescribed,
         gate=task.gate,
         fallback=task.fallback,
+        scan_pages=task.scan_pages,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import __version__
 from ..quality import NEGLIGIBLE, REJECTED
-from .boilerplate import N4
+from .boilerplate import REFERENCES
 from .collect import Result
 from .findings import Findings
 from .outliers import FEWEST
@@ -21,7 +21,8 @@ __all__ = ["methods_text"]
 
 #: Told of those that the text tests: the ones whose lower value is better first.
 TOLD = ("cjv", "cv_wm", "wm_gm_contrast")
-METHOD_REFERENCES = {"n4": f"N4 ({N4.with_doi})", "ants-n4": f"ANTs' N4 ({N4.with_doi})"}
+#: What methods are called in running text; others go by their own names.
+NAMES = {"n4": "N4", "ants-n4": "ANTs' N4"}
 
 
 def methods_text(findings: Findings) -> list[str]:
@@ -76,7 +77,10 @@ def _named(method: str, results: Iterable[Result]) -> str:
     more = [f"version {', '.join(sorted(versions))}"] if versions else []
     more += [f"preset {', '.join(sorted(presets))}"] if presets else []
     base = method.split("_", 1)[0]
-    return METHOD_REFERENCES.get(base, method) + (f" ({'; '.join(more)})" if more else "")
+    name = NAMES.get(base, method)
+    if base in REFERENCES:
+        name += f" ({'; '.join(reference.with_doi for reference in REFERENCES[base])})"
+    return name + (f" ({'; '.join(more)})" if more else "")
 
 
 def _preparation(results: Iterable[Result]) -> Iterator[str]:
