@@ -10,7 +10,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 
 from .field import LogBiasSpline
 
-__all__ = ["spline_from_canonical", "to_canonical"]
+__all__ = ["crop", "spline_from_canonical", "to_canonical"]
 
 
 def to_canonical(data: np.ndarray, affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
@@ -28,13 +28,39 @@ def to_canonical(data: np.ndarray, affine: np.ndarray, shape: tuple[int, int, in
 
 def _resampling(n: int, m: int) -> np.ndarray:
     """(m, n) matrix of triangle weights that takes n samples to m over the same extent, ends included."""
-    positions = np.linspace(0, n - 1, m)
-    width = max(1.0, (n - 1) / max(m - 1, 1))
-    weights = np.clip(1 - np.abs(positions[:, None] - np.arange(n)[None]) / width, 0, None)
+    return _weights(n, np.linspace(0, n - 1, m))
+
+
+def _weights(n: int, positions: np.ndarray) -> np.ndarray:
+    """(m, n) matrix that takes n samples to m evenly spaced positions, by triangles as wide as these are apart."""
+    distance = (positions[-1] - positions[0]) / max(positions.size - 1, 1)
+    weights = np.clip(1 - np.abs(positions[:, None] - np.arange(n)[None]) / max(1.0, distance), 0, None)
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
-def spline_from_canonical(spline: LogBiasSpline, affine: np.ndarray, shape) -> LogBiasSpline:
-    """Express a spline that spans the canonical grid on the native grid of ``shape`` and ``affine``."""
-    back = ornt_transform(axcodes2ornt("RAS"), io_orientation(affine))
-    return LogBiasSpline.spanning(apply_orientation(spline.control_points, back), shape)
+def crop(data: np.ndarray, first, last, shape: tuple[int, int, int]) -> np.ndarray:
+    """Resample a box of an array to ``shape`` samples, the outer ones at voxel indices ``first`` and ``last``."""
+    data = np.asarray(data, np.float32)
+    for n, m, begin, end in zip(data.shape, shape, first, last, strict=True):
+        data = np.tensordot(data, _weights(n, np.linspace(begin, end, m)).T, axes=([0], [0]))
+    return np.ascontiguousarray(data)
+
+
+def spline_from_canonical(
+    spline: LogBiasSpline, affine: np.ndarray, shape, grid_shape: tuple[int, int, int] | None = None
+) -> LogBiasSpline:
+    """Express a spline over the canonical grid on the native grid of ``shape`` and ``affine``.
+
+    Without ``grid_shape``, that of the canonical grid, the spline is one that spans it.
+    """
+    ornt = io_orientation(affine)
+    control_points = apply_orientation(spline.control_points, ornt_transform(axcodes2ornt("RAS"), ornt))
+    if grid_shape is None:
+        return LogBiasSpline.spanning(control_points, shape)
+    first, last = [], []
+    for n, (world, direction) in zip(shape, ornt, strict=True):
+        ends = [end[int(world)] / (grid_shape[int(world)] - 1) for end in (spline.first, spline.last)]
+        begin, end = ends if direction > 0 else (1 - ends[1], 1 - ends[0])
+        first.append(begin * (n - 1))
+        last.append(end * (n - 1))
+    return LogBiasSpline(control_points, tuple(first), tuple(last))

@@ -40,7 +40,7 @@ def estimate(
     log_bias = found.log_bias
     if isinstance(log_bias, LogBiasSpline):
         if corrector.grid_shape is not None:
-            log_bias = spline_from_canonical(log_bias, affine, native)
+            log_bias = spline_from_canonical(log_bias, affine, native, corrector.grid_shape)
         log_bias = log_bias.on_grid(native)
     return log_bias, dict(found.record)
 

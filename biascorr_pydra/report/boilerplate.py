@@ -40,7 +40,8 @@ class Reference:
     @property
     def with_doi(self) -> str:
         """As text without a list of references names it."""
-        return f"{self.authors.split(' ')[0]} et al., {self.year}, doi:{self.doi}"
+        first = f"{self.authors.split(' ')[0]} et al., {self.year}"
+        return f"{first}, doi:{self.doi}" if self.doi else f"{first}, {self.where}"
 
     @property
     def bibtex(self) -> str:
@@ -115,6 +116,15 @@ ATROPOS = Reference(
     "10.1007/s12021-011-9109-y",
 )
 
+UNIFIED = Reference(
+    "ashburner2005",
+    "Ashburner J, Friston KJ",
+    "Unified segmentation",
+    "NeuroImage 26(3)",
+    2005,
+    "10.1016/j.neuroimage.2005.02.018",
+)
+
 #: Whom to cite, by method of bias correction, brain extraction or segmentation.
 REFERENCES: dict[str, tuple[Reference, ...]] = {
     "n4": (N4,),
@@ -122,6 +132,7 @@ REFERENCES: dict[str, tuple[Reference, ...]] = {
     "ubc": (UBC,),
     "getnet": (GETNET,),
     "implicit": (IMPLICIT,),
+    "deepem": (UNIFIED,),
     "deepbet": (DEEPBET,),
     "template": (ANTS, FONOV),
     "atropos": (ATROPOS,),

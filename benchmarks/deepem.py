@@ -1,0 +1,149 @@
+"""What each part of deepem is worth: residual CoV of its variants, by group of scans.
+
+    python benchmarks/deepem.py --labels DIR [--lesjak DIR] [--heads DIR] [--stripped DIR] [--limit N] [--out FILE]
+
+DIR are folders as benchmarks/leaderboard.py takes them (--stripped: images without anything outside the brain).
+Simulated heads are scored against their true fields; of real scans, pairs: estimate(v k) against estimate(v) k.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from biascorr_pydra.bench import Sources
+from biascorr_pydra.bench._case import Case
+from biascorr_pydra.bench._find import plan_cases
+from biascorr_pydra.correctors import get_corrector
+from biascorr_pydra.correctors._base import Corrector, Estimate, Scan
+from biascorr_pydra.correctors.deepem import DeepEM
+from biascorr_pydra.estimation import estimate
+from biascorr_pydra.metrics import residual_cov, response_slope
+from biascorr_pydra.simulate import inject_bias
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A corrector, and whether it is given the true brain."""
+
+    corrector: Corrector
+    masked: bool = False
+
+
+@dataclass(frozen=True)
+class Without(DeepEM):
+    """deepem without its second network or without its fit."""
+
+    part: str = "fit"
+
+    def _pure(self, networks, image, prior, brain, log_bias, around) -> torch.Tensor:
+        from biascorr_pydra import pure_tissue
+
+        if self.part != "network":
+            return super()._pure(networks, image, prior, brain, log_bias, around)
+        after = pure_tissue.posterior(pure_tissue.log_intensity(image, brain, log_bias), prior)
+        kept = pure_tissue.pure_of(after.argmax(0))
+        probability = torch.zeros((len(after) + 1, *image.shape))
+        return probability.scatter_(0, kept[None], 1.0)
+
+    def estimate_with(self, networks, scan: Scan, *, device: str = "cpu") -> Estimate:
+        if self.part != "fit":
+            return super().estimate_with(networks, scan, device=device)
+        brain = self.brain(networks, scan, device=device)
+        return get_corrector("n4").from_options().estimate(replace(scan, mask=brain.numpy()), device=device)
+
+
+def variants() -> dict[str, Variant]:
+    n4 = get_corrector("n4").from_options()
+    return {
+        "n4": Variant(n4),
+        "n4 in the true brain": Variant(n4, masked=True),
+        "n4 in the learned brain": Variant(Without(part="fit")),
+        "fit, pure voxels by agreement of neighbours, no second network": Variant(Without(part="network")),
+        "deepem": Variant(DeepEM()),
+        "deepem in the true brain": Variant(DeepEM(), masked=True),
+        "1 round": Variant(DeepEM(rounds=1)),
+        "3 rounds": Variant(DeepEM(rounds=3)),
+        "6 control points per axis": Variant(DeepEM(points=6)),
+        "10 control points per axis": Variant(DeepEM(points=10)),
+        "smoothness 1e-4": Variant(DeepEM(smoothness=1e-4)),
+        "smoothness 1e-6": Variant(DeepEM(smoothness=1e-6)),
+        "sure 0.3": Variant(DeepEM(sure=0.3)),
+        "sure 0.7": Variant(DeepEM(sure=0.7)),
+    }
+
+
+def group_of(case: Case) -> str:
+    facts = case.facts
+    if case.log_bias is None:
+        return f"{facts['dataset']}, pairs"
+    return f"simulated {facts['head']}, {facts['field']}"
+
+
+def rows(cases: Iterator, chosen: dict[str, Variant], tell: Callable[[str], None]) -> Iterator[dict]:
+    for planned in cases:
+        case = planned.make()
+        for name, variant in chosen.items():
+            try:
+                found, k = (
+                    estimate(variant.corrector, case.affine, case.scan(variant.masked, data), device="cpu", seed=0)[0]
+                    for data in (case.data, inject_bias(case.data, case.log_k))
+                )
+            except ValueError as error:
+                tell(f"{name}: {case.facts['scan']}: {error}")
+                continue
+            estimated, truth = (k - found, case.log_k) if case.log_bias is None else (found, case.log_bias)
+            row = {
+                "group": group_of(case),
+                "variant": name,
+                "scan": case.facts["scan"],
+                "contrast": case.facts["contrast"],
+            }
+            row["before"] = residual_cov(np.ones_like(truth), np.exp(truth), case.brain)
+            row["residual_cov"] = residual_cov(np.exp(estimated), np.exp(truth), case.brain)
+            row["slope"] = response_slope(k - found, case.log_k, case.brain)
+            yield row
+        tell(f"{case.facts['dataset']} {case.facts['scan']} {case.facts['contrast']}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("labels", "heads", "lesjak", "stripped"):
+        parser.add_argument(f"--{name}", type=Path)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--seed", type=int, default=100)
+    parser.add_argument("--variant", action="append", help="repeatable; all by default")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    chosen = {name: v for name, v in variants().items() if not options.variant or name in options.variant}
+    select = {
+        "labels": {"select": ["seg_17.*", "seg_18.*"]},
+        "heads": {"select": ["*_T1w.nii.gz", "*_T1fs_*", "ch2.nii.gz"], "contrast": "T1w"},
+        "lesjak": {"select": ["study*"]},
+        "stripped": {"contrast": "T1w"},
+    }
+    found = []
+    for name, more in select.items():
+        if folder := getattr(options, name):
+            sources = Sources(data=[folder], limit=options.limit, seed=options.seed, **more)
+            found += rows(plan_cases(sources), chosen, lambda line: print(line, flush=True))
+    table = pd.DataFrame(found)
+    if options.out:
+        table.to_csv(options.out, sep="\t", index=False)
+    means = table.pivot_table(index="variant", columns="group", values="residual_cov", aggfunc="mean", sort=False)
+    print(means.round(4).to_markdown())
+    print(
+        table.pivot_table(index="variant", columns="group", values="slope", aggfunc="mean", sort=False)
+        .round(2)
+        .to_markdown()
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The bias field that makes each class of voxels equally bright: class means and B-spline in one least-squares problem.
+
+Minimized over control points c and class means m, with the B-spline field b(c), are the weighted squares of
+
+    log image - m[class] - b(c)
+
+over voxels known to be purely of one class, and a little of the squared second differences of c. Weights are robust
+(Geman and McClure) and inverse to the variance of each class; both follow from the residuals, in a few rounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from ..field import bspline_basis, evaluate_tensor
+
+__all__ = ["Solution", "fit_classes"]
+
+SCALE = 2.5  # residuals of so many standard deviations count a quarter
+LEAST_SD, FIRST_SD = 0.015, 0.15
+TINY = 1e-9  # pins the constant, which class means and field share
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Control points (n, n, n) of the log field, of mean 0 over the voxels used; class means; residual sd per class."""
+
+    control_points: torch.Tensor
+    means: torch.Tensor
+    deviations: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Mesh:
+    bases: list[torch.Tensor]
+    pairs: list[torch.Tensor]
+    roughness: torch.Tensor
+
+    def moments(self, values: torch.Tensor) -> torch.Tensor:
+        """Integral of a volume with each basis function, flat."""
+        return _contract(values, self.bases).flatten()
+
+    def gram(self, weight: torch.Tensor) -> torch.Tensor:
+        n = [basis.shape[1] for basis in self.bases]
+        product = _contract(weight, self.pairs).view(n[0], n[0], n[1], n[1], n[2], n[2])
+        count = n[0] * n[1] * n[2]
+        return product.permute(0, 2, 4, 1, 3, 5).reshape(count, count)
+
+
+def _contract(volume: torch.Tensor, matrices: list[torch.Tensor]) -> torch.Tensor:
+    for matrix in matrices:
+        volume = torch.tensordot(volume, matrix, dims=([0], [0]))
+    return volume
+
+
+@lru_cache(maxsize=4)
+def _mesh(shape: tuple[int, int, int], points: int, device: str) -> _Mesh:
+    bases = [torch.as_tensor(bspline_basis(np.arange(n), points, first=0, last=n - 1)).to(device) for n in shape]
+    pairs = [torch.einsum("ai,aj->aij", basis, basis).flatten(1) for basis in bases]
+    one = torch.eye(points, dtype=torch.float64)
+    second = torch.diff(one, n=2, dim=0)
+    rough = second.T @ second
+    kron = lambda x, y, z: torch.kron(torch.kron(x, y), z)  # noqa: E731
+    roughness = kron(rough, one, one) + kron(one, rough, one) + kron(one, one, rough)
+    return _Mesh(bases, pairs, roughness.to(device))
+
+
+def fit_classes(
+    log_image: torch.Tensor,
+    classes: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    points: int,
+    smoothness: float,
+    rounds: int = 5,
+) -> Solution:
+    """Fit field and class means.
+
+    Parameters
+    ----------
+    log_image : float tensor, shape (I, J, K)
+    classes : integer tensor, same shape
+        0 where a voxel is not used, else its class, from 1.
+    weight : float tensor, same shape, 0 or more
+    points : control points per axis, over the whole grid
+    smoothness : float
+        Weight of the squared second differences, where all voxels together weigh 1.
+    rounds : times that robust weights and variances are found anew
+    """
+    used = classes > 0
+    present, label = torch.unique(classes[used], return_inverse=True)
+    mesh = _mesh(tuple(log_image.shape), points, str(log_image.device))
+    values = log_image[used].double()
+    given = weight[used].double()
+    field = torch.zeros_like(values)
+    means = torch.stack([values[label == j].median() for j in range(len(present))])
+    deviations = torch.full_like(means, FIRST_SD)
+    robust = given
+    for step in range(rounds):
+        if step:
+            residual = (values - field - means[label]).abs()
+            deviations = torch.stack([1.4826 * residual[label == j].median() for j in range(len(present))])
+            deviations = deviations.clamp(min=LEAST_SD)
+            robust = given / (1 + (residual / (SCALE * deviations[label])) ** 2) ** 2
+        control_points, means = _solve(mesh, used, values, label, robust / deviations[label] ** 2, smoothness)
+        on_grid = evaluate_tensor(control_points, mesh.bases)
+        shift = on_grid[used].mean()
+        control_points, field, means = control_points - shift, on_grid[used] - shift, means + shift
+    return Solution(control_points, means, deviations)
+
+
+def _solve(mesh: _Mesh, used, values, label, weight, smoothness: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normal equations; the class means are eliminated by their Schur complement."""
+    count = int(label.max()) + 1
+    total = weight.sum()
+    weight = weight / total
+
+    def moments(part: torch.Tensor) -> torch.Tensor:
+        volume = torch.zeros(used.shape, dtype=torch.float64, device=used.device)
+        volume[used] = part
+        return mesh.moments(volume)
+
+    volume = torch.zeros(used.shape, dtype=torch.float64, device=used.device)
+    volume[used] = weight
+    matrix = mesh.gram(volume) + smoothness * mesh.roughness
+    matrix.diagonal().add_(TINY)
+    of_class = [weight * (label == j) for j in range(count)]
+    cross = torch.stack([moments(part) for part in of_class], 1)
+    own = torch.stack([part.sum() for part in of_class])
+    right = torch.stack([(part * values).sum() for part in of_class])
+    found = torch.linalg.solve(matrix, torch.cat([moments(weight * values)[:, None], cross], 1))
+    schur = torch.diag(own * (1 + 1e-6)) - cross.T @ found[:, 1:]
+    means = torch.linalg.solve(schur, right - cross.T @ found[:, 0])
+    points = mesh.bases[0].shape[1]
+    return (found[:, 0] - found[:, 1:] @ means).view(points, points, points), means

@@ -1,0 +1,224 @@
+"""deepem: two small networks find tissue in any contrast; the field is what makes each tissue equally bright.
+
+1. A network tells where each class of tissue is expected (:class:`~biascorr_pydra.networks_tissue.TissuePrior`), and
+   so where the brain is.
+2. Exact N4 in that brain gives a first field.
+3. Joint histograms of each class give posterior probabilities: the contrast comes from the image
+   (:mod:`biascorr_pydra.pure_tissue`).
+4. A second network, which sees probabilities, picks voxels that are purely of one class.
+5. Class means and control points follow from them in closed form (:mod:`._tissue_fit`). Steps 3 to 5 are repeated.
+
+The networks never see a true field, and never give one: they only name tissue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from .. import networks_tissue, pure_tissue, weights
+from ..canonical import crop
+from ..errors import InvalidImageError, InvalidParameterError
+from ..field import LogBiasSpline, evaluate_tensor
+from ..image import detect_head
+from . import get_corrector
+from ._base import Corrector, Estimate, Scan
+from ._tissue_fit import Solution, fit_classes
+
+__all__ = ["CORRECTOR", "DeepEM", "first_field"]
+
+LEAST_BRAIN = 3000  # voxels of the grid: a third of a percent
+LEAST_PURE = 500
+# A level less than usual: the mesh spans the head alone, and what follows finds the details.
+N4_ITERATIONS = (50, 50, 50)
+MARGIN = 0.1  # around the head, of its extent
+DARKEST = 1e-3
+
+
+@dataclass(frozen=True)
+class DeepEM(Corrector):
+    """Fields from tissue that networks name."""
+
+    points: int = field(default=8, metadata={"help": "Control points of the field per axis, 4 to 12."})
+    smoothness: float = field(
+        default=1e-4, metadata={"help": "Weight of the squared second differences of the control points."}
+    )
+    rounds: int = field(default=2, metadata={"help": "Times that tissue and field are found in turn, 1 to 5."})
+    sure: float = field(default=0.5, metadata={"help": "Voxels count as pure from this probability on."})
+    weights_file: str | None = field(
+        default=None,
+        metadata={"help": "Weights (.safetensors, with the card beside it) to use instead of the package's own."},
+    )
+
+    name: ClassVar[str] = "deepem"
+    version: ClassVar[str] = "1"
+    summary: ClassVar[str] = "our own: networks name pure tissue in any contrast, a closed-form fit evens it out"
+    citation: ClassVar[str] = (
+        "biascorr_pydra (no paper yet); after Ashburner, Friston, Unified segmentation, NeuroImage 26(3), 2005, "
+        "doi:10.1016/j.neuroimage.2005.02.018"
+    )
+    grid_shape: ClassVar[tuple[int, int, int]] = (128, 128, 128)
+    weights: ClassVar[str] = "deepem"
+
+    def __post_init__(self):
+        for name, low, high in (("points", 4, 12), ("rounds", 1, 5)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise InvalidParameterError(f"{name} is a whole number from {low} to {high}", value=repr(value))
+        for name, low, high in (("smoothness", 0, 1), ("sure", 0.1, 0.99)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not low <= value <= high:
+                raise InvalidParameterError(f"{name} lies between {low} and {high}", value=repr(value))
+
+    def estimate(self, scan: Scan, *, device: str = "cpu", seed: int = 0) -> Estimate:
+        """Estimate the log bias field, as control points of a cubic B-spline over the grid. ``seed`` changes nothing.
+
+        Raises
+        ------
+        InvalidImageError
+            No brain is found, or too few voxels that are purely of one tissue.
+        WeightsError
+            The weights are missing, damaged, or another network's.
+        """
+        source = self.weights_file or type(self).weights
+        sha256 = weights.sha256_of(source)
+        found = self.estimate_with(_networks(source, sha256, device), scan, device=device)
+        return replace(found, record={"weights_sha256": sha256, **found.record})
+
+    def estimate_with(self, networks: networks_tissue.TissueNetworks, scan: Scan, *, device: str = "cpu") -> Estimate:
+        """:meth:`estimate` with networks in memory, in evaluation mode on the device."""
+        with torch.inference_mode(), _one_thread() as threads:
+            around = partial(_around, device, threads)
+            scan, first, last = _head_of(scan)
+            image = torch.from_numpy(scan.data).to(device)
+            log_bias = None
+            for _ in range(self.rounds):
+                prior = self._expected(networks, scan, log_bias, device, around)
+                brain = prior[0] < 0.5
+                _enough(int(brain.sum()), LEAST_BRAIN, "a brain is found in the image")
+                log_bias = first_field(scan, brain, device) if log_bias is None else log_bias
+                found = self._pure(networks, image, prior, brain, log_bias, around)
+                solution, used = self._fit(image, found, brain)
+                log_bias = evaluate_tensor(solution.control_points, _bases(self.points, device)).float()
+        record = {
+            "control_points": [self.points] * 3,
+            "brain_share": float(brain.float().mean()),
+            "pure_voxels": used,
+            "tissue_sd": [round(float(sd), 4) for sd in solution.deviations],
+        }
+        return Estimate(LogBiasSpline(solution.control_points.cpu().numpy(), first, last), record)
+
+    def brain(self, networks: networks_tissue.TissueNetworks, scan: Scan, *, device: str = "cpu") -> torch.Tensor:
+        """Where the first network finds the brain, on the grid that the method works on."""
+        with torch.inference_mode(), _one_thread() as threads:
+            around = partial(_around, device, threads)
+            return self._expected(networks, _head_of(scan)[0], None, device, around)[0] < 0.5
+
+    def _expected(self, networks, scan: Scan, log_bias, device: str, around) -> torch.Tensor:
+        """Prior probabilities of the classes, from the image as far as it is corrected."""
+        data = scan.data if log_bias is None else scan.data * np.exp(-log_bias.cpu().numpy())
+        prior = pure_tissue.expected(networks.prior, torch.from_numpy(data).to(device)[None], around)[0]
+        # Air is none of what the networks learnt; what they say of it means nothing.
+        where = detect_head(data) if scan.mask is None else scan.mask
+        return _within(prior, torch.from_numpy(where).to(device), known=scan.mask is not None)
+
+    def _pure(self, networks, image, prior, brain, log_bias, around) -> torch.Tensor:
+        return pure_tissue.pure_probability(networks.pure, image, prior, brain, log_bias, around)
+
+    def _fit(self, image: torch.Tensor, found: torch.Tensor, brain: torch.Tensor) -> tuple[Solution, int]:
+        pure = found[1 : networks_tissue.MIXED]
+        weight, classes = pure.max(0)
+        classes = torch.where((weight > self.sure) & brain & (image > 0), classes + 1, 0)
+        used = int((classes > 0).sum())
+        _enough(used, LEAST_PURE, "enough voxels are found that are purely of one tissue")
+        log_image = torch.log(image.clamp(min=DARKEST * image[brain].mean()))
+        solution = fit_classes(log_image, classes, weight, points=self.points, smoothness=self.smoothness)
+        return solution, used
+
+
+def first_field(scan: Scan, brain: torch.Tensor, device: str) -> torch.Tensor:
+    """Exact N4's log field in the brain, on the scan's grid."""
+    inside = replace(scan, mask=brain.cpu().numpy(), weight=None)
+    found = get_corrector("n4").from_options(iterations=N4_ITERATIONS).estimate(inside, device=device)
+    return torch.from_numpy(found.log_bias.on_grid(scan.data.shape)).to(device)
+
+
+def _head_of(scan: Scan) -> tuple[Scan, tuple[float, ...], tuple[float, ...]]:
+    """The head and a margin on the networks' grid, and where its first and last samples lie on the scan's."""
+    data = np.clip(scan.data, 0, None)
+    if not (data > 0).any():
+        raise InvalidImageError("the image has positive voxels", value="none")
+    head = detect_head(data)
+    ends = []
+    for axis, n in enumerate(head.shape):
+        places = np.flatnonzero(head.any(tuple(other for other in range(3) if other != axis)))
+        margin = MARGIN * (places[-1] - places[0])
+        ends.append((max(places[0] - margin, 0.0), min(places[-1] + margin, n - 1.0)))
+    first, last = (tuple(float(end[k]) for end in ends) for k in (0, 1))
+    shape = (pure_tissue.SIZE,) * 3
+    mask = None if scan.mask is None else crop(scan.mask, first, last, shape) >= 0.5
+    share = [(b - a) / (n - 1) for a, b, n in zip(first, last, head.shape, strict=True)]
+    size = [s * x * (n - 1) / (m - 1) for s, x, n, m in zip(scan.voxel_size_mm, share, head.shape, shape, strict=True)]
+    return Scan(crop(data, first, last, shape), np.ones(shape, bool), mask, tuple(size)), first, last
+
+
+def _within(prior: torch.Tensor, mask: torch.Tensor, known: bool) -> torch.Tensor:
+    """Prior probabilities if nothing outside the mask is brain; and, where it is known to be the brain, all inside."""
+    if known:
+        tissue = prior[1:] + 1e-3
+        prior = torch.cat([torch.zeros_like(prior[:1]), tissue / tissue.sum(0)])
+    return torch.where(mask, prior, torch.eye(len(prior), device=prior.device)[0][:, None, None, None])
+
+
+def _enough(count: int, least: int, rule: str) -> None:
+    if count < least:
+        raise InvalidImageError(
+            rule,
+            value=f"{count} of {pure_tissue.SIZE}^3 voxels, at least {least} wanted",
+            next_step="This method is for heads of MRI; use n4 for anything else.",
+        )
+
+
+def _bases(points: int, device: str) -> list[torch.Tensor]:
+    from ._tissue_fit import _mesh
+
+    return _mesh((pure_tissue.SIZE,) * 3, points, str(torch.device(device))).bases
+
+
+@contextmanager
+def _one_thread() -> Iterator[int]:
+    """Sums come out the same however many threads there are; gives their number, for the networks."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _around(device: str, threads: int) -> Iterator[None]:
+    torch.set_num_threads(threads)
+    try:
+        # On processors bfloat16 may be emulated, and slow.
+        with torch.autocast("cuda", torch.bfloat16) if device.startswith("cuda") else nullcontext():
+            yield
+    finally:
+        torch.set_num_threads(1)
+
+
+@lru_cache(maxsize=4)
+def _networks(source: str, sha256: str, device: str) -> networks_tissue.TissueNetworks:
+    # The hash is part of the key so that weights that change on disk are read again.
+    networks = networks_tissue.TissueNetworks()
+    weights.load_network(networks, source)
+    return networks.eval().to(device=device, memory_format=torch.channels_last_3d)
+
+
+CORRECTOR = DeepEM
