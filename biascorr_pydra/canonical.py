@@ -10,7 +10,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 
 from .field import LogBiasSpline
 
-__all__ = ["spline_from_canonical", "to_canonical"]
+__all__ = ["from_canonical", "spline_from_canonical", "to_canonical"]
 
 
 def to_canonical(data: np.ndarray, affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
@@ -24,6 +24,22 @@ def to_canonical(data: np.ndarray, affine: np.ndarray, shape: tuple[int, int, in
     for matrix in matrices:
         oriented = np.tensordot(oriented, matrix, axes=([0], [0]))
     return np.ascontiguousarray(oriented)
+
+
+def from_canonical(data: np.ndarray, affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Resample an array on the canonical grid to the native one of ``shape`` and ``affine``; undoes :func:`to_canonical`.
+
+    Float32, linear; exact where both grids have the same number of samples.
+    """
+    ornt = io_orientation(affine)
+    back = ornt_transform(axcodes2ornt("RAS"), ornt)
+    oriented = [0, 0, 0]
+    for axis, (world, _) in enumerate(ornt):
+        oriented[int(world)] = shape[axis]
+    moved = np.asarray(data, np.float32)
+    for n, m in zip(moved.shape, oriented, strict=True):
+        moved = np.tensordot(moved, _resampling(n, m).T, axes=([0], [0]))
+    return np.ascontiguousarray(apply_orientation(moved, back))
 
 
 def _resampling(n: int, m: int) -> np.ndarray:
