@@ -27,9 +27,9 @@ def to_canonical(data: np.ndarray, affine: np.ndarray, shape: tuple[int, int, in
 
 
 def from_canonical(data: np.ndarray, affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Resample an array on the canonical grid to the native one of ``shape`` and ``affine``; undoes :func:`to_canonical`.
+    """Resample an array on the canonical grid to the native one of ``shape`` and ``affine``.
 
-    Float32, linear; exact where both grids have the same number of samples.
+    Undoes :func:`to_canonical`. Float32, linear; exact where both grids have the same number of samples.
     """
     ornt = io_orientation(affine)
     back = ornt_transform(axcodes2ornt("RAS"), ornt)

@@ -33,10 +33,13 @@ __all__ = [
     "WEIGHTS",
     "Normalized",
     "Prepared",
+    "Ran",
     "apply",
+    "has_bfloat16",
     "load_network",
     "normalize_array",
     "prepare",
+    "run",
     "standardize",
 ]
 
@@ -182,29 +185,20 @@ def standardize(image: np.ndarray) -> np.ndarray:
     return found
 
 
+@lru_cache(maxsize=2)
 def load_network(source: str, sha256: str, device: str) -> DeepNormalize:
-    """The network of these weights, ready to run; its width, modalities and domains are read from the card.
+    """The network of these weights, ready to run; what it is made with is read from the card.
+
+    The hash is part of the key so that weights that change on disk are read again.
 
     Raises
     ------
     WeightsError
         The weights are missing, damaged, or another network's.
     """
-    return _fused(_loaded(source, sha256), device)
-
-
-@lru_cache(maxsize=2)
-def _loaded(source: str, sha256: str) -> DeepNormalize:
-    # The hash is part of the key so that weights that change on disk are read again.
-    made = weights.card_of(source).get("network", {})
-    network = DeepNormalize(**made)
+    network = DeepNormalize(**weights.card_of(source).get("network", {}))
     weights.load_network(network, source)
-    return network.eval()
-
-
-@lru_cache(maxsize=2)
-def _cached(source: str, sha256: str, device: str) -> DeepNormalize:
-    return load_network(source, sha256, device)
+    return _fused(network, device)
 
 
 def _fused(network: DeepNormalize, device: str) -> DeepNormalize:
@@ -276,6 +270,49 @@ def has_bfloat16(device: str) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
+@dataclass(frozen=True)
+class Ran:
+    """A prepared scan, its normalized images (C, I, J, K) and probabilities (4, I, J, K) there, its mask, a record."""
+
+    prepared: Prepared
+    normalized: np.ndarray
+    probabilities: np.ndarray
+    mask: np.ndarray
+    record: dict
+
+
+def run(
+    images: Sequence[np.ndarray],
+    affine: np.ndarray,
+    mask: np.ndarray | None = None,
+    *,
+    stride: int = 8,
+    source: str | None = None,
+    device: str = "cpu",
+    told: Callable[[float], None] | None = None,
+) -> Ran:
+    """Normalize and segment a scan; parameters and errors as of :func:`normalize_array`, results on the 1 mm grid."""
+    source = source or WEIGHTS
+    sha256 = weights.sha256_of(source)
+    network = load_network(source, sha256, device)
+    wanted = network.segmenter.down[0][0].in_channels
+    if len(images) != wanted:
+        raise InvalidParameterError(f"the weights are for {wanted} modalities", value=f"{len(images)} images")
+    if mask is None:
+        mask = detect_head(images[0]) & (images[0] > 0)
+    prepared = prepare(images, affine, mask)
+    low = has_bfloat16(device)
+    found = apply(network, prepared.image, stride=stride, device=device, bfloat16=low, told=told)
+    record = {
+        "weights_sha256": sha256,
+        "stride": stride,
+        "patch": PATCH,
+        "precision": "bfloat16 (mixed)" if low else "float32",
+        "scales": [float(scale) for scale in prepared.scales],
+    }
+    return Ran(prepared, *found, mask, record)
+
+
 def normalize_array(
     images: Sequence[np.ndarray],
     affine: np.ndarray,
@@ -309,26 +346,8 @@ def normalize_array(
     """
     if speed not in STRIDES:
         raise InvalidParameterError(f"speed is one of {', '.join(STRIDES)}", value=repr(speed))
-    source = weights_file or WEIGHTS
-    sha256 = weights.sha256_of(source)
-    network = _cached(source, sha256, device)
-    wanted = network.segmenter.down[0][0].in_channels
-    if len(images) != wanted:
-        raise InvalidParameterError(f"the weights are for {wanted} modalities", value=f"{len(images)} images")
-    if mask is None:
-        mask = detect_head(images[0]) & (images[0] > 0)
-    prepared = prepare(images, affine, mask)
-    low = has_bfloat16(device)
-    normalized, probabilities = apply(
-        network, prepared.image, stride=STRIDES[speed], device=device, bfloat16=low, told=told
-    )
-    record = {
-        "weights_sha256": sha256,
-        "stride": STRIDES[speed],
-        "patch": PATCH,
-        "precision": "bfloat16 (mixed)" if low else "float32",
-        "scales": [float(scale) for scale in prepared.scales],
-    }
-    tissues = {name: prepared.restore(probabilities[i]) for i, name in enumerate(CLASSES) if name != "BG"}
-    images = np.stack([prepared.restore(one) for one in normalized]) * mask
-    return Normalized(images.astype(np.float32), tissues, mask, record)
+    ran = run(images, affine, mask, stride=STRIDES[speed], source=weights_file, device=device, told=told)
+    restore = ran.prepared.restore
+    tissues = {name: restore(ran.probabilities[i]) for i, name in enumerate(CLASSES) if name != "BG"}
+    normalized = np.stack([restore(one) for one in ran.normalized]) * ran.mask
+    return Normalized(normalized.astype(np.float32), tissues, ran.mask, ran.record)

@@ -17,7 +17,7 @@ from .. import image as images
 from ..bids import Job, assign_sites, find_site_roots, survey
 from ..canonical import to_canonical
 from ..deepnormalize import PATCH, Prepared, prepare
-from ..errors import BIDSError, BiasCorrError, InvalidParameterError, SegmentationError
+from ..errors import BiasCorrError, BIDSError, InvalidParameterError, SegmentationError
 from ..metrics import DSEG_LABELS
 from ..networks_deepnormalize import CLASSES
 
