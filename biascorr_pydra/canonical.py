@@ -20,10 +20,7 @@ def to_canonical(data: np.ndarray, affine: np.ndarray, shape: tuple[int, int, in
     grid spans the other. Linear, with a triangle as wide as the down-sampling against aliasing.
     """
     oriented = apply_orientation(data, io_orientation(affine)).astype(np.float32)
-    matrices = [_resampling(n, m).T for n, m in zip(oriented.shape, shape, strict=True)]
-    for matrix in matrices:
-        oriented = np.tensordot(oriented, matrix, axes=([0], [0]))
-    return np.ascontiguousarray(oriented)
+    return _resampled(oriented, shape)
 
 
 def from_canonical(data: np.ndarray, affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
@@ -36,10 +33,14 @@ def from_canonical(data: np.ndarray, affine: np.ndarray, shape: tuple[int, int, 
     oriented = [0, 0, 0]
     for axis, (world, _) in enumerate(ornt):
         oriented[int(world)] = shape[axis]
-    moved = np.asarray(data, np.float32)
-    for n, m in zip(moved.shape, oriented, strict=True):
-        moved = np.tensordot(moved, _resampling(n, m).T, axes=([0], [0]))
-    return np.ascontiguousarray(apply_orientation(moved, back))
+    return np.ascontiguousarray(apply_orientation(_resampled(np.asarray(data, np.float32), oriented), back))
+
+
+def _resampled(data: np.ndarray, shape) -> np.ndarray:
+    for axis, (n, m) in enumerate(zip(data.shape, shape, strict=True)):
+        if n != m:  # else the matrix is 1
+            data = np.moveaxis(np.tensordot(data, _resampling(n, m).T, axes=([axis], [0])), -1, axis)
+    return np.ascontiguousarray(data)
 
 
 def _resampling(n: int, m: int) -> np.ndarray:

@@ -153,7 +153,7 @@ def make_plan(settings: Settings, implementation: Callable[[str, str | None], st
         contents[job.relative] = _key({name: inputs[name] for name in ("source", "given")})
         for spec in settings.methods:
             work = {"method": str(spec), "implementation": implementations[spec]}
-            if settings.segmentation in ("atropos", "kmeans"):
+            if settings.segmentation not in ("given", "none"):
                 work["reference"] = reference
             keys[job.relative, spec.label] = _key({**inputs, **work})
         left = tuple(

@@ -29,7 +29,7 @@ from ._deepnormalize_score import score_scans
 
 __all__ = ["TRAINING", "DeepNormalizeTraining"]
 
-MODELS = ("deepnormalize", "standardization")
+MODELS = ("deepnormalize", "standardization", "segmenter")
 SCHEDULES = ("paper", "cosine")
 #: Share of the run from which generator and segmenter learn at a tenth and at a hundredth: epochs 50 and 75 of 120.
 MILESTONES = (50 / 120, 75 / 120)
@@ -41,7 +41,9 @@ class DeepNormalizeTraining(Training):
 
     batch: int = option(8, "Patches per update of any of the networks, as many of each site as can be.")
     adversarial_weight: float = option(1.5, "Lambda of the paper; 0 is its baseline Pre-processor.")
-    model: str = option("deepnormalize", "deepnormalize, or the baseline standardization: a segmenter of z-scores.")
+    model: str = option(
+        "deepnormalize", "deepnormalize; or a segmenter alone, of z-scores (standardization) or not (segmenter)."
+    )
     discriminator_steps: int = option(3, "Updates of the discriminator for each of generator and segmenter.")
     discriminator_rate: float = option(1e-4, "Adam's learning rate for the discriminator, at first.")
     weight_decay: float = option(1e-3, "Adam's, for all networks.")
@@ -75,6 +77,11 @@ class DeepNormalizeTraining(Training):
     def generates(self) -> bool:
         """Whether there is a generator."""
         return self.model == "deepnormalize"
+
+    @property
+    def z_scores(self) -> bool:
+        """Whether the networks see standardized intensities."""
+        return self.model == "standardization"
 
     def scans(self) -> dict[Path, SiteScan]:
         """The study's scans."""
@@ -163,7 +170,7 @@ class DeepNormalizeTraining(Training):
         return loss, {"dice_loss": dice.detach(), "adversarial": fooled.detach(), "identity": 0.0}
 
     def score(self, network: DeepNormalize, data: _Opened) -> dict[str, Any]:
-        return score_scans(network, data.read(), self.sites(), z_scores=not self.generates)
+        return score_scans(network, data.read(), self.sites(), z_scores=self.z_scores)
 
     def facts(self, data: _Opened) -> dict[str, Any]:
         return data.patches().facts()
@@ -185,7 +192,7 @@ class _Opened:
     def patches(self) -> Patches:
         config = self.config
         return open_scans(
-            self.files, config.scans(), config.sites(), bias_share=config.bias_share, z_scores=not config.generates
+            self.files, config.scans(), config.sites(), bias_share=config.bias_share, z_scores=config.z_scores
         )
 
     def read(self):
