@@ -37,9 +37,10 @@ def from_canonical(data: np.ndarray, affine: np.ndarray, shape: tuple[int, int, 
 
 
 def _resampled(data: np.ndarray, shape) -> np.ndarray:
-    for axis, (n, m) in enumerate(zip(data.shape, shape, strict=True)):
-        if n != m:  # else the matrix is 1
-            data = np.moveaxis(np.tensordot(data, _resampling(n, m).T, axes=([axis], [0])), -1, axis)
+    for n, m in zip(data.shape, shape, strict=True):
+        # The axis leaves the front and joins the back. Of as many samples as wanted it needs no product.
+        same = n == m
+        data = np.moveaxis(data, 0, -1) if same else np.tensordot(data, _resampling(n, m).T, axes=([0], [0]))
     return np.ascontiguousarray(data)
 
 
