@@ -1,6 +1,6 @@
 """Make the study that DeepNormalize's tables are made from: sites of different contrast, with tissue segmentations.
 
-    python benchmarks/deepnormalize_study.py OUT --labels FOLDER --abide FOLDER
+    python benchmarks/deepnormalize_study.py OUT --labels FOLDER --abide FOLDER --lesjak FOLDER
 
 OUT/train and OUT/test each hold one BIDS data set a site:
 
@@ -8,6 +8,8 @@ adult         stripped T1w (and T2w) heads simulated from label maps: the contra
 isointense    the same label maps, other heads: gray and white matter nearly alike, and more noise, as in infants
 abide         stripped T1w of ABIDE as LiviaNET distributes them (.mat, 1 mm); the segmentations are Atropos', made from
               the images after N4, as FreeSurfer's stood for the truth in the paper
+
+lesjak        raw T1w of multiple sclerosis patients, with deepbet's mask, for testing only; Atropos' segmentations
 
 Label maps 17 and 18 and ABIDE's image 7 are for testing only. Whoever holds out 16 and image 6 from training validates
 on them.
@@ -26,9 +28,10 @@ import numpy as np
 import torch
 from scipy.io import loadmat
 
+from biascorr_pydra.brain import extract_brain
 from biascorr_pydra.correct import correct_image
 from biascorr_pydra.files import write_atomic
-from biascorr_pydra.image import save
+from biascorr_pydra.image import load, save
 from biascorr_pydra.metrics import DSEG_LABELS
 from biascorr_pydra.simulate import FIRST_EXTRA_CEREBRAL, GROUPS, HeadSampler, load_label_map, simulate_head
 from biascorr_pydra.tissue import segment_tissue
@@ -110,6 +113,16 @@ def abide(folder: Path, number: str) -> tuple[dict[str, np.ndarray], np.ndarray]
     return {"T1w": data}, segment_tissue(corrected, data > 0, method="atropos", suffix="T1w").dseg
 
 
+def lesjak(file: Path) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """A T1w, stripped, Atropos' segmentation of it after N4, and its affine."""
+    img = load(file)
+    brain = extract_brain(img, method="deepbet", suffix="T1w").mask
+    mask = nib.Nifti1Image(brain.astype(np.uint8), img.affine)
+    corrected = correct_image(img, method="n4", mask=mask, gate=False).corrected
+    dseg = segment_tissue(corrected, brain, method="atropos", suffix="T1w").dseg
+    return {"T1w": np.asarray(img.dataobj, np.float32) * brain}, dseg, img.affine
+
+
 def write_scan(root: Path, subject: str, images: Mapping[str, np.ndarray], dseg: np.ndarray, affine) -> None:
     """Images into a BIDS data set, the segmentation into its derivatives."""
     for folder, kind in ((root, {}), (root / "derivatives", {"DatasetType": "derivative"})):
@@ -125,7 +138,15 @@ def write_scan(root: Path, subject: str, images: Mapping[str, np.ndarray], dseg:
     save(nib.Nifti1Image(dseg.astype(np.uint8), affine), derived)
 
 
-def make_study(out: Path, labels: Path, abide_folder: Path | None) -> None:
+def name_sites(out: Path) -> None:
+    """participants.tsv with the site of each participant, so that each data set can stand alone."""
+    for root in sorted(path.parent for path in out.glob("*/*/dataset_description.json")):
+        lines = [f"{path.name}\t{root.name}" for path in sorted(root.glob("sub-*"))]
+        text = "\n".join(["participant_id\tsite", *lines, ""]).encode()
+        write_atomic(root / "participants.tsv", lambda stream, text=text: stream.write(text))
+
+
+def make_study(out: Path, labels: Path, abide_folder: Path | None, lesjak_folder: Path | None) -> None:
     """Write OUT/train and OUT/test; scans that are there are kept."""
     for number, file in enumerate(sorted(labels.glob("*.nii.gz"))):
         name = file.name.partition(".")[0]
@@ -146,6 +167,13 @@ def make_study(out: Path, labels: Path, abide_folder: Path | None) -> None:
             continue
         write_scan(root, f"abide{number}", *abide(abide_folder, number), CONFORMED)
         print(root / number, flush=True)
+    for file in sorted(lesjak_folder.glob("*/*_T1W.nii.gz")) if lesjak_folder else []:
+        subject = file.parent.name.replace("patient", "p") + file.name.partition("_")[0].replace("study", "s")
+        root = out / "test" / "lesjak"
+        if not (root / "derivatives" / f"sub-{subject}").exists():
+            write_scan(root, subject, *lesjak(file))
+            print(root / subject, flush=True)
+    name_sites(out)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -153,8 +181,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--labels", type=Path, required=True, help="folder of label maps (.nii.gz)")
     parser.add_argument("--abide", type=Path, help="LiviaNET's folder with MR/MR_Img1.mat ...")
+    parser.add_argument("--lesjak", type=Path, help="Lesjak's folder with patient01/study1_T1W.nii.gz ...")
     given = parser.parse_args(argv)
-    make_study(given.out, given.labels, given.abide)
+    make_study(given.out, given.labels, given.abide, given.lesjak)
 
 
 if __name__ == "__main__":
