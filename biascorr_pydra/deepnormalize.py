@@ -204,7 +204,7 @@ def load_network(source: str, sha256: str, device: str) -> DeepNormalize:
 def _fused(network: DeepNormalize, device: str) -> DeepNormalize:
     """A copy for inference: batch normalization folded into the convolutions before it."""
     network = copy.deepcopy(network).eval()
-    for module in network.modules():
+    for module in [m for one in (network.generator, network.segmenter) if one for m in one.modules()]:
         if isinstance(module, torch.nn.Sequential) and len(module) > 1 and isinstance(module[1], torch.nn.BatchNorm3d):
             for i in range(0, len(module), 3):
                 module[i], module[i + 1] = fuse_conv_bn_eval(module[i], module[i + 1]), torch.nn.Identity()

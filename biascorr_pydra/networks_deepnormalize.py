@@ -19,8 +19,6 @@ __all__ = ["CLASSES", "PAPER_WIDTH", "DeepNormalize", "Discriminator", "UNet3d"]
 CLASSES = ("BG", "CSF", "GM", "WM")
 #: First filters of the 3-D U-Net that the paper's networks have.
 PAPER_WIDTH = 32
-LEVELS = 3  # times that the resolution is halved
-STEPS = 2**LEVELS
 
 
 class UNet3d(nn.Module):
@@ -70,7 +68,8 @@ def _two(before: int, middle: int, after: int) -> nn.Sequential:
 class Discriminator(nn.Module):
     """The (K + 1)-class classifier: four convolutions with LeakyReLU and dropout, and a linear layer.
 
-    As in DCGAN the convolutions are of 4 samples with stride 2, with twice the filters each.
+    As in DCGAN the convolutions are of 4 samples with stride 2, with twice the filters each, and all but the first are
+    followed by batch normalization. The input is centred.
 
     Parameters
     ----------
@@ -88,14 +87,16 @@ class Discriminator(nn.Module):
         super().__init__()
         layers, before = [], channels
         for n in (width, 2 * width, 4 * width, 8 * width):
-            layers += [nn.Conv3d(before, n, 4, stride=2, padding=1), nn.LeakyReLU(0.2), nn.Dropout3d(dropout)]
+            layers.append(nn.Conv3d(before, n, 4, stride=2, padding=1))
+            layers += [] if before == channels else [nn.BatchNorm3d(n)]
+            layers += [nn.LeakyReLU(0.2), nn.Dropout(dropout)]
             before = n
         self.features = nn.Sequential(*layers)
         self.last = nn.Linear(before * (size // 16) ** 3, classes)
 
     def forward(self, patch: torch.Tensor) -> torch.Tensor:
-        """Logits (B, classes) of patches (B, channels, size, size, size)."""
-        return self.last(self.features(patch).flatten(1))
+        """Logits (B, classes) of patches (B, channels, size, size, size), whose values are about 0 to 1."""
+        return self.last(self.features(4 * (patch - 0.5)).flatten(1))
 
 
 class DeepNormalize(nn.Module):

@@ -144,6 +144,7 @@ class DeepNormalizeTraining(Training):
         steps = _steps_done(learns)
         row = {"discriminator": float("nan"), "accuracy": float("nan")}
         if "tell" in batch and steps >= self.warm_up:
+            network.discriminator.train()
             for drawn in batch["tell"]:
                 with autocast():
                     loss, row["accuracy"] = _tell_apart(network, drawn)
@@ -164,6 +165,8 @@ class DeepNormalizeTraining(Training):
         loss = dice = dice_loss(logits.float().softmax(1), drawn["truth"])
         fooled = torch.zeros(())
         if self.generates and self.adversarial_weight:
+            # As it is: with the statistics of generated patches alone it would answer otherwise.
+            network.discriminator.eval()
             # Its gradients reach the discriminator too; they are cleared before its next step and never used.
             fooled = adversarial_loss(network.discriminator(normalized).float())
             loss = dice + self.adversarial_weight * fooled
