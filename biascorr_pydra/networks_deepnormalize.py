@@ -86,9 +86,10 @@ class Discriminator(nn.Module):
     def __init__(self, channels: int, classes: int, size: int = 32, width: int = 16, dropout: float = 0.25):
         super().__init__()
         layers, before = [], channels
-        for n in (width, 2 * width, 4 * width, 8 * width):
+        for depth in range(4):
+            n = width * 2**depth
             layers.append(nn.Conv3d(before, n, 4, stride=2, padding=1))
-            layers += [] if before == channels else [nn.BatchNorm3d(n)]
+            layers += [nn.BatchNorm3d(n)] if depth else []
             layers += [nn.LeakyReLU(0.2), nn.Dropout(dropout)]
             before = n
         self.features = nn.Sequential(*layers)
