@@ -4,6 +4,8 @@ import csv
 import json
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -65,8 +67,9 @@ def test_each_site_gets_a_derivative_data_set(done):
 
 def test_the_validator_accepts_it(done):
     _, out, _ = done
+    validator = shutil.which("bids-validator-deno") or Path(sys.executable).parent / "bids-validator-deno"
     found = subprocess.run(
-        [shutil.which("bids-validator-deno"), str(out / "A" / bids.NORMALIZED), "--json"],
+        [validator, str(out / "A" / bids.NORMALIZED), "--json"],
         capture_output=True,
         text=True,
     )
