@@ -28,7 +28,9 @@ from .networks_deepnormalize import CLASSES, DeepNormalize
 from .patches import average_over_patches
 
 __all__ = [
+    "LEVEL",
     "PATCH",
+    "PERCENTILE",
     "STRIDES",
     "WEIGHTS",
     "Normalized",

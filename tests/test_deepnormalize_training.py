@@ -233,7 +233,7 @@ def test_a_training_writes_weights_that_normalize(study, tmp_path):
 
 def toy_batch(generator, n=8, size=16):
     """Blobs of three tissues whose contrast the site decides: site 1 has GM and WM the other way round, and dimmer."""
-    means = ((0.0, 0.2, 0.5, 0.8), (0.0, 0.3, 0.6, 0.4))
+    means = ((0.0, 0.2, 0.5, 0.8), (0.0, 0.12, 0.3, 0.48))
     rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
     truth, images, domains = [], [], []
     for i in range(n):
