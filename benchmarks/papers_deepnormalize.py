@@ -77,7 +77,9 @@ PAPER_7 = {0.1: (0.875, 98.95, 34.49), 1.5: (0.866, 44.10, 32.58), 5.0: (0.851, 
 # --- trainings
 
 
-def train_all(study: Path, models: Path, *, steps: int, width: int, batch: int, only: Sequence[str] = ()) -> None:
+def train_all(
+    study: Path, models: Path, *, steps: int = 150, width: int = 4, batch: int = 6, only: Sequence[str] = ()
+) -> None:
     """Train each model that is not trained yet, from scans that are read once for all of them."""
     _deepnormalize_data.read_scan = lru_cache(maxsize=128)(read_scan)
     for name in only or MODELS:
