@@ -3,8 +3,8 @@
     python benchmarks/papers.py --labels LABEL_MAPS --only seg_17 seg_18 --photographs DIR --brainweb data.npz \\
         --t1w IMAGE ... --t2w IMAGE ... --flair IMAGE ... --mritc FOLDER --study STUDY --models FOLDER [--write]
 
-What is not given is left out. Each part can be made alone: papers_getnet.py, papers_ubc.py, papers_deepnormalize.py (whose
-STUDY deepnormalize_study.py makes).
+What is not given is left out. Each part can be made alone: papers_getnet.py, papers_ubc.py, papers_deepnormalize.py,
+whose STUDY deepnormalize_study.py makes.
 """
 
 from __future__ import annotations
@@ -83,9 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for suffix in ("t1w", "t2w", "flair"):
         parser.add_argument(f"--{suffix}", type=Path, nargs="*", default=[], help="real images")
     parser.add_argument("--mritc", type=Path, help="folder of mritc's phantom")
-    parser.add_argument(
-        "--study", type=Path, help="the study of DeepNormalize's tables, made by deepnormalize_study.py"
-    )
+    parser.add_argument("--study", type=Path, help="DeepNormalize's study, made by deepnormalize_study.py")
     parser.add_argument("--models", type=Path, help="folder for the trainings of those tables")
     parser.add_argument("--quick", action="store_true", help="fewer heads and photographs")
     parser.add_argument("--write", action="store_true", help=f"also into {PAGE.name}")

@@ -24,6 +24,7 @@ from . import weights
 from .canonical import from_canonical, to_canonical
 from .errors import InvalidImageError, InvalidMaskError, InvalidParameterError
 from .image import detect_head
+from .metrics import DSEG_LABELS
 from .networks_deepnormalize import CLASSES, DeepNormalize
 from .patches import average_over_patches
 
@@ -109,6 +110,13 @@ class Normalized:
     probabilities: dict[str, np.ndarray]
     mask: np.ndarray
     record: dict
+
+    def dseg(self) -> np.ndarray:
+        """The likeliest tissue of each voxel of the brain (uint8: 1 GM, 2 WM, 3 CSF); 0 where background is likelier."""
+        stacked = np.stack([self.probabilities[tissue] for tissue in DSEG_LABELS])
+        labels = np.array(list(DSEG_LABELS.values()), np.uint8)
+        likely = (stacked.max(0) > 1 - stacked.sum(0)) & self.mask
+        return np.where(likely, labels[stacked.argmax(0)], 0).astype(np.uint8)
 
 
 def prepare(images: Sequence[np.ndarray], affine: np.ndarray, mask: np.ndarray, *, margin: int = 0) -> Prepared:

@@ -228,11 +228,7 @@ def _learnt(img, data, inside, device: str) -> Tissue:
 
     found = deepnormalize.normalize_array([data], img.affine, inside, speed="fast", device=device)
     probseg = {tissue: found.probabilities[tissue] * inside for tissue in TISSUES}
-    stacked = np.stack([probseg[tissue] for tissue in TISSUES])
-    labels = np.array([DSEG_LABELS[tissue] for tissue in TISSUES], np.int8)
-    # What the network takes for background is none of the tissues.
-    dseg = np.where(stacked.max(0) > 1 - stacked.sum(0), labels[stacked.argmax(0)], 0) * inside
-    return _tissue(img, dseg.astype(np.int8), probseg, "deepnormalize", **found.record)
+    return _tissue(img, found.dseg().astype(np.int8), probseg, "deepnormalize", **found.record)
 
 
 # --- antspyx

@@ -117,7 +117,7 @@ def normalize_file(
     found = normalize_array(
         data, imgs[0].affine, mask, speed=speed, weights_file=weights_file, device=device, told=told
     )
-    dseg = dseg_of(found.probabilities, found.mask)
+    dseg = found.dseg()
     contents = {}
     for img, values, file in zip(imgs, found.images, outs, strict=True):
         contents[file] = image.encode(image.save_like(values.reshape(img.shape), img), file)
@@ -145,13 +145,6 @@ def normalize_file(
         contents[record_file] = json.dumps(record.as_dict(), indent=2).encode()
     image.write_all(contents)
     return record
-
-
-def dseg_of(probabilities: Mapping[str, np.ndarray], mask: np.ndarray) -> np.ndarray:
-    """The likeliest tissue of each voxel of the brain, uint8; 0 where background is likelier than any."""
-    stacked = np.stack([probabilities[tissue] for tissue in DSEG_LABELS])
-    labels = np.array(list(DSEG_LABELS.values()), np.uint8)
-    return np.where((stacked.max(0) > 1 - stacked.sum(0)) & mask, labels[stacked.argmax(0)], 0).astype(np.uint8)
 
 
 def _listed(files) -> list[Path]:
