@@ -112,7 +112,7 @@ class Normalized:
     record: dict
 
     def dseg(self) -> np.ndarray:
-        """The likeliest tissue of each voxel of the brain (uint8: 1 GM, 2 WM, 3 CSF); 0 where background is likelier."""
+        """The likeliest tissue of each voxel of the brain, uint8: 1 GM, 2 WM, 3 CSF; 0 where that is background."""
         stacked = np.stack([self.probabilities[tissue] for tissue in DSEG_LABELS])
         labels = np.array(list(DSEG_LABELS.values()), np.uint8)
         likely = (stacked.max(0) > 1 - stacked.sum(0)) & self.mask
