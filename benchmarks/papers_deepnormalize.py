@@ -168,7 +168,9 @@ def load(models: Path | None, name: str) -> DeepNormalize:
 
 
 def _row(scores: Mapping) -> dict[str, Any]:
-    pairs = {"Dice": scores["dice"], "MHD (mm)": scores["mean_hausdorff_mm"]}
+    pairs = {"Dice": scores["dice"]}
+    if "mean_hausdorff_mm" in scores:
+        pairs["MHD (mm)"] = scores["mean_hausdorff_mm"]
     return {f"{t} {what}": _cell(found[t], what) for t in (*TISSUES, "mean") for what, found in pairs.items()}
 
 
@@ -209,12 +211,18 @@ def tables_3_4(study: Study, models: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
             ("DeepNormalize", "ours"),
         ):
             z_scores = name == "standardization"
-            found = study.score(load(models, f"{name} {kind}"), sites, trained_on=sites, z_scores=z_scores)
+            found = study.score(
+                load(models, f"{name} {kind}"),
+                sites,
+                trained_on=sites,
+                distances=True,
+                **({"z_scores": True} if z_scores else {}),
+            )
             rows.append({"Sites": label, "Method": title, **_row(found)})
             if not z_scores:
                 line |= {"Input": f"{found['jsd_before']:.4f}", title: f"{found['jsd_after']:.4f}"}
         jsd.append(line)
-    packaged = study.score(load(None, ""), MULTI, trained_on=MULTI)
+    packaged = study.score(load(None, ""), MULTI, trained_on=MULTI, distances=True)
     rows.append({"Sites": "3 sites", "Method": "DeepNormalize, packaged weights", **_row(packaged)})
     jsd[-1] |= {"DeepNormalize, packaged": f"{packaged['jsd_after']:.4f}"}
     for (label, title), values in PAPER_3.items():
@@ -229,7 +237,9 @@ def table_5(study: Study, models: Path) -> pd.DataFrame:
     """One modality and two."""
     lines = []
     for title, name in (("T1w", "ours dual"), ("T1w + T2w", "ours T1w+T2w")):
-        lines.append({"Modality": title, **_row(study.score(load(models, name), DUAL, trained_on=DUAL))})
+        lines.append(
+            {"Modality": title, **_row(study.score(load(models, name), DUAL, trained_on=DUAL, distances=True))}
+        )
     lines += [{"Modality": f"paper: {title}", **_paper_row(*values)} for title, values in PAPER_5.items()]
     return pd.DataFrame(lines)
 
@@ -269,7 +279,7 @@ def table_7(study: Study, models: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     lines, matrices = [], []
     for value, name in ((0.1, "lambda 0.1"), (1.5, "ours dual"), (5.0, "lambda 5")):
         network = load(models, name)
-        test = study.score(network, DUAL, trained_on=DUAL)
+        test = study.score(network, DUAL, trained_on=DUAL, distances=value == 1.5)  # made already
         train = study.score(network, DUAL, trained_on=DUAL, part="train", stride=32)
         dice, on_train, on_test = PAPER_7[value]
         lines.append(
