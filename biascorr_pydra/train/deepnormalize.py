@@ -56,7 +56,6 @@ class DeepNormalizeTraining(Training):
     derivatives: str = option("derivatives", "Folder, in each data set, of the data set with dseg (1 GM, 2 WM, 3 CSF).")
 
     method = "deepnormalize"
-    schedule_in_words = "Adam; see 'schedule' under 'training': paper's multi-step rates, or a cosine down to 0"
     text = CardText(PAPER, FOLLOWS, FILLED, DEVIATES, LIMITS, ADVICE)
 
     def __post_init__(self):
@@ -77,6 +76,13 @@ class DeepNormalizeTraining(Training):
     def generates(self) -> bool:
         """Whether there is a generator."""
         return self.model == "deepnormalize"
+
+    @property
+    def schedule_in_words(self) -> str:
+        """The learning rates' schedule, for the card."""
+        if self.schedule == "cosine":
+            return f"cosine; {Training.schedule_in_words}"
+        return "paper: Adam; generator and segmenter at a tenth from 42% of the run on and at a hundredth from 62%"
 
     @property
     def z_scores(self) -> bool:
