@@ -132,8 +132,8 @@ def _study_of(train: Path, sites: Sequence[str], models: Path, most: int = 6) ->
 class Study:
     """The study's scans by site, read once."""
 
-    def __init__(self, root: Path, stride: int):
-        self.root, self.stride = root, stride
+    def __init__(self, root: Path, stride: int, most: int | None = None):
+        self.root, self.stride, self.most = root, stride, most
         self._kept: dict[tuple, list[Scan]] = {}
         self._scores: dict[tuple, tuple[DeepNormalize, dict]] = {}
 
@@ -145,7 +145,7 @@ class Study:
         key = site, suffixes, part
         if key not in self._kept:
             found = find_scans(str(self.root / part / site), suffixes, "derivatives")
-            chosen = list(found.values())[: None if part == "test" else 1]
+            chosen = list(found.values())[: self.most if part == "test" else 1]
             self._kept[key] = [read_scan(scan) for scan in chosen]
         return self._kept[key]
 
@@ -328,14 +328,17 @@ def unseen(study: Study, network: DeepNormalize) -> pd.DataFrame:
     for site in (*MULTI, "lesjak"):
         if not (study.root / "test" / site).is_dir():
             continue
-        found = study.score(network, [site], trained_on=MULTI)
+        found = study.score(network, [site], trained_on=MULTI, distances=True)
         lines.append({"Test site": site, "scans": found["scans"], **_row(found)})
     return pd.DataFrame(lines)
 
 
-def tables(root: Path, models: Path | None, *, stride: int = 24) -> dict[str, pd.DataFrame]:
-    """Title -> table. Without a folder of models, those of the packaged weights only."""
-    study, packaged = Study(root, stride), load(None, "")
+def tables(root: Path, models: Path | None, *, stride: int = 24, most: int | None = 1) -> dict[str, pd.DataFrame]:
+    """Title -> table. Without a folder of models, those of the packaged weights only.
+
+    The models are compared on ``most`` test scans a site.
+    """
+    study, packaged = Study(root, stride, most), load(None, "")
     found: dict[str, pd.DataFrame] = {}
     if models:
         found["Table 2 of 2022: Dice of a segmenter alone, on the site it was trained on and on the other"] = table_2(
@@ -350,7 +353,7 @@ def tables(root: Path, models: Path | None, *, stride: int = 24) -> dict[str, pd
         seven, nine = table_7(study, models)
         found["Table 7: lambda"] = seven
         found["Figure 9: the discriminator's answers to test patches"] = nine
-    found["The packaged weights, site by site"] = unseen(study, packaged)
+    found["The packaged weights, site by site"] = unseen(Study(root, 16), packaged)
     found["What a faster stride costs, packaged weights"] = strides(study, packaged)
     return found
 
@@ -364,13 +367,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--only", nargs="*", default=[], choices=list(MODELS), help="train these, and make no table")
     parser.add_argument("--stride", type=int, default=24)
+    parser.add_argument("--most", type=int, default=1, help="test scans a site to compare the models on")
     given = parser.parse_args(argv)
     torch.set_num_threads(1)
     if given.models:
         train_all(given.study, given.models, steps=given.steps, width=given.width, batch=given.batch, only=given.only)
     if given.only:
         return
-    for title, frame in tables(given.study, given.models, stride=given.stride).items():
+    for title, frame in tables(given.study, given.models, stride=given.stride, most=given.most).items():
         print(f"\n{title}\n\n| " + " | ".join(frame.columns) + " |\n" + "|---" * len(frame.columns) + "|", flush=True)
         for _, row in frame.iterrows():
             print("| " + " | ".join(map(str, row)) + " |", flush=True)
