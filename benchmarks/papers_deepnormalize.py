@@ -340,9 +340,8 @@ def tables(root: Path, models: Path | None, *, stride: int = 24, most: int | Non
     study, packaged = Study(root, stride, most), load(None, "")
     found: dict[str, pd.DataFrame] = {}
     if models:
-        found["Table 2 of 2022: Dice of a segmenter alone, on the site it was trained on and on the other"] = table_2(
-            study, models
-        )
+        name = "Table 2 of 2022: Dice of a segmenter alone, on the site it was trained on and on the other"
+        found[name] = table_2(study, models)
         three, four = tables_3_4(study, models)
         found["Table 3: Dice and mean Hausdorff distance on test scans"] = three
         found["Table 4: JSD of the sites' intensities"] = four
