@@ -1,6 +1,7 @@
 """DeepNormalize: patches and their average, the way to the networks' grid and back, networks, faces."""
 
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -242,3 +243,16 @@ def test_orientation_hardly_matters(small):
     other = deepnormalize.normalize_array([turned.get_fdata()], turned.affine, mask.get_fdata() > 0, speed="fast")
     back = reorient(nib.Nifti1Image(other.images[0], turned.affine), "RAS").get_fdata()
     np.testing.assert_allclose(back, one.images[0], atol=2e-3)  # RAS+ order: the same numbers go in
+
+
+def test_the_pydra_task_gives_the_functions_bytes(tmp_path, small):
+    from biascorr_pydra.interfaces.pydra_normalize import NormalizeImage
+
+    phantom, img = small
+    image.save(img, tmp_path / "in.nii.gz")
+    image.save(phantom.image(phantom.brain, np.uint8), tmp_path / "mask.nii.gz")
+    normalize_file(tmp_path / "in.nii.gz", tmp_path / "n.nii.gz", mask_file=tmp_path / "mask.nii.gz", speed="fast")
+    task = NormalizeImage(in_file=tmp_path / "in.nii.gz", mask_file=tmp_path / "mask.nii.gz", speed="fast")
+    found = task(worker="debug", cache_root=tmp_path / "cache")
+    assert Path(str(found.normalized_file)).read_bytes() == (tmp_path / "n.nii.gz").read_bytes()
+    assert json.loads(Path(str(found.record_file)).read_text())["method"]["stride"] == 16
