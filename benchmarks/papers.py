@@ -1,9 +1,10 @@
 """The tables of the papers, regenerated from the packaged weights on the data at hand: docs/papers.md in one command.
 
     python benchmarks/papers.py --labels LABEL_MAPS --only seg_17 seg_18 --photographs DIR --brainweb data.npz \\
-        --t1w IMAGE ... --t2w IMAGE ... --flair IMAGE ... --mritc FOLDER [--write]
+        --t1w IMAGE ... --t2w IMAGE ... --flair IMAGE ... --mritc FOLDER --study STUDY --models FOLDER [--write]
 
-What is not given is left out. Each part can be made alone: papers_getnet.py, papers_ubc.py.
+What is not given is left out. Each part can be made alone: papers_getnet.py, papers_ubc.py, papers_deepnormalize.py,
+whose STUDY deepnormalize_study.py makes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+import papers_deepnormalize
 import papers_getnet
 import papers_ubc
 
@@ -35,7 +37,12 @@ def sections(given: argparse.Namespace) -> dict[str, Mapping[str, pd.DataFrame]]
     ubc = papers_ubc.tables(
         labels=labels[:1] if given.quick else labels, t1w=given.t1w, t2w=given.t2w, mritc_folder=given.mritc
     )
-    return {"GetNet (2019) and implicit training (2022)": implicit, "UBC (2024)": ubc}
+    found = {"GetNet (2019) and implicit training (2022)": implicit, "UBC (2024)": ubc}
+    if given.study:
+        if given.models:
+            papers_deepnormalize.train_all(given.study, given.models)
+        found["DeepNormalize (2022)"] = papers_deepnormalize.tables(given.study, given.models)
+    return found
 
 
 def page(found: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
@@ -76,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for suffix in ("t1w", "t2w", "flair"):
         parser.add_argument(f"--{suffix}", type=Path, nargs="*", default=[], help="real images")
     parser.add_argument("--mritc", type=Path, help="folder of mritc's phantom")
+    parser.add_argument("--study", type=Path, help="DeepNormalize's study, made by deepnormalize_study.py")
+    parser.add_argument("--models", type=Path, help="folder for the trainings of those tables")
     parser.add_argument("--quick", action="store_true", help="fewer heads and photographs")
     parser.add_argument("--write", action="store_true", help=f"also into {PAGE.name}")
     given = parser.parse_args(argv)

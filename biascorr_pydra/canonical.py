@@ -10,7 +10,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 
 from .field import LogBiasSpline
 
-__all__ = ["crop", "spline_from_canonical", "to_canonical"]
+__all__ = ["crop", "from_canonical", "spline_from_canonical", "to_canonical"]
 
 
 def to_canonical(data: np.ndarray, affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
@@ -20,10 +20,28 @@ def to_canonical(data: np.ndarray, affine: np.ndarray, shape: tuple[int, int, in
     grid spans the other. Linear, with a triangle as wide as the down-sampling against aliasing.
     """
     oriented = apply_orientation(data, io_orientation(affine)).astype(np.float32)
-    matrices = [_resampling(n, m).T for n, m in zip(oriented.shape, shape, strict=True)]
-    for matrix in matrices:
-        oriented = np.tensordot(oriented, matrix, axes=([0], [0]))
-    return np.ascontiguousarray(oriented)
+    return _resampled(oriented, shape)
+
+
+def from_canonical(data: np.ndarray, affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Resample an array on the canonical grid to the native one of ``shape`` and ``affine``.
+
+    Undoes :func:`to_canonical`. Float32, linear; exact where both grids have the same number of samples.
+    """
+    ornt = io_orientation(affine)
+    back = ornt_transform(axcodes2ornt("RAS"), ornt)
+    oriented = [0, 0, 0]
+    for axis, (world, _) in enumerate(ornt):
+        oriented[int(world)] = shape[axis]
+    return np.ascontiguousarray(apply_orientation(_resampled(np.asarray(data, np.float32), oriented), back))
+
+
+def _resampled(data: np.ndarray, shape) -> np.ndarray:
+    for n, m in zip(data.shape, shape, strict=True):
+        # The axis leaves the front and joins the back. Of as many samples as wanted it needs no product.
+        same = n == m
+        data = np.moveaxis(data, 0, -1) if same else np.tensordot(data, _resampling(n, m).T, axes=([0], [0]))
+    return np.ascontiguousarray(data)
 
 
 def _resampling(n: int, m: int) -> np.ndarray:

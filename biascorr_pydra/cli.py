@@ -1,4 +1,4 @@
-"""The command line: `biascorr correct | apply | status | report | methods | run | train | bench`."""
+"""The command line: `biascorr correct | apply | normalize | status | report | methods | run | train | bench ...`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .bench._command import bench
 from .choices import NO_FALLBACK
 from .correctors import DEFAULT_METHOD, get_corrector, method_names
 from .errors import BiasCorrError, InvalidParameterError, UnknownMethodError, WeightsError
+from .normalize._command import normalize, normalize_cohort
 from .pydra_run import run
 from .run_options import name_and_value
 from .train._command import train
@@ -30,6 +31,8 @@ def cli():
 cli.add_command(run)
 cli.add_command(train)
 cli.add_command(bench)
+cli.add_command(normalize)
+cli.add_command(normalize_cohort)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from . import __version__, bids, brain, image, runs, tissue
+from . import __version__, bids, brain, image, runs, tissue, weights
 from .bids import Job
 from .choices import NO_FALLBACK
 from .correction import DEVICES
@@ -154,8 +154,10 @@ def make_plan(settings: Settings, implementation: Callable[[str, str | None], st
         contents[job.relative] = _key({name: inputs[name] for name in ("source", "given")})
         for spec in settings.methods:
             work = {"method": str(spec), "implementation": implementations[spec]}
-            if settings.segmentation in ("atropos", "kmeans"):
+            if settings.segmentation not in ("given", "none"):
                 work["reference"] = reference
+            if settings.segmentation == "deepnormalize":
+                work["segmenter"] = weights.sha256_of("deepnormalize")
             keys[job.relative, spec.label] = _key({**inputs, **work})
         left = tuple(
             spec

@@ -1,11 +1,12 @@
 """Tissue segmentation by method name: gray matter, white matter and CSF inside a brain mask.
 
-========== ============================================================================================================
-atropos    ANTs' Atropos (antspyx): Gaussian mixture of three classes from k-means, with a Markov random field.
-kmeans     ANTs' k-means segmentation (antspyx): the same machinery with a weaker field, on normalized intensities.
-given      A segmentation made elsewhere, labelled as fMRIPrep does: 1 GM, 2 WM, 3 CSF.
-none       No segmentation.
-========== ============================================================================================================
+============= =========================================================================================================
+atropos       ANTs' Atropos (antspyx): Gaussian mixture of three classes from k-means, with a Markov random field.
+kmeans        ANTs' k-means segmentation (antspyx): the same machinery with a weaker field, on normalized intensities.
+deepnormalize DeepNormalize's segmenter, on what its generator makes of the image; T1-weighted images only.
+given         A segmentation made elsewhere, labelled as fMRIPrep does: 1 GM, 2 WM, 3 CSF.
+none          No segmentation.
+============= =========================================================================================================
 
 Classes found from intensities get their names by their order, which the contrast decides (:data:`CONTRAST_ORDER`).
 Where a suffix does not tell the order, nothing is segmented: a guess would score every method on the wrong tissues. PDw
@@ -42,7 +43,7 @@ from .metrics import DSEG_LABELS
 
 __all__ = ["CONTRAST_ORDER", "METHODS", "Tissue", "reason_against", "segment_tissue"]
 
-METHODS = ("atropos", "kmeans", "given", "none")
+METHODS = ("atropos", "kmeans", "deepnormalize", "given", "none")
 TISSUES = tuple(DSEG_LABELS)
 
 _T1W, _T2W = ("CSF", "GM", "WM"), ("WM", "GM", "CSF")
@@ -56,6 +57,9 @@ CONTRAST_ORDER = {
     "inplaneT2": _T2W,
     "FLAIR": ("CSF", "WM", "GM"),
 }
+
+#: What DeepNormalize's packaged weights were trained on.
+LEARNT_SUFFIXES = tuple(suffix for suffix, order in CONTRAST_ORDER.items() if order == _T1W)
 
 MRF_WEIGHT = 0.2
 ITERATIONS = 5
@@ -77,7 +81,7 @@ class Tissue:
         0 outside, 1 GM, 2 WM, 3 CSF.
     probseg : dict of 'GM', 'WM' and 'CSF' to float32 arrays of that shape with values from 0 to 1, or None
     method : str
-        'atropos', 'kmeans' or 'given'.
+        'atropos', 'kmeans', 'deepnormalize' or 'given'.
     record : dict
         method, order of intensities, volumes_ml, warnings and software versions; JSON-serialisable.
     """
@@ -113,6 +117,8 @@ def reason_against(suffix: str | None, method: str, *, masked: bool = True) -> s
         return None
     if suffix not in CONTRAST_ORDER:
         return f"the order of the tissues' intensities is not known for suffix {suffix!r}"
+    if method == "deepnormalize" and suffix not in LEARNT_SUFFIXES:
+        return f"{method!r} has learnt {', '.join(LEARNT_SUFFIXES)}, not {suffix!r}"
     return None if masked else f"segmentation by {method!r} needs a brain mask"
 
 
@@ -123,6 +129,7 @@ def segment_tissue(
     method: str = "atropos",
     suffix: str | None = None,
     given: Mapping[str, str | Path] | None = None,
+    device: str = "cpu",
 ) -> Tissue | None:
     """Segment gray matter, white matter and CSF.
 
@@ -138,6 +145,8 @@ def segment_tissue(
         BIDS suffix of the image.
     given : dict, optional
         For method 'given': files by kind, 'dseg' and, or, 'GM', 'WM' and 'CSF' (probabilities).
+    device : "cpu" or "cuda"
+        For method 'deepnormalize'.
 
     Returns
     -------
@@ -173,6 +182,8 @@ def segment_tissue(
             value=int(inside.sum()),
             next_step="Check the brain extraction.",
         )
+    if method == "deepnormalize":
+        return _learnt(img, data, inside, device)
     order = CONTRAST_ORDER[suffix]
     if order[0] == "WM":
         # Nothing in a brain is this dark in such an image: skull inside a generous mask, which would be taken for WM.
@@ -203,9 +214,21 @@ def _tissue(img, dseg, probseg, method: str, **record) -> Tissue:
         if count < SMALL_FRACTION * total
     ]
     volumes = {tissue: round(count * voxel_ml, 1) for tissue, count in counts.items()}
-    software = {} if method == "given" else {"antspyx": version("antspyx")}
+    software = {"antspyx": version("antspyx")} if method in ("atropos", "kmeans") else {}
+    software |= {"torch": version("torch")} if method == "deepnormalize" else {}
     record = {"method": method, **record, "volumes_ml": volumes, "warnings": warnings, "software": software}
     return Tissue(dseg, probseg, method, record)
+
+
+# --- deepnormalize
+
+
+def _learnt(img, data, inside, device: str) -> Tissue:
+    from . import deepnormalize  # torch, which nobody else here needs
+
+    found = deepnormalize.normalize_array([data], img.affine, inside, speed="fast", device=device)
+    probseg = {tissue: found.probabilities[tissue] * inside for tissue in TISSUES}
+    return _tissue(img, found.dseg().astype(np.int8), probseg, "deepnormalize", **found.record)
 
 
 # --- antspyx

@@ -22,7 +22,7 @@ from pydra.utils.general import get_fields
 
 from biascorr_pydra import cli, correct_file, image, steps
 from biascorr_pydra.correct import apply_file
-from biascorr_pydra.interfaces import pydra_shell, pydra_tasks, pydra_train, pydra_workflow
+from biascorr_pydra.interfaces import pydra_normalize, pydra_shell, pydra_tasks, pydra_train, pydra_workflow
 
 EXAMPLE = Path(__file__).parents[1] / "workflows/pydra_workflow.py"
 FUNCTIONS = {
@@ -49,7 +49,7 @@ def mask_file(phantom, tmp_path):
 
 
 def test_every_task_is_found_where_pydra_users_look():
-    modules = (pydra_tasks, pydra_shell, pydra_train, pydra_workflow)
+    modules = (pydra_tasks, pydra_normalize, pydra_shell, pydra_train, pydra_workflow)
     tasks = {name for module in modules for name in module.__all__ if isinstance(getattr(module, name), type)}
     assert set(biascorr.__all__) == tasks
 

@@ -180,7 +180,7 @@ def test_an_unknown_contrast_is_not_guessed():
 def test_unusable_requests_are_refused():
     img, mask = steps()
     assert tissue.segment_tissue(img, mask, method="none") is None
-    with pytest.raises(UnknownMethodError, match=r"fast.*atropos, kmeans, given, none"):
+    with pytest.raises(UnknownMethodError, match=r"fast.*atropos, kmeans, deepnormalize, given, none"):
         tissue.segment_tissue(img, mask, method="fast", suffix="T1w")
     with pytest.raises(SegmentationError, match="needs a brain mask"):
         tissue.segment_tissue(img, None, suffix="T1w")

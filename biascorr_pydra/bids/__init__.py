@@ -11,6 +11,7 @@ contrast carries that contrast (``space-T2w``), so that two contrasts of one ses
 """
 
 from ._jobs import ANATOMICAL_SUFFIXES, DATASET_DESCRIPTION, TISSUES, Job, index, survey
+from ._normalized import NORMALIZED, NORMALIZED_README, normalized_paths, normalized_sidecars
 from ._outputs import (
     GROUP_FILES,
     STATUS_COLUMNS,
@@ -40,6 +41,8 @@ __all__ = [
     "ANATOMICAL_SUFFIXES",
     "DATASET_DESCRIPTION",
     "GROUP_FILES",
+    "NORMALIZED",
+    "NORMALIZED_README",
     "STATUS_COLUMNS",
     "TISSUES",
     "Job",
@@ -54,6 +57,8 @@ __all__ = [
     "index",
     "inner_data_sets",
     "make_folder",
+    "normalized_paths",
+    "normalized_sidecars",
     "output_paths",
     "participant_key",
     "prepare_dataset",

@@ -67,9 +67,18 @@ def write_json(path: Path, content: Mapping) -> None:
 
 
 def prepare_dataset(
-    dataset: str | Path, bids_dir: str | Path, label: str, description: str, *, overwrite: bool = False
+    dataset: str | Path,
+    bids_dir: str | Path,
+    label: str,
+    description: str,
+    *,
+    overwrite: bool = False,
+    what: str = "Bias correction",
+    readme: str | None = None,
 ) -> None:
     """Make a derivative data set's root: dataset_description.json, .bidsignore, dseg.tsv, README.
+
+    ``what`` was done by ``label``, for the name; ``readme`` is said instead of what a correction's data set is.
 
     Raises
     ------
@@ -86,7 +95,7 @@ def prepare_dataset(
     write_json(
         dataset / DATASET_DESCRIPTION,
         {
-            "Name": f"Bias correction by {label} of {source.get('Name', raw.name)}",
+            "Name": f"{what} by {label} of {source.get('Name', raw.name)}",
             "BIDSVersion": BIDS_VERSION,
             "DatasetType": "derivative",
             "License": source.get("License", "n/a"),
@@ -95,11 +104,12 @@ def prepare_dataset(
             "DatasetLinks": {RAW: link},
         },
     )
-    _write_text(dataset / ".bidsignore", "*_biasfield.*\n*_metrics.json\n")
+    _write_text(dataset / ".bidsignore", "*_biasfield.*\n*_metrics.json\n*_normalization.json\n")
     _write_text(dataset / "dseg.tsv", DSEG_LABELS)
     _write_text(
         dataset / "README",
-        f"Images corrected for the bias field by {label}, with the fields, masks and segmentations.\n"
+        readme
+        or f"Images corrected for the bias field by {label}, with the fields, masks and segmentations.\n"
         "corrected = acquired / biasfield; the field has mean 1 over the mask.\n",
     )
 

@@ -41,6 +41,7 @@ MASKED_BY = {
 SEGMENTED_BY = {
     "atropos": "Atropos (Avants et al., Neuroinformatics 9(4), 2011, doi:10.1007/s12021-011-9109-y)",
     "kmeans": "k-means clustering",
+    "deepnormalize": "DeepNormalize's segmenter (Delisle et al., Med Image Anal, 2022)",
 }
 
 
@@ -75,7 +76,7 @@ def init_bias_correction_wf(
     skull_strip : str
         Brain mask, made on the first image: auto, deepbet, template, or given, which takes ``in_mask``.
     segmentation : str
-        atropos or kmeans, on the first corrected image, or none.
+        atropos, kmeans or deepnormalize, on the first corrected image, or none.
     bids_suffix : str
         The images' contrast.
     use_gpu : bool

@@ -16,7 +16,14 @@ from ..bids import Job
 from ..correctors import DEFAULT_METHOD
 from ..errors import InvalidImageError
 from ..interfaces._needs import memory_gb
-from ..interfaces.pydra_tasks import CorrectBias, ExtractBrain, MeasureBias, SegmentTissue, method_implementation
+from ..interfaces.pydra_tasks import (
+    CorrectBias,
+    ExtractBrain,
+    MeasureBias,
+    SegmentTissue,
+    method_implementation,
+    segmenter_implementation,
+)
 from ..plan import MethodSpec
 from ..publish import publish
 from ..resources import Resources, requires
@@ -304,7 +311,7 @@ def CorrectScan(
                 given_gm=given_gm,
                 given_wm=given_wm,
                 given_csf=given_csf,
-                implementation=_implementation(work),
+                implementation=segmenter_implementation(method, _implementation(work)),
             ),
             name="tissue",
         )

@@ -91,7 +91,7 @@ def CorrectBids(
     skull_strip : str
         brain mask: auto (deepbet for T1w, template for the rest), deepbet, template, given or none
     segmentation : str
-        tissues that score the methods: atropos, kmeans, given or none
+        tissues that score the methods: atropos, kmeans, deepnormalize, given or none
     derivatives : Path
         a BIDS derivative data set with the masks and segmentations for `given`
     device : str

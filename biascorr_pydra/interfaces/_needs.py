@@ -42,8 +42,13 @@ def for_brain(task) -> Resources:
 
 
 def for_tissue(task) -> Resources:
-    """Atropos keeps several images of probabilities."""
+    """Several images of probabilities, whichever the method."""
     return Resources(mem_gb=memory_gb(task.in_file, 0.5, 80))
+
+
+def for_normalization(task) -> Resources:
+    """The networks, and five maps on a grid of 1 mm."""
+    return Resources(mem_gb=memory_gb(task.in_file, 1.2, 80))
 
 
 def for_measure(task) -> Resources:

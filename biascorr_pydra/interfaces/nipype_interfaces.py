@@ -157,7 +157,7 @@ class BrainMask(FileInterface):
 class TissueSegmentationInputSpec(VersionedInputSpec):
     in_file = File(mandatory=True, desc="the image, best corrected for its bias field")
     mask_file = File(desc="brain mask")
-    method = traits.Str("atropos", usedefault=True, desc="atropos, kmeans or given")
+    method = traits.Str("atropos", usedefault=True, desc="atropos, kmeans, deepnormalize or given")
     suffix = traits.Str(desc="BIDS suffix, which tells the order of the tissues' intensities")
     given_dseg = File(desc="for method given, a segmentation made elsewhere")
     given_gm = File(desc="for method given, probability of grey matter")

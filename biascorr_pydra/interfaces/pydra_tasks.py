@@ -18,7 +18,15 @@ from ..correctors import DEFAULT_METHOD
 from ..resources import requires, together
 from . import _needs
 
-__all__ = ["ApplyBias", "CorrectBias", "ExtractBrain", "MeasureBias", "SegmentTissue", "method_implementation"]
+__all__ = [
+    "ApplyBias",
+    "CorrectBias",
+    "ExtractBrain",
+    "MeasureBias",
+    "SegmentTissue",
+    "method_implementation",
+    "segmenter_implementation",
+]
 
 
 def _path(file: Any) -> Path | None:
@@ -221,7 +229,7 @@ def SegmentTissue(  # noqa: N802
     mask_file : File
         brain mask
     method : str
-        atropos, kmeans or given
+        atropos, kmeans, deepnormalize or given
     suffix : str
         BIDS suffix, which tells the order of the tissues' intensities
     given_dseg : File
@@ -318,3 +326,12 @@ def method_implementation(method: str, fallback: str = NO_FALLBACK) -> str:
     from ..correct import implementation
 
     return f"{__version__} {implementation(method, fallback)}"
+
+
+def segmenter_implementation(method: str, version: str = __version__) -> str:
+    """The version, and the weights of a segmentation that has any, for that of :class:`SegmentTissue`."""
+    if method != "deepnormalize":
+        return version
+    from ..weights import sha256_of
+
+    return f"{version} {sha256_of(method)}"

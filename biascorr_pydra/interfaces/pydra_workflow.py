@@ -76,7 +76,7 @@ def BiasCorrection(  # noqa: N802
     skull_strip : str
         auto, deepbet, template or given
     segmentation : str
-        atropos, kmeans or none
+        atropos, kmeans, deepnormalize or none
     suffix : str
         BIDS suffix, the contrast
     device : str

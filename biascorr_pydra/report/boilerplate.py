@@ -82,6 +82,13 @@ IMPLICIT = Reference(
     "Medical Imaging with Deep Learning (MIDL)",
     2022,
 )
+DEEPNORMALIZE = Reference(
+    "delisle2022",
+    "Delisle PL, Anctil-Robitaille B, Desrosiers C, Lombaert H",
+    "Realistic image normalization for multi-domain segmentation",
+    "Medical Image Analysis",
+    2022,
+)
 DEEPBET = Reference(
     "fisch2024",
     "Fisch L, Zumdick S, Barkhau C, Emden D, Ernsting J, Leenings R, Sarink K, Winter NR, Risse B, Dannlowski U, "
@@ -133,6 +140,7 @@ REFERENCES: dict[str, tuple[Reference, ...]] = {
     "getnet": (GETNET,),
     "implicit": (IMPLICIT,),
     "deepem": (UNIFIED,),
+    "deepnormalize": (DEEPNORMALIZE,),
     "deepbet": (DEEPBET,),
     "template": (ANTS, FONOV),
     "atropos": (ATROPOS,),

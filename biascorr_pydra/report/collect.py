@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..bids import Job, output_paths, sidecar
+from ..bids import NORMALIZED, Job, output_paths, sidecar
 from ..errors import BIDSError
 from ..quality import REJECTED
 
@@ -133,11 +133,16 @@ class Result:
 
 @dataclass
 class Cohort:
-    """All results, in the order of scan and method, and what could not be read."""
+    """All results, in the order of scan and method, and what could not be read.
+
+    ``normalized`` are the records of normalized images, which are no results of a correction: only the sites'
+    intensities are compared in them.
+    """
 
     name: str
     results: list[Result]
     problems: list[Problem]
+    normalized: list[Result] = field(default_factory=list)
 
     @property
     def methods(self) -> list[str]:
@@ -164,6 +169,7 @@ def collect(out_dir: str | Path) -> Cohort:
             "no such folder", file=out_dir, next_step="Give the output folder of a cohort that was started."
         )
     problems: list[Problem] = []
+    normalized = _read_normalized(out_dir, problems)
     found: dict[tuple[str, str], Result] = {}
     for folder in sorted(out_dir.iterdir(), key=lambda path: natural(path.name)):
         if folder.name.startswith(".") or not folder.is_dir():
@@ -178,7 +184,7 @@ def collect(out_dir: str | Path) -> Cohort:
             found.setdefault(key, result)
     _apply_status(out_dir, found, problems)
     results = sorted(found.values(), key=lambda result: (natural(result.scan), natural(result.method)))
-    return Cohort(out_dir.resolve().name, results, problems)
+    return Cohort(out_dir.resolve().name, results, problems, normalized)
 
 
 # --- file names
@@ -213,6 +219,17 @@ def _read_method(folder: Path, out_dir: Path, problems: list[Problem]) -> list[R
             name = path.relative_to(out_dir).as_posix()
             problems.append(Problem(name, "a corrected image without its metrics file; it is left out of the tables"))
     return results
+
+
+def _read_normalized(out_dir: Path, problems: list[Problem]) -> list[Result]:
+    """The records that ``biascorr normalize-cohort`` leaves."""
+    found = []
+    for path in sorted((out_dir / NORMALIZED).glob("sub-*/**/*_normalization.json")):
+        record = _read_json(path, path.relative_to(out_dir).as_posix(), problems)
+        if record is not None:
+            scan = _SOURCE.sub("", str(record.get("source", "")))
+            found.append(Result(scan, NORMALIZED, state="done", record=record, root=out_dir))
+    return found
 
 
 def _result(path: Path, match: re.Match, record: dict, out_dir: Path, problems: list[Problem]) -> Result:
@@ -252,6 +269,10 @@ def _apply_status(out_dir: Path, found: dict[tuple[str, str], Result], problems:
     """Add states and failures; a result of an earlier run does not stand in for a failure of the last one."""
     for row in _read_status(out_dir / "status.tsv", problems):
         scan, method, state = row["scan"], row["method"], row["state"]
+        if method == NORMALIZED:  # no correction: it has no part in the tables
+            if state == "failed":
+                problems.append(Problem(f"{method}: {scan}", row["reason"]))
+            continue
         known = found.get((scan, method))
         result = found.setdefault((scan, method), Result(scan, method, root=out_dir))
         if state == "waiting" and known is not None:

@@ -52,7 +52,8 @@ class Findings:
 
     @property
     def sites(self) -> list[str]:
-        return sorted({result.site for result in self.cohort.results if result.site})
+        results = [*self.cohort.results, *self.cohort.normalized]
+        return sorted({result.site for result in results if result.site})
 
     @property
     def waiting(self) -> int:
@@ -71,7 +72,7 @@ def find(cohort: Cohort, threshold: float, mriqc: MriqcTable | None = None) -> F
         flags(cohort, scored, threshold),
         overall,
         by_site,
-        site_differences(cohort.results),
+        site_differences([*cohort.results, *cohort.normalized]),
         run_times(cohort.results),
         mriqc,
     )

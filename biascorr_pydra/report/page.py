@@ -64,6 +64,7 @@ def render(findings: Findings, links: Mapping[str, str], *, made: str, running: 
         sites=findings.sites,
         suffixes=sorted({result.suffix for result in cohort.results}),
         counts=_counts(cohort),
+        normalized=len(cohort.normalized),
         summary=list(_summary(cohort)),
         paragraphs=methods_text(findings),
         flags=findings.flags,

@@ -40,8 +40,9 @@ def collect_study(out_dir: str | Path, participants: str | Path | None = None) -
     given = read_phenotypic(participants) if participants else None
     cohort = _whole(out_dir)
     designed = _designed(out_dir)
-    tables = {root: _table_of(root) for root in {result.root: None for result in cohort.results}}
-    for result in cohort.results:
+    results = [*cohort.results, *cohort.normalized]
+    tables = {root: _table_of(root) for root in {result.root: None for result in results}}
+    for result in results:
         key = participant_key(result.subject or "")
         result.site = (
             (given.sites.get(key) if given else None)
@@ -59,13 +60,15 @@ def _whole(out_dir: Path) -> Cohort:
         return collect(out_dir)
     results: list[Result] = []
     problems: list[Problem] = []
+    normalized: list[Result] = []
     for folder in folders:
         cohort = collect(folder)
-        for result in cohort.results:
+        for result in (*cohort.results, *cohort.normalized):
             result.folder = folder.name
         results += cohort.results
+        normalized += cohort.normalized
         problems += [Problem(f"{folder.name}/{problem.file}", problem.text) for problem in cohort.problems]
-    return Cohort(out_dir.resolve().name, results, problems)
+    return Cohort(out_dir.resolve().name, results, problems, normalized)
 
 
 def _folders(out_dir: Path) -> list[Path]:

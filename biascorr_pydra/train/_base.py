@@ -6,6 +6,7 @@ The loop itself, with checkpoints, resuming, log and card, is :func:`biascorr_py
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -147,6 +148,9 @@ class Training(ABC):
 
     method: ClassVar[str]
     text: ClassVar[CardText]
+    schedule_in_words: ClassVar[str] = (
+        "Adam, learning rate down to 0 along a cosine over the steps, or over the time allowed"
+    )
     # Fields that may change when a run goes on: bounds in time, places and hardware.
     free: ClassVar[tuple[str, ...]] = (
         "data",
@@ -211,11 +215,22 @@ class Training(ABC):
         """More for the card's "training_data"."""
         return {}
 
+    def card_facts(self, network: torch.nn.Module) -> dict[str, Any]:
+        """More for the card itself, such as what the network was made with."""
+        return {}
+
     # --- what a method may change
 
     def optimizers(self, network: torch.nn.Module) -> list[torch.optim.Optimizer]:
         """The optimizers; their learning rates at first are those that the schedule starts from."""
         return [torch.optim.Adam(network.parameters(), self.learning_rate)]
+
+    def rate_factors(self, progress: float) -> list[float]:
+        """By what each optimizer's first learning rates are multiplied, at this share of the run (0 to 1).
+
+        One factor stands for all of them.
+        """
+        return [(1 + math.cos(math.pi * progress)) / 2]
 
     def update(
         self,

@@ -132,10 +132,11 @@ class _State:
     def advance(self, data: Any) -> None:
         """One step of training."""
         self.whole = False
-        cosine = (1 + math.cos(math.pi * self.progress())) / 2
-        for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
+        factors = self.config.rate_factors(self.progress())
+        factors *= len(self.optimizers) if len(factors) == 1 else 1
+        for optimizer, rates, factor in zip(self.optimizers, self.rates, factors, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * cosine
+                group["lr"] = rate * factor
         batch = _to(self.config.sample(data, self.generator), self.device)
         self.row = dict(self.config.update(self.network, self.optimizers, batch, self.autocast))
         self.step += 1
@@ -237,7 +238,7 @@ def _finish(state: _State, split: Split, facts: dict[str, Any]) -> dict[str, Any
         "training": {
             **config.settings(),
             "steps_done": state.step,
-            "schedule": "Adam, learning rate down to 0 along a cosine over the steps, or over the time allowed",
+            "schedule": config.schedule_in_words,
             "minutes": round(state.seconds / 60, 1),
             "minutes_allowed": config.minutes,
             "hardware": f"{state.device} ({hardware}), {config.threads} thread(s), {mixed}",
@@ -249,6 +250,7 @@ def _finish(state: _State, split: Split, facts: dict[str, Any]) -> dict[str, Any
             **split.names(Path(config.data)),
             **facts,
         },
+        **config.card_facts(state.network),
         "scores": {"held_out": scores},
         "limits": list(text.limits),
         "advice": text.advice,

@@ -1,5 +1,6 @@
 """biascorr_pydra's tasks where Pydra's users look for them: installed as ``pydra.tasks.biascorr``."""
 
+from biascorr_pydra.interfaces.pydra_normalize import NormalizeImage
 from biascorr_pydra.interfaces.pydra_shell import CorrectBiasShell
 from biascorr_pydra.interfaces.pydra_tasks import ApplyBias, CorrectBias, ExtractBrain, MeasureBias, SegmentTissue
 from biascorr_pydra.interfaces.pydra_train import TrainCorrector, TrainCorrectors
@@ -12,6 +13,7 @@ __all__ = [
     "CorrectBiasShell",
     "ExtractBrain",
     "MeasureBias",
+    "NormalizeImage",
     "SegmentTissue",
     "StripBrain",
     "TrainCorrector",
