@@ -47,7 +47,7 @@ class DeepEM(Corrector):
 
     points: int = field(default=8, metadata={"help": "Control points of the field per axis, 4 to 12."})
     smoothness: float = field(
-        default=1e-4, metadata={"help": "Weight of the squared second differences of the control points."}
+        default=3e-5, metadata={"help": "Weight of the squared second differences of the control points."}
     )
     rounds: int = field(default=2, metadata={"help": "Times that tissue and field are found in turn, 1 to 5."})
     sure: float = field(default=0.5, metadata={"help": "Voxels count as pure from this probability on."})
@@ -97,12 +97,11 @@ class DeepEM(Corrector):
             around = partial(_around, device, threads)
             scan, first, last = _head_of(scan)
             image = torch.from_numpy(scan.data).to(device)
-            log_bias = None
+            prior = self._expected(networks, scan, device, around)
+            brain = prior[0] < 0.5
+            _enough(int(brain.sum()), LEAST_BRAIN, "a brain is found in the image")
+            log_bias = first_field(scan, brain, device)
             for _ in range(self.rounds):
-                prior = self._expected(networks, scan, log_bias, device, around)
-                brain = prior[0] < 0.5
-                _enough(int(brain.sum()), LEAST_BRAIN, "a brain is found in the image")
-                log_bias = first_field(scan, brain, device) if log_bias is None else log_bias
                 found = self._pure(networks, image, prior, brain, log_bias, around)
                 solution, used = self._fit(image, found, brain)
                 log_bias = evaluate_tensor(solution.control_points, _bases(self.points, device)).float()
@@ -118,14 +117,13 @@ class DeepEM(Corrector):
         """Where the first network finds the brain, on the grid that the method works on."""
         with torch.inference_mode(), _one_thread() as threads:
             around = partial(_around, device, threads)
-            return self._expected(networks, _head_of(scan)[0], None, device, around)[0] < 0.5
+            return self._expected(networks, _head_of(scan)[0], device, around)[0] < 0.5
 
-    def _expected(self, networks, scan: Scan, log_bias, device: str, around) -> torch.Tensor:
-        """Prior probabilities of the classes, from the image as far as it is corrected."""
-        data = scan.data if log_bias is None else scan.data * np.exp(-log_bias.cpu().numpy())
-        prior = pure_tissue.expected(networks.prior, torch.from_numpy(data).to(device)[None], around)[0]
+    def _expected(self, networks, scan: Scan, device: str, around) -> torch.Tensor:
+        """Prior probabilities of the classes."""
+        prior = pure_tissue.expected(networks.prior, torch.from_numpy(scan.data).to(device)[None], around)[0]
         # Air is none of what the networks learnt; what they say of it means nothing.
-        where = detect_head(data) if scan.mask is None else scan.mask
+        where = detect_head(scan.data) if scan.mask is None else scan.mask
         return _within(prior, torch.from_numpy(where).to(device), known=scan.mask is not None)
 
     def _pure(self, networks, image, prior, brain, log_bias, around) -> torch.Tensor:

@@ -15,4 +15,7 @@ LIMITS = [
     "trained on simulated heads of adults, whole and stripped: no lesions, no regional variation within a tissue",
     "a field rougher than its 8 control points per axis cannot be expressed",
 ]
-ADVICE = ""
+ADVICE = (
+    "For heads of adults without a brain mask, T1w, T2w or FLAIR: it left less of every kind of simulated field than n4 did, "
+    "and invented less where there was none. For anything else, n4."
+)
