@@ -22,7 +22,7 @@ from biascorr_pydra.bench._case import Case
 from biascorr_pydra.bench._find import plan_cases
 from biascorr_pydra.correctors import get_corrector
 from biascorr_pydra.correctors._base import Corrector, Estimate, Scan
-from biascorr_pydra.correctors.deepem import DeepEM
+from biascorr_pydra.correctors.deepem import N4_ITERATIONS, DeepEM, _head_of
 from biascorr_pydra.estimation import estimate
 from biascorr_pydra.metrics import residual_cov, response_slope
 from biascorr_pydra.simulate import inject_bias
@@ -56,7 +56,17 @@ class Without(DeepEM):
         if self.part != "fit":
             return super().estimate_with(networks, scan, device=device)
         brain = self.brain(networks, scan, device=device)
-        return get_corrector("n4").from_options().estimate(replace(scan, mask=brain.numpy()), device=device)
+        head, first, last = _head_of(scan)
+        found = get_corrector("n4").from_options(iterations=N4_ITERATIONS)
+        spline = found.estimate(replace(head, mask=brain.numpy()), device=device).log_bias
+        places = [np.interp(end, (0, n - 1), ends) for end, n, ends in self._ends(spline, head, first, last)]
+        return Estimate(replace(spline, first=tuple(places[:3]), last=tuple(places[3:])))
+
+    @staticmethod
+    def _ends(spline, head: Scan, first, last) -> list[tuple]:
+        """Each end of the mesh on the head's grid, that grid's size, and where its ends lie on the scan's."""
+        axes = list(zip(head.data.shape, zip(first, last, strict=True), strict=True))
+        return [(end[k], *axes[k]) for end in (spline.first, spline.last) for k in range(3)]
 
 
 def variants() -> dict[str, Variant]:

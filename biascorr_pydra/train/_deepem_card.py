@@ -16,6 +16,6 @@ LIMITS = [
     "a field rougher than its 8 control points per axis cannot be expressed",
 ]
 ADVICE = (
-    "For heads of adults without a brain mask, T1w, T2w or FLAIR: it left less of every kind of simulated field than n4 "
-    "did, and invented less where there was none. For anything else, n4."
+    "For heads of adults without a brain mask, T1w, T2w or FLAIR: it left less of every kind of simulated field than "
+    "n4 did, and invented less where there was none. For anything else, n4."
 )
