@@ -147,11 +147,11 @@ def main() -> None:
     if options.out:
         table.to_csv(options.out, sep="\t", index=False)
     means = table.pivot_table(index="variant", columns="group", values="residual_cov", aggfunc="mean", sort=False)
-    print(means.round(4).to_markdown())
+    print(means.round(4).to_string())
     print(
         table.pivot_table(index="variant", columns="group", values="slope", aggfunc="mean", sort=False)
         .round(2)
-        .to_markdown()
+        .to_string()
     )
 
 

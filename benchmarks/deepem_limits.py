@@ -134,7 +134,7 @@ def main() -> None:
         summary[f"worst {method}"] = found[method].max()
         summary[f"{method} refused"] = found[method].apply(lambda values: int(values.isna().sum()))
     summary.insert(0, "heads", found.size())
-    print(summary.round(3).to_markdown())
+    print(summary.round(3).to_string())
     if options.fetal:
         fetal(options.fetal)
 
