@@ -24,7 +24,7 @@ from ..metrics import residual_cov
 from ..networks_tissue import CLASSES, TissueNetworks, TissuePrior
 from ..simulate import HeadSampler
 from ._base import CardText, Split, Training, option, split_by_subject
-from ._deepem_card import ADVICE, FILLED, FOLLOWS, LIMITS, PAPER
+from ._deepem_card import ADVICE, DEVIATES, FILLED, FOLLOWS, LIMITS, PAPER
 from ._deepem_data import ClassedHeads, label_maps, open_classed
 
 __all__ = ["TRAINING", "DeepEMTraining"]
@@ -51,7 +51,7 @@ class DeepEMTraining(Training):
     view: tuple[float, float] = option((0.9, 1.6), "Least and largest field of view, relative to the head.")
 
     method = "deepem"
-    text = CardText(PAPER, FOLLOWS, FILLED, (), LIMITS, ADVICE)
+    text = CardText(PAPER, FOLLOWS, FILLED, DEVIATES, LIMITS, ADVICE)
 
     def __post_init__(self):
         super().__post_init__()
