@@ -22,7 +22,7 @@ LIMITS = [
     "hardly a voxel of the cortex is pure: at the edge of the brain the field is extrapolated",
 ]
 ADVICE = (
-    "For heads of adults without a brain mask, T1w, T2w, FLAIR or PDw: in whole ones it left a third or two "
-    "fifths of what n4 left of simulated fields, and invented a third where there was none; in stripped ones two thirds, and as much. "
-    "With a good brain mask n4 followed fields in real clinical scans more closely. For anything else, n4."
+    "For heads of adults without a brain mask, T1w, T2w, FLAIR or PDw: in whole ones it left a third or two fifths of "
+    "what n4 left of simulated fields, and invented a third where there was none; in stripped ones two thirds, and as "
+    "much. With a good brain mask n4 followed fields in real clinical scans more closely. For anything else, n4."
 )
