@@ -8,7 +8,7 @@ import pytest
 from conftest import reorient
 
 from biascorr_pydra import image
-from biascorr_pydra.canonical import spline_from_canonical, to_canonical
+from biascorr_pydra.canonical import crop, spline_from_canonical, to_canonical
 from biascorr_pydra.errors import (
     GridMismatchError,
     InvalidImageError,
@@ -257,3 +257,24 @@ def test_outputs_that_must_not_be_written(tmp_path, phantom_file):
     with pytest.raises(OutputError, match=r"must end in \.nii\.gz or \.nii.*suffix"):
         image.check_output(tmp_path / "out.mgz")
     assert image.check_output(phantom_file, overwrite=True) == phantom_file
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_a_spline_over_a_part_of_the_canonical_grid_is_the_same_on_the_native_one(phantom, codes):
+    img, grid = reorient(phantom.image(), codes), (24, 28, 22)
+    points = np.random.default_rng(0).normal(size=(5, 6, 4))
+    part = LogBiasSpline(points, first=(2.0, 3.5, 0.0), last=(20.0, 25.0, 17.25))
+    native = spline_from_canonical(part, img.affine, img.shape, grid).on_grid(img.shape, float)
+    # At the canonical grid's own samples, which are few enough to interpolate the native field without much loss.
+    fine = LogBiasSpline(points, *(tuple(np.array(end) * 8) for end in (part.first, part.last)))
+    expected = fine.on_grid(tuple(8 * (n - 1) + 1 for n in grid), float)
+    back = to_canonical(native, img.affine, expected.shape)
+    np.testing.assert_allclose(back, expected, atol=0.03)
+    assert np.abs(back[::-1] - expected).max() > 0.5  # the order matters
+
+
+def test_a_crop_takes_the_samples_in_between():
+    ramp = np.arange(10.0)[:, None, None] + 10 * np.arange(4.0)[:, None] + 100 * np.arange(3.0)
+    found = crop(ramp, (2.0, 0.5, 0.0), (6.0, 2.5, 2.0), (9, 3, 3))
+    expected = np.linspace(2, 6, 9)[:, None, None] + 10 * np.array([0.5, 1.5, 2.5])[:, None] + 100 * np.arange(3.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

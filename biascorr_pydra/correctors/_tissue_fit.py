@@ -18,7 +18,7 @@ import torch
 
 from ..field import bspline_basis, evaluate_tensor
 
-__all__ = ["Solution", "fit_classes"]
+__all__ = ["Solution", "fit_classes", "mesh_over"]
 
 SCALE = 2.5  # residuals of so many standard deviations count a quarter
 LEAST_SD, FIRST_SD = 0.015, 0.15
@@ -58,7 +58,8 @@ def _contract(volume: torch.Tensor, matrices: list[torch.Tensor]) -> torch.Tenso
 
 
 @lru_cache(maxsize=4)
-def _mesh(shape: tuple[int, int, int], points: int, device: str) -> _Mesh:
+def mesh_over(shape: tuple[int, int, int], points: int, device: str) -> _Mesh:
+    """The spline's basis over a grid, and what the fit needs of it."""
     bases = [torch.as_tensor(bspline_basis(np.arange(n), points, first=0, last=n - 1)).to(device) for n in shape]
     pairs = [torch.einsum("ai,aj->aij", basis, basis).flatten(1) for basis in bases]
     one = torch.eye(points, dtype=torch.float64)
@@ -93,7 +94,7 @@ def fit_classes(
     """
     used = classes > 0
     present, label = torch.unique(classes[used], return_inverse=True)
-    mesh = _mesh(tuple(log_image.shape), points, str(log_image.device))
+    mesh = mesh_over(tuple(log_image.shape), points, str(log_image.device))
     values = log_image[used].double()
     given = weight[used].double()
     field = torch.zeros_like(values)

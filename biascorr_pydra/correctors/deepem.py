@@ -29,7 +29,7 @@ from ..field import LogBiasSpline, evaluate_tensor
 from ..image import detect_head
 from . import get_corrector
 from ._base import Corrector, Estimate, Scan
-from ._tissue_fit import Solution, fit_classes
+from ._tissue_fit import Solution, fit_classes, mesh_over
 
 __all__ = ["CORRECTOR", "DeepEM", "first_field"]
 
@@ -86,7 +86,7 @@ class DeepEM(Corrector):
         Raises
         ------
         InvalidImageError
-            No brain is found, or too few voxels that are purely of one tissue.
+            No brain is found, or none with an adult's deep nuclei, or too few voxels that are purely of one tissue.
         WeightsError
             The weights are missing, damaged, or another network's.
         """
@@ -112,10 +112,11 @@ class DeepEM(Corrector):
                     next_step=NEXT,
                 )
             log_bias = first_field(scan, brain, device)
+            bases = mesh_over(tuple(image.shape), self.points, str(image.device)).bases
             for _ in range(self.rounds):
                 found = self._pure(networks, image, prior, brain, log_bias, around)
                 solution, used = self._fit(image, found, brain)
-                log_bias = evaluate_tensor(solution.control_points, _bases(self.points, device)).float()
+                log_bias = evaluate_tensor(solution.control_points, bases).float()
         record = {
             "control_points": [self.points] * 3,
             "brain_share": float(brain.float().mean()),
@@ -192,12 +193,6 @@ def _enough(count: int, least: int, rule: str) -> None:
             value=f"{count} of {pure_tissue.SIZE}^3 voxels, at least {least} wanted",
             next_step=NEXT,
         )
-
-
-def _bases(points: int, device: str) -> list[torch.Tensor]:
-    from ._tissue_fit import _mesh
-
-    return _mesh((pure_tissue.SIZE,) * 3, points, str(torch.device(device))).bases
 
 
 @contextmanager
