@@ -38,6 +38,7 @@ RESOURCES = {
     "n4": Resources(1, 1.0),
     "ants-n4": Resources(2, 1.5),
     "deepem": Resources(1, 1.5),
+    "deepnormalize": Resources(1, 2.0),
     "ubc": Resources(1, 1.0),
     "getnet": Resources(1, 1.0),
     "implicit": Resources(1, 1.0),
