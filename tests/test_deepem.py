@@ -334,3 +334,11 @@ def test_a_training_that_cannot_be_is_refused(options, words):
 def test_training_needs_label_maps(tmp_path):
     with pytest.raises(InvalidParameterError, match="label maps"):
         DeepEMTraining(data=str(tmp_path), out=".").split()
+
+
+def test_its_memory_is_asked_for(phantom_file):
+    from biascorr_pydra.interfaces._needs import for_correction
+    from biascorr_pydra.interfaces.pydra_tasks import CorrectBias
+
+    asked = {method: for_correction(CorrectBias(in_file=phantom_file, method=method)) for method in ("n4", "deepem")}
+    assert (asked["n4"].mem_gb, asked["deepem"].mem_gb) == (0.8, 1.2)

@@ -78,6 +78,7 @@ class Corrector(ABC):
     weights : name of the packaged weights, or None
     uses_device : whether ``device`` makes a difference; False for methods that run on the CPU only
     uses_weight : whether it takes a weight image
+    memory_gb : what a process needs for it, beside what grows with the image
     reports_progress : whether ``estimate`` takes ``progress``, a callable that is told of each step as it ends
     """
 
@@ -90,6 +91,7 @@ class Corrector(ABC):
     weights: ClassVar[str | None] = None
     uses_device: ClassVar[bool] = True
     uses_weight: ClassVar[bool] = False
+    memory_gb: ClassVar[float] = 0.7
     reports_progress: ClassVar[bool] = False
 
     @classmethod

@@ -69,6 +69,7 @@ class DeepEM(Corrector):
     )
     grid_shape: ClassVar[tuple[int, int, int]] = (128, 128, 128)
     weights: ClassVar[str] = "deepem"
+    memory_gb: ClassVar[float] = 1.1
 
     def __post_init__(self):
         for name, low, high in (("points", 4, 12), ("rounds", 1, 5)):

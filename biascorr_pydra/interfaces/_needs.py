@@ -8,10 +8,11 @@ from pathlib import Path
 import nibabel as nib
 
 from ..correctors import get_corrector
+from ..correctors._base import Corrector
 from ..errors import UnknownMethodError
 from ..resources import Resources
 
-__all__ = ["for_brain", "for_correction", "for_measure", "for_tissue", "memory_gb"]
+__all__ = ["for_brain", "for_correction", "for_measure", "for_normalization", "for_tissue", "memory_gb"]
 
 STEP_GB = 0.1  # memory is asked for in these steps
 
@@ -29,10 +30,11 @@ def memory_gb(file, base: float, bytes_per_voxel: float) -> float:
 def for_correction(task) -> Resources:
     """A GPU if the device is cuda and the method can use one."""
     try:
-        gpus = int(task.device == "cuda" and get_corrector(task.method).uses_device)
+        method = get_corrector(task.method)
     except UnknownMethodError:
-        gpus = 0  # said by the step itself
-    return Resources(gpus=gpus, mem_gb=memory_gb(task.in_file, 0.7, 40))
+        method = Corrector  # said by the step itself
+    gpus = int(task.device == "cuda" and method is not Corrector and method.uses_device)
+    return Resources(gpus=gpus, mem_gb=memory_gb(task.in_file, method.memory_gb, 40))
 
 
 def for_brain(task) -> Resources:
