@@ -54,6 +54,17 @@ def make_phantom(shape=(48, 56, 44), voxel_mm=4.0, strength=0.15, noise=0.01, se
     return Phantom(clean.astype(np.float32), true, bias, dseg, affine)
 
 
+@pytest.fixture
+def one_thread():
+    """Torch on one thread: small tensors, several test processes, and two networks in a game mind the last digits."""
+    import torch  # which not every test needs
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def phantom() -> Phantom:
     return make_phantom()

@@ -28,13 +28,7 @@ from biascorr_pydra.train.deepem import DeepEMTraining
 EXAMPLES = Path(__file__).parents[1] / "bids_examples"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors; several test processes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- the fit

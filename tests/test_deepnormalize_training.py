@@ -19,14 +19,7 @@ from biascorr_pydra.train._deepnormalize_losses import adversarial_loss, dice_lo
 from biascorr_pydra.train._deepnormalize_score import tissue_scores
 from biascorr_pydra.train.deepnormalize import DeepNormalizeTraining
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Several test processes; and two networks against each other make much of the last digits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- by hand

@@ -28,13 +28,7 @@ METHODS = {"getnet": GetNet, "implicit": ImplicitNet}
 GENERATORS = {"getnet": spline_gain, "implicit": random_field_gain}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors; several test processes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def generator(seed=0) -> torch.Generator:

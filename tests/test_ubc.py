@@ -18,14 +18,7 @@ from biascorr_pydra.metrics import residual_cov, response_slope
 from biascorr_pydra.networks import UBC
 from biascorr_pydra.simulate import inject_bias
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors; several test processes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- the network

@@ -21,13 +21,7 @@ from biascorr_pydra.train.ubc import UBCTraining
 SMALL = 52  # samples per axis, that is 4 places
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors; several test processes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def folded_labels(n: int = SMALL) -> torch.Tensor:

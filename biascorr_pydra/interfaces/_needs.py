@@ -32,8 +32,8 @@ def for_correction(task) -> Resources:
     try:
         method = get_corrector(task.method)
     except UnknownMethodError:
-        method = Corrector  # said by the step itself
-    gpus = int(task.device == "cuda" and method is not Corrector and method.uses_device)
+        return Resources(mem_gb=memory_gb(task.in_file, Corrector.memory_gb, 40))  # said by the step itself
+    gpus = int(task.device == "cuda" and method.uses_device)
     return Resources(gpus=gpus, mem_gb=memory_gb(task.in_file, method.memory_gb, 40))
 
 

@@ -10,13 +10,22 @@ from typing import Any
 import torch
 
 from ..errors import InvalidParameterError
+from ..field import LogBiasSpline
 from ..networks_tissue import CLASSES
 from ..pure_tissue import SIZE
-from ..simulate import GROUPS, HeadSampler, SimulatedHead, load_label_map, sample_log_bias, simulate_head
+from ..simulate import (
+    FIRST_EXTRA_CEREBRAL,
+    GROUPS,
+    N_LABELS,
+    HeadSampler,
+    SimulatedHead,
+    load_label_map,
+    sample_log_bias,
+    simulate_head,
+)
 
 __all__ = ["ClassedHeads", "classes_of", "label_maps", "open_classed"]
 
-FIRST_EXTRA_CEREBRAL = 500
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 #: Shares of heads: whose labels differ within a group, with slices twice as thick, with a part of the view cut off.
 UNEVEN, THICK, CUT = 0.7, 0.25, 0.12
@@ -43,7 +52,7 @@ def label_maps(folder: Path) -> list[Path]:
 
 def classes_of(labels: torch.Tensor) -> torch.Tensor:
     """0 outside the brain, 1 to 7 for the groups of :data:`~biascorr_pydra.simulate.GROUPS`, 8 for the rest of it."""
-    table = torch.zeros(1024, dtype=torch.int64)
+    table = torch.zeros(N_LABELS, dtype=torch.int64)
     table[1:FIRST_EXTRA_CEREBRAL] = CLASSES - 1
     for number, group in enumerate(GROUPS.values(), start=1):
         table[list(group)] = number
@@ -80,8 +89,6 @@ class ClassedHeads:
 
     def small_field(self, generator: torch.Generator) -> torch.Tensor:
         """A weak log field, such as is left after a correction: (96, 96, 96), standard deviation up to 0.03."""
-        from ..field import LogBiasSpline
-
         spans = [int(torch.randint(1, 5, (), generator=generator)) for _ in "ijk"]
         points = sample_log_bias(spans, 0.03 * torch.rand((), generator=generator).item(), generator)
         return torch.from_numpy(LogBiasSpline.spanning(points.numpy(), (SIZE,) * 3).on_grid((SIZE,) * 3))

@@ -89,7 +89,7 @@ def _check(job: Job, parts: Sequence[Job | None], suffixes: Sequence[str], site:
             "a scan to train on has a tissue segmentation",
             file=job.source,
             value="no dseg",
-            next_step="Name the folder that has it with --derivatives; `biascorr cohort` writes such data sets.",
+            next_step="Name the folder that has it with --derivatives; correct_bids.py writes such data sets.",
         )
     if site is None:
         raise BIDSError(
