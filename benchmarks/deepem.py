@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from biascorr_pydra import pure_tissue
 from biascorr_pydra.bench import Sources
 from biascorr_pydra.bench._case import Case
 from biascorr_pydra.bench._find import plan_cases
@@ -25,6 +26,7 @@ from biascorr_pydra.correctors._base import Corrector, Estimate, Scan
 from biascorr_pydra.correctors.deepem import N4_ITERATIONS, DeepEM, _head_of
 from biascorr_pydra.estimation import estimate
 from biascorr_pydra.metrics import residual_cov, response_slope
+from biascorr_pydra.networks_tissue import MIXED
 from biascorr_pydra.simulate import inject_bias
 
 
@@ -43,12 +45,10 @@ class Without(DeepEM):
     part: str = "fit"
 
     def _pure(self, networks, image, prior, brain, log_bias, around) -> torch.Tensor:
-        from biascorr_pydra import pure_tissue
-
         if self.part != "network":
             return super()._pure(networks, image, prior, brain, log_bias, around)
         after = pure_tissue.posterior(pure_tissue.log_intensity(image, brain, log_bias), prior)
-        kept = pure_tissue.pure_of(after.argmax(0))
+        kept = agreed(after.argmax(0))
         probability = torch.zeros((len(after) + 1, *image.shape))
         return probability.scatter_(0, kept[None], 1.0)
 
@@ -67,6 +67,17 @@ class Without(DeepEM):
         """Each end of the mesh on the head's grid, that grid's size, and where its ends lie on the scan's."""
         axes = list(zip(head.data.shape, zip(first, last, strict=True), strict=True))
         return [(end[k], *axes[k]) for end in (spline.first, spline.last) for k in range(3)]
+
+
+def agreed(classes: torch.Tensor) -> torch.Tensor:
+    """Classes, of which those of the brain are MIXED beside another class."""
+    same = torch.ones_like(classes, dtype=torch.bool)
+    for axis in range(3):
+        equal = torch.diff(classes, dim=axis) == 0
+        n = classes.shape[axis]
+        same.narrow(axis, 1, n - 1).logical_and_(equal)
+        same.narrow(axis, 0, n - 1).logical_and_(equal)
+    return torch.where((classes == 0) | same, classes, MIXED)
 
 
 def variants() -> dict[str, Variant]:

@@ -18,7 +18,7 @@ from .choices import NO_FALLBACK
 from .correctors import get_corrector
 from .correctors._base import Corrector, Scan
 from .errors import BiasCorrError
-from .estimation import disagreement_of_flips, estimate, response
+from .estimation import disagreement_of_flips, estimate_in_full, response
 from .field import mean_one
 from .quality import REJECTED, Signs, Verdict, judge, not_judged
 
@@ -110,7 +110,7 @@ def decide_field(
     corrector, affine, scan, device, seed
         See :func:`biascorr_pydra.estimation.estimate`; ``telling`` goes there too.
     scale_mask : boolean array (I, J, K)
-        Over which the field has mean 1, and is judged.
+        Over which the field has mean 1, and is judged; without a mask, over the brain if the method finds one.
     options : GateOptions
     signs : of an earlier correction
     name : of the image, for messages
@@ -122,7 +122,8 @@ def decide_field(
     """
     fallback = parse_fallback(options.fallback, corrector)
     began = time.perf_counter()
-    log_bias, record = estimate(corrector, affine, scan, device=device, seed=seed, **telling)
+    log_bias, found = estimate_in_full(corrector, affine, scan, device=device, seed=seed, **telling)
+    record = dict(found.record)
     bias = _field(log_bias, scale_mask)
     estimated = time.perf_counter()
     how = {"affine": affine, "scan": scan, "device": device, "seed": seed}
@@ -131,7 +132,7 @@ def decide_field(
         uncertainty, more["flip_disagreement"] = disagreement_of_flips(corrector, log_bias, scale_mask, **how)
     if options.check_response and options.gate:
         more["response"] = response(corrector, log_bias, scale_mask, **how)
-    verdict = _judge(bias, scan, scale_mask, options.gate, signs, more, name)
+    verdict = _judge(bias, scan, scale_mask, found.brain, options.gate, signs, more, name)
     decision = Decision(bias, corrector, record, record, {}, uncertainty, list(record.get("notes", [])))
     stand_in = None
     if verdict.verdict == REJECTED and fallback is not None:
@@ -157,7 +158,7 @@ def _field(log_bias: np.ndarray, scale_mask: np.ndarray) -> np.ndarray | None:
     return bias if np.isfinite(bias).all() and (bias > 0).all() else None
 
 
-def _judge(bias, scan: Scan, scale_mask, gate: bool, signs: Signs, more, name: str) -> Verdict:
+def _judge(bias, scan: Scan, scale_mask, brain, gate: bool, signs: Signs, more, name: str) -> Verdict:
     if bias is None and not gate:
         raise BiasCorrError(
             "the estimated field is not positive and finite everywhere; nothing was written",
@@ -169,7 +170,9 @@ def _judge(bias, scan: Scan, scale_mask, gate: bool, signs: Signs, more, name: s
     if not gate:
         return not_judged(OFF, signs)
     region = scale_mask if scan.weight is None else scale_mask & (scan.weight > 0)
-    whole_head = scan.mask is None
+    whole_head = scan.mask is None and brain is None
+    if scan.mask is None and brain is not None:
+        region = region & brain
     return judge(scan.data, bias, region, scan.voxel_size_mm, whole_head=whole_head, signs=signs, more=more)
 
 
@@ -177,12 +180,12 @@ def _stand_in(fallback: Corrector, scale_mask, signs, name, decision: Decision, 
     """Put the fallback's field, if it is accepted, in the place of the rejected one."""
     if not fallback.uses_weight:
         scan = replace(scan, weight=None)
-    log_bias, record = estimate(fallback, affine, scan, **how)
+    log_bias, found = estimate_in_full(fallback, affine, scan, **how)
     bias = _field(log_bias, scale_mask)
-    verdict = _judge(bias, scan, scale_mask, True, signs, {}, name)
+    verdict = _judge(bias, scan, scale_mask, found.brain, True, signs, {}, name)
     if verdict.applies:
-        decision.bias, decision.corrector, decision.applied = bias, fallback, record
-        decision.warnings += record.get("notes", [])
+        decision.bias, decision.corrector, decision.applied = bias, fallback, dict(found.record)
+        decision.warnings += found.record.get("notes", [])
     else:
         _pass_on(decision, scale_mask.shape)
     return verdict

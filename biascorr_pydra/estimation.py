@@ -17,12 +17,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from .canonical import spline_from_canonical, to_canonical
+from .canonical import from_canonical, spline_from_canonical, to_canonical
 from .correctors._base import Corrector, Estimate, Scan
 from .field import LogBiasSpline
 from .metrics import response_slope
 
-__all__ = ["disagreement_of_flips", "estimate", "estimate_ahead", "response", "scan_on_grid"]
+__all__ = ["disagreement_of_flips", "estimate", "estimate_ahead", "estimate_in_full", "response", "scan_on_grid"]
 
 MOST_KEPT = 64
 EXTRA_POINTS, EXTRA_SD = 5, 0.15  # control points per axis and strength of the known field
@@ -33,6 +33,14 @@ def estimate(
     corrector: Corrector, affine: np.ndarray, scan: Scan, *, device: str, seed: int, **how
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Log bias on the native grid (I, J, K), and the method's record; by way of the method's own grid if it has one."""
+    log_bias, found = estimate_in_full(corrector, affine, scan, device=device, seed=seed, **how)
+    return log_bias, dict(found.record)
+
+
+def estimate_in_full(
+    corrector: Corrector, affine: np.ndarray, scan: Scan, *, device: str, seed: int, **how
+) -> tuple[np.ndarray, Estimate]:
+    """Log bias on the native grid (I, J, K), and all that the method found, its ``brain`` on that grid too."""
     native = scan.data.shape
     scan = scan_on_grid(corrector, affine, scan)
     found = _ahead.pop(_name(corrector, scan, device, seed), None) if _ahead else None
@@ -42,7 +50,9 @@ def estimate(
         if corrector.grid_shape is not None:
             log_bias = spline_from_canonical(log_bias, affine, native, corrector.grid_shape)
         log_bias = log_bias.on_grid(native)
-    return log_bias, dict(found.record)
+    if found.brain is not None and corrector.grid_shape is not None:
+        found = replace(found, brain=from_canonical(found.brain, affine, native) >= 0.5)
+    return log_bias, found
 
 
 def estimate_ahead(corrector: Corrector, scans: Sequence[Scan], *, device: str, seed: int) -> int:

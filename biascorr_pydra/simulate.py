@@ -302,7 +302,7 @@ def simulate_head(
         moved = torch.where(brain, moved, 0)
     noise = torch.Generator().manual_seed(parameters.noise_seed)
     texture = parameters.deviations[moved] * torch.randn(shape, generator=noise)
-    clean = _blur((parameters.means[moved] + texture).clamp_(min=0), parameters.blur)
+    clean = blur((parameters.means[moved] + texture).clamp_(min=0), parameters.blur)
     log_bias = _on_grid(parameters.log_bias, shape)
     log_bias = log_bias - log_bias[brain].exp().mean().log()
     real = clean * log_bias.exp()
@@ -328,7 +328,8 @@ def _move(labels: torch.Tensor, parameters: HeadParameters, shape: Sequence[int]
     return labels.reshape(-1)[index].long()
 
 
-def _blur(image: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+def blur(image: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+    """Give each voxel's neighbours along each axis so much of it: three taps, weights 0 to 1/3."""
     for axis, weight in enumerate(weights):
         moved = image.movedim(axis, 0)
         before, after = torch.cat([moved[:1], moved[:-1]]), torch.cat([moved[1:], moved[-1:]])

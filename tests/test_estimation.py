@@ -1,12 +1,15 @@
 """Estimates made together, ahead of the scans' own corrections: the same fields, and no more than a help."""
 
+from dataclasses import replace
+
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from conftest import make_phantom
 
-from biascorr_pydra import estimation, image
-from biascorr_pydra.correct import correct_file, estimate_together
+from biascorr_pydra import decision, estimation, image
+from biascorr_pydra.correct import correct_file, correct_image, estimate_together
 from biascorr_pydra.correctors.n4 import N4
 from biascorr_pydra.correctors.ubc import UBC
 
@@ -72,3 +75,23 @@ def test_memory_decides_how_many_at_once(fit, sizes):
     assert tried == sizes and size == {8: 8, 3: 2, 0: 1}[fit]
     assert len(estimation._ahead) == (8 if fit else 0)
     estimation._ahead.clear()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_field_is_judged_where_its_method_found_the_brain(monkeypatch, masked):
+    phantom = make_phantom((24, 28, 22), 8.0)
+    found = np.zeros(phantom.image().shape, bool)
+    found[6:18, 7:20, 6:16] = True
+    estimate, judge, seen = N4.estimate, decision.judge, {}
+
+    def spied(data, bias, region, size, **how):
+        seen.update(region=region, whole_head=how["whole_head"])
+        return judge(data, bias, region, size, **how)
+
+    monkeypatch.setattr(N4, "estimate", lambda *args, **how: replace(estimate(*args, **how), brain=found))
+    monkeypatch.setattr(decision, "judge", spied)
+    mask = nib.Nifti1Image(np.ones(found.shape, np.uint8), phantom.image().affine) if masked else None
+    correct_image(phantom.image(), method="n4", mask=mask)
+    # A mask that was given counts for more.
+    assert not seen["whole_head"] and seen["region"].all() == masked
+    assert masked or (seen["region"].any() and not (seen["region"] & ~found).any())

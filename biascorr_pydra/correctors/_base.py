@@ -56,10 +56,13 @@ class Estimate:
         the field to mean 1 over the mask.
     record : dict
         Facts worth keeping, JSON-serialisable: iterations run, convergence, voxels used.
+    brain : boolean array over the grid of ``Scan.data``, or None
+        Where the method itself found the brain, if it evens out nothing else: the field is judged there.
     """
 
     log_bias: LogBiasSpline | np.ndarray
     record: Mapping[str, Any] = field(default_factory=dict)
+    brain: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

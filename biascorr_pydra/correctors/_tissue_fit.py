@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ..field import bspline_basis, evaluate_tensor
+from ..pure_tissue import box_of
 
 __all__ = ["Solution", "fit_classes", "mesh_over"]
 
@@ -39,6 +40,13 @@ class _Mesh:
     bases: list[torch.Tensor]
     pairs: list[torch.Tensor]
     roughness: torch.Tensor
+
+    def within(self, box: list[slice]) -> _Mesh:
+        """The same mesh, over a part of the grid."""
+        bases, pairs = (
+            [matrix[part] for matrix, part in zip(all_of, box, strict=True)] for all_of in (self.bases, self.pairs)
+        )
+        return _Mesh(bases, pairs, self.roughness)
 
     def moments(self, values: torch.Tensor) -> torch.Tensor:
         """Integral of a volume with each basis function, flat."""
@@ -77,6 +85,7 @@ def fit_classes(
     *,
     points: int,
     smoothness: float,
+    start: torch.Tensor | None = None,
     rounds: int = 5,
 ) -> Solution:
     """Fit field and class means.
@@ -90,19 +99,24 @@ def fit_classes(
     points : control points per axis, over the whole grid
     smoothness : float
         Weight of the squared second differences, where all voxels together weigh 1.
+    start : float tensor, same shape
+        A log field to tell outliers by at first; without one, all count alike in the first round.
     rounds : times that robust weights and variances are found anew
     """
+    shape = tuple(log_image.shape)
+    box = box_of(classes > 0)
+    log_image, classes, weight = log_image[box], classes[box], weight[box]
     used = classes > 0
     present, label = torch.unique(classes[used], return_inverse=True)
-    mesh = mesh_over(tuple(log_image.shape), points, str(log_image.device))
+    mesh = mesh_over(shape, points, str(log_image.device)).within(box)
     values = log_image[used].double()
     given = weight[used].double()
-    field = torch.zeros_like(values)
-    means = torch.stack([values[label == j].median() for j in range(len(present))])
+    field = torch.zeros_like(values) if start is None else start[box][used].double()
+    means = torch.stack([(values - field)[label == j].median() for j in range(len(present))])
     deviations = torch.full_like(means, FIRST_SD)
     robust = given
     for step in range(rounds):
-        if step:
+        if step or start is not None:
             residual = (values - field - means[label]).abs()
             deviations = torch.stack([1.4826 * residual[label == j].median() for j in range(len(present))])
             deviations = deviations.clamp(min=LEAST_SD)

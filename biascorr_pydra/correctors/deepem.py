@@ -40,6 +40,7 @@ LEAST_PURE = 500
 DEEP, LEAST_DEEP = (2, 5, 6), 0.012
 # A level less than usual: the mesh spans the head alone, and what follows finds the details.
 N4_ITERATIONS = (50, 50, 50)
+ROBUST_ROUNDS = 3
 MARGIN = 0.1  # around the head, of its extent
 DARKEST = 1e-3
 NEXT = "This method is for MRI of adults' heads; use n4 for anything else."
@@ -61,7 +62,7 @@ class DeepEM(Corrector):
     )
 
     name: ClassVar[str] = "deepem"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     summary: ClassVar[str] = "our own: networks name pure tissue in any contrast, a closed-form fit evens it out"
     citation: ClassVar[str] = (
         "biascorr_pydra (no paper yet); after Ashburner, Friston, Unified segmentation, NeuroImage 26(3), 2005, "
@@ -100,6 +101,7 @@ class DeepEM(Corrector):
         """:meth:`estimate` with networks in memory, in evaluation mode on the device."""
         with torch.inference_mode(), _one_thread() as threads:
             around = partial(_around, device, threads)
+            shape = scan.data.shape
             scan, first, last = _head_of(scan)
             image = torch.from_numpy(scan.data).to(device)
             prior = self._expected(networks, scan, device, around)
@@ -116,7 +118,7 @@ class DeepEM(Corrector):
             bases = mesh_over(tuple(image.shape), self.points, str(image.device)).bases
             for _ in range(self.rounds):
                 found = self._pure(networks, image, prior, brain, log_bias, around)
-                solution, used = self._fit(image, found, brain)
+                solution, used = self._fit(image, found, brain, log_bias)
                 log_bias = evaluate_tensor(solution.control_points, bases).float()
         record = {
             "control_points": [self.points] * 3,
@@ -124,7 +126,8 @@ class DeepEM(Corrector):
             "pure_voxels": used,
             "tissue_sd": [round(float(sd), 4) for sd in solution.deviations],
         }
-        return Estimate(LogBiasSpline(solution.control_points.cpu().numpy(), first, last), record)
+        spline = LogBiasSpline(solution.control_points.cpu().numpy(), first, last)
+        return Estimate(spline, record, _uncropped(brain.cpu().numpy(), first, last, shape))
 
     def brain(self, networks: networks_tissue.TissueNetworks, scan: Scan, *, device: str = "cpu") -> torch.Tensor:
         """Where the first network finds the brain, on the grid that the method works on."""
@@ -142,15 +145,16 @@ class DeepEM(Corrector):
     def _pure(self, networks, image, prior, brain, log_bias, around) -> torch.Tensor:
         return pure_tissue.pure_probability(networks.pure, image, prior, brain, log_bias, around)
 
-    def _fit(self, image: torch.Tensor, found: torch.Tensor, brain: torch.Tensor) -> tuple[Solution, int]:
+    def _fit(self, image: torch.Tensor, found: torch.Tensor, brain: torch.Tensor, log_bias) -> tuple[Solution, int]:
         pure = found[1 : networks_tissue.MIXED]
-        weight, classes = pure.max(0)
-        classes = torch.where((weight > self.sure) & brain & (image > 0), classes + 1, 0)
+        probability, classes = pure.max(0)
+        classes = torch.where((probability > self.sure) & brain & (image > 0), classes + 1, 0)
         used = int((classes > 0).sum())
         _enough(used, LEAST_PURE, "enough voxels are found that are purely of one tissue")
         log_image = torch.log(image.clamp(min=DARKEST * image[brain].mean()))
-        solution = fit_classes(log_image, classes, weight, points=self.points, smoothness=self.smoothness)
-        return solution, used
+        # Squared: the less sure a voxel, the more its intensity strays as well.
+        options = {"points": self.points, "smoothness": self.smoothness, "start": log_bias, "rounds": ROBUST_ROUNDS}
+        return fit_classes(log_image, classes, probability**2, **options), used
 
 
 def first_field(scan: Scan, brain: torch.Tensor, device: str) -> torch.Tensor:
@@ -177,6 +181,17 @@ def _head_of(scan: Scan) -> tuple[Scan, tuple[float, ...], tuple[float, ...]]:
     share = [(b - a) / (n - 1) for a, b, n in zip(first, last, head.shape, strict=True)]
     size = [s * x * (n - 1) / (m - 1) for s, x, n, m in zip(scan.voxel_size_mm, share, head.shape, shape, strict=True)]
     return Scan(crop(data, first, last, shape), np.ones(shape, bool), mask, tuple(size)), first, last
+
+
+def _uncropped(part: np.ndarray, first, last, shape: tuple[int, ...]) -> np.ndarray:
+    """A mask over the box, on the grid that the box is a part of: nearest voxels."""
+    for axis, (begin, end, n) in enumerate(zip(first, last, shape, strict=True)):
+        m = part.shape[axis]
+        places = np.rint((np.arange(n) - begin) * ((m - 1) / (end - begin)))
+        part = np.take(part, np.clip(places, 0, m - 1).astype(int), axis)
+        outside = [None if k != axis else slice(None) for k in range(3)]
+        part = part & ((places >= 0) & (places < m))[tuple(outside)]
+    return part
 
 
 def _within(prior: torch.Tensor, mask: torch.Tensor, known: bool) -> torch.Tensor:
@@ -223,7 +238,7 @@ def _networks(source: str, sha256: str, device: str) -> networks_tissue.TissueNe
     # The hash is part of the key so that weights that change on disk are read again.
     networks = networks_tissue.TissueNetworks()
     weights.load_network(networks, source)
-    return networks.eval().to(device=device, memory_format=torch.channels_last_3d)
+    return networks.folded().to(device=device, memory_format=torch.channels_last_3d)
 
 
 CORRECTOR = DeepEM

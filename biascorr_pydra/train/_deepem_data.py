@@ -11,7 +11,7 @@ import torch
 
 from ..errors import InvalidParameterError
 from ..field import LogBiasSpline
-from ..networks_tissue import CLASSES
+from ..networks_tissue import CLASSES, MIXED
 from ..pure_tissue import SIZE
 from ..simulate import (
     FIRST_EXTRA_CEREBRAL,
@@ -19,18 +19,25 @@ from ..simulate import (
     N_LABELS,
     HeadSampler,
     SimulatedHead,
+    blur,
     load_label_map,
     sample_log_bias,
     simulate_head,
 )
 
-__all__ = ["ClassedHeads", "classes_of", "label_maps", "open_classed"]
+__all__ = ["ClassedHeads", "classes_of", "label_maps", "open_classed", "pure_of"]
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 #: Shares of heads: whose labels differ within a group, with slices twice as thick, with a part of the view cut off.
 UNEVEN, THICK, CUT = 0.7, 0.25, 0.12
 UNEVEN_SD = 0.03
 CUT_VOXELS = (5, 25)
+#: Share of heads blurred once more, as by interpolation, noise and all.
+BLURRED = 0.75
+#: The log intensity of a pure voxel differs from its label's by less than this.
+PURE = 0.04
+#: Most that is left of a field: so large that what is pure cannot be told by intensity alone.
+LEFT = 0.08
 
 
 def label_maps(folder: Path) -> list[Path]:
@@ -67,7 +74,11 @@ class ClassedHeads:
     sampler: HeadSampler
 
     def draw(self, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """One head: "image", "log_bias" (96, 96, 96) and its "classes"; mirrored from left to right half the time."""
+        """One head: "image", "log_bias", "classes" and "pure" (96, 96, 96); mirrored from left to right half the time.
+
+        "pure" are the classes of voxels of one tissue alone, and MIXED elsewhere in the brain: where blurring,
+        without noise, field and texture, moves the log intensity by ``PURE`` or more.
+        """
 
         def happens(share: float) -> bool:
             return bool(torch.rand((), generator=generator) < share)
@@ -79,18 +90,25 @@ class ClassedHeads:
             parameters = replace(parameters, means=parameters.means * factors)
         head = simulate_head(labels, parameters, (SIZE,) * 3)
         image, classes, log_bias = head.image, classes_of(head.labels), head.log_bias
+        own = parameters.means[head.labels]
+        expected = blur(own, parameters.blur)
         if happens(THICK):
-            image = _thick(image, int(torch.randint(3, (), generator=generator)))
+            axis = int(torch.randint(3, (), generator=generator))
+            image, expected = _thick(image, axis), _thick(expected, axis)
+        if happens(BLURRED):
+            weights = (torch.rand(3, generator=generator) / 3).tolist()
+            image, expected = blur(image, weights), blur(expected, weights)
+        pure = pure_of(classes, expected, own)
         if happens(CUT):
-            image, classes = _cut(image, classes, generator)
+            image, classes, pure = _cut((image, classes, pure), generator)
         if happens(0.5):
-            image, classes, log_bias = (x.flip(0) for x in (image, classes, log_bias))
-        return {"image": image, "classes": classes, "log_bias": log_bias}
+            image, classes, pure, log_bias = (x.flip(0) for x in (image, classes, pure, log_bias))
+        return {"image": image, "classes": classes, "pure": pure, "log_bias": log_bias}
 
     def small_field(self, generator: torch.Generator) -> torch.Tensor:
-        """A weak log field, such as is left after a correction: (96, 96, 96), standard deviation up to 0.03."""
+        """A weak log field, such as is left after a correction: (96, 96, 96), standard deviation up to ``LEFT``."""
         spans = [int(torch.randint(1, 5, (), generator=generator)) for _ in "ijk"]
-        points = sample_log_bias(spans, 0.03 * torch.rand((), generator=generator).item(), generator)
+        points = sample_log_bias(spans, LEFT * torch.rand((), generator=generator).item(), generator)
         return torch.from_numpy(LogBiasSpline.spanning(points.numpy(), (SIZE,) * 3).on_grid((SIZE,) * 3))
 
     def to_score(self) -> Iterator[tuple[str, SimulatedHead]]:
@@ -107,7 +125,14 @@ class ClassedHeads:
         return {
             "kind": "heads simulated from label maps",
             "simulator": asdict(self.sampler),
-            "shares": {"labels of a group differ": UNEVEN, "thick slices": THICK, "field of view cut": CUT},
+            "shares": {
+                "labels of a group differ": UNEVEN,
+                "thick slices": THICK,
+                "field of view cut": CUT,
+                "blurred again": BLURRED,
+            },
+            "pure": f"log intensity within {PURE} of the tissue's",
+            "field left": f"standard deviation up to {LEFT}",
         }
 
 
@@ -118,14 +143,20 @@ def _thick(image: torch.Tensor, axis: int) -> torch.Tensor:
     return pairs.repeat_interleave(2, 0).movedim(0, axis).contiguous()
 
 
-def _cut(image: torch.Tensor, classes: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def pure_of(classes: torch.Tensor, expected: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Classes of voxels whose expected intensity is nearly their own tissue's; MIXED elsewhere in the brain."""
+    ratio = expected.clamp(min=1e-6) / own.clamp(min=1e-6)
+    return torch.where((classes == 0) | (ratio.log().abs() < PURE), classes, MIXED)
+
+
+def _cut(volumes: Sequence[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
     axis = int(torch.randint(3, (), generator=generator))
     n = int(torch.randint(*CUT_VOXELS, (), generator=generator))
     at = 0 if torch.rand((), generator=generator) < 0.5 else SIZE - n
-    image, classes = image.clone(), classes.clone()
-    for volume in (image, classes):
+    cut = [volume.clone() for volume in volumes]
+    for volume in cut:
         volume.narrow(axis, at, n).zero_()
-    return image, classes
+    return cut
 
 
 def open_classed(files: Sequence[Path], sampler: HeadSampler) -> ClassedHeads:

@@ -104,9 +104,9 @@ class DeepEMTraining(Training):
                 break
         centres = inside[torch.randint(len(inside), (self.batch,), generator=generator)]
         nearly = torch.rand((), generator=generator) < NEARLY_RIGHT
-        first = head["log_bias"] + data.small_field(generator)
+        left = data.small_field(generator)
         corners = (centres - PATCH // 2).clamp(0, pure_tissue.SIZE - PATCH)
-        return {**head, "corners": corners, "nearly": nearly, "first": first}
+        return {**head, "corners": corners, "nearly": nearly, "left": left}
 
     def update(self, network: TissueNetworks, optimizers, batch, autocast) -> dict[str, float]:
         network.eval()
@@ -137,7 +137,7 @@ class DeepEMTraining(Training):
             return network.prior(features), functional.avg_pool3d(shares, 2)
         with torch.no_grad():
             seen = self._seen(network, batch, autocast)
-        wanted = pure_tissue.pure_of(batch["classes"])
+        wanted = batch["pure"]
         patches = [tuple(slice(int(a), int(a) + PATCH) for a in corner) for corner in batch["corners"]]
         stacked = torch.stack([seen[(slice(None), *patch)] for patch in patches])
         logits = network.pure(stacked.contiguous(memory_format=torch.channels_last_3d))
@@ -150,12 +150,12 @@ class DeepEMTraining(Training):
         if brain.sum() < LEAST_BRAIN:
             brain = batch["classes"] > 0
         if batch["nearly"]:
-            log_bias = batch["first"]
+            log_bias = batch["log_bias"]
         else:
             everywhere = np.ones(image.shape, bool)
             scan = Scan(image.cpu().numpy(), everywhere, None, (2.0, 2.0, 2.0))
             log_bias = first_field(scan, brain, str(image.device))
-        log_image = pure_tissue.log_intensity(image, brain, log_bias)
+        log_image = pure_tissue.log_intensity(image, brain, log_bias + batch["left"])
         return pure_tissue.seen(prior, pure_tissue.posterior(log_image, prior), log_image)
 
     def _loss(self, logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
