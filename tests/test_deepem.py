@@ -333,7 +333,7 @@ def test_voxels_of_blurred_heads_that_are_called_pure_have_their_tissue_s_intens
 
 def test_thick_slices_and_a_cut_view_by_hand():
     image = torch.arange(4.0).view(4, 1, 1).expand(4, 2, 2)
-    assert _thick(image, 0)[:, 0, 0].tolist() == [0.5, 0.5, 2.5, 2.5]
+    assert _thick(image, 0)[:, 0, 0].tolist() == [0.5, 1.0, 2.0, 2.5]
     whole, classes = torch.ones(96, 96, 96), torch.ones(96, 96, 96, dtype=torch.int64)
     cut, cut_classes = _cut((whole, classes), torch.Generator().manual_seed(0))
     assert (cut == cut_classes).all() and 5 * 96**2 <= (cut == 0).sum() < 25 * 96**2

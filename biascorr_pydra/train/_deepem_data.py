@@ -29,7 +29,7 @@ __all__ = ["ClassedHeads", "classes_of", "label_maps", "open_classed", "pure_of"
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 #: Shares of heads: whose labels differ within a group, with slices twice as thick, with a part of the view cut off.
-UNEVEN, THICK, CUT = 0.7, 0.25, 0.12
+UNEVEN, THICK, CUT = 0.7, 0.35, 0.12
 UNEVEN_SD = 0.03
 CUT_VOXELS = (5, 25)
 #: Share of heads blurred once more, as by interpolation, noise and all.
@@ -137,10 +137,12 @@ class ClassedHeads:
 
 
 def _thick(image: torch.Tensor, axis: int) -> torch.Tensor:
-    """Pairs of slices averaged."""
+    """Pairs of slices averaged, and interpolated between them as resampling does."""
     moved = image.movedim(axis, 0)
     pairs = moved.reshape(moved.shape[0] // 2, 2, *moved.shape[1:]).mean(1)
-    return pairs.repeat_interleave(2, 0).movedim(0, axis).contiguous()
+    before, after = torch.cat([pairs[:1], pairs[:-1]]), torch.cat([pairs[1:], pairs[-1:]])
+    slices = torch.stack([0.75 * pairs + 0.25 * before, 0.75 * pairs + 0.25 * after], 1)
+    return slices.flatten(0, 1).movedim(0, axis).contiguous()
 
 
 def pure_of(classes: torch.Tensor, expected: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
