@@ -130,24 +130,23 @@ def fit_classes(
 
 def _solve(mesh: _Mesh, used, values, label, weight, smoothness: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Normal equations; the class means are eliminated by their Schur complement."""
-    count = int(label.max()) + 1
-    total = weight.sum()
-    weight = weight / total
+    weight = weight / weight.sum()
+    places = used.flatten().nonzero().flatten()
+    volume = torch.zeros(used.numel(), dtype=torch.float64, device=used.device)
 
-    def moments(part: torch.Tensor) -> torch.Tensor:
-        volume = torch.zeros(used.shape, dtype=torch.float64, device=used.device)
-        volume[used] = part
-        return mesh.moments(volume)
+    def moments(of: torch.Tensor | slice, part: torch.Tensor) -> torch.Tensor:
+        volume.zero_()[places[of]] = part
+        return mesh.moments(volume.view(used.shape))
 
-    volume = torch.zeros(used.shape, dtype=torch.float64, device=used.device)
-    volume[used] = weight
-    matrix = mesh.gram(volume) + smoothness * mesh.roughness
+    order = label.argsort(stable=True)
+    members = order.split(torch.bincount(label).tolist())
+    cross = torch.stack([moments(of, weight[of]) for of in members], 1)
+    own, right = torch.bincount(label, weight), torch.bincount(label, weight * values)
+    everything = moments(slice(None), weight * values)
+    volume[places] = weight
+    matrix = mesh.gram(volume.view(used.shape)) + smoothness * mesh.roughness
     matrix.diagonal().add_(TINY)
-    of_class = [weight * (label == j) for j in range(count)]
-    cross = torch.stack([moments(part) for part in of_class], 1)
-    own = torch.stack([part.sum() for part in of_class])
-    right = torch.stack([(part * values).sum() for part in of_class])
-    found = torch.linalg.solve(matrix, torch.cat([moments(weight * values)[:, None], cross], 1))
+    found = torch.linalg.solve(matrix, torch.cat([everything[:, None], cross], 1))
     schur = torch.diag(own * (1 + 1e-6)) - cross.T @ found[:, 1:]
     means = torch.linalg.solve(schur, right - cross.T @ found[:, 0])
     points = mesh.bases[0].shape[1]

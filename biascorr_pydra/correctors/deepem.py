@@ -41,6 +41,7 @@ DEEP, LEAST_DEEP = (2, 5, 6), 0.012
 # A level less than usual: the mesh spans the head alone, and what follows finds the details.
 N4_ITERATIONS = (50, 50, 50)
 ROBUST_ROUNDS = 3
+TIERS = 4
 MARGIN = 0.1  # around the head, of its extent
 DARKEST = 1e-3
 NEXT = "This method is for MRI of adults' heads; use n4 for anything else."
@@ -52,10 +53,10 @@ class DeepEM(Corrector):
 
     points: int = field(default=8, metadata={"help": "Control points of the field per axis, 4 to 12."})
     smoothness: float = field(
-        default=3e-5, metadata={"help": "Weight of the squared second differences of the control points."}
+        default=3e-6, metadata={"help": "Weight of the squared second differences of the control points."}
     )
     rounds: int = field(default=2, metadata={"help": "Times that tissue and field are found in turn, 1 to 5."})
-    sure: float = field(default=0.5, metadata={"help": "Voxels count as pure from this probability on."})
+    sure: float = field(default=0.2, metadata={"help": "Voxels count as pure from this probability on, 0.05 to 0.99."})
     weights_file: str | None = field(
         default=None,
         metadata={"help": "Weights (.safetensors, with the card beside it) to use instead of the package's own."},
@@ -77,7 +78,7 @@ class DeepEM(Corrector):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise InvalidParameterError(f"{name} is a whole number from {low} to {high}", value=repr(value))
-        for name, low, high in (("smoothness", 0, 1), ("sure", 0.1, 0.99)):
+        for name, low, high in (("smoothness", 0, 1), ("sure", 0.05, 0.99)):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not low <= value <= high:
                 raise InvalidParameterError(f"{name} lies between {low} and {high}", value=repr(value))
@@ -124,7 +125,7 @@ class DeepEM(Corrector):
             "control_points": [self.points] * 3,
             "brain_share": float(brain.float().mean()),
             "pure_voxels": used,
-            "tissue_sd": [round(float(sd), 4) for sd in solution.deviations],
+            "residual_sd": round(float(solution.deviations.median()), 4),
         }
         spline = LogBiasSpline(solution.control_points.cpu().numpy(), first, last)
         return Estimate(spline, record, _uncropped(brain.cpu().numpy(), first, last, shape))
@@ -146,15 +147,17 @@ class DeepEM(Corrector):
         return pure_tissue.pure_probability(networks.pure, image, prior, brain, log_bias, around)
 
     def _fit(self, image: torch.Tensor, found: torch.Tensor, brain: torch.Tensor, log_bias) -> tuple[Solution, int]:
-        pure = found[1 : networks_tissue.MIXED]
-        probability, classes = pure.max(0)
-        classes = torch.where((probability > self.sure) & brain & (image > 0), classes + 1, 0)
-        used = int((classes > 0).sum())
+        probability, classes = found[1 : networks_tissue.MIXED].max(0)
+        inside = (probability > self.sure) & brain & (image > 0)
+        # Voxels of one tissue that are less sure lie beside others, all alike: they get a mean and a spread of their
+        # own, and so count as much as they agree.
+        tier = ((probability - self.sure) / (1 - self.sure) * TIERS).long().clamp(0, TIERS - 1)
+        groups = torch.where(inside, classes * TIERS + tier + 1, 0)
+        used = int(inside.sum())
         _enough(used, LEAST_PURE, "enough voxels are found that are purely of one tissue")
         log_image = torch.log(image.clamp(min=DARKEST * image[brain].mean()))
-        # Squared: the less sure a voxel, the more its intensity strays as well.
         options = {"points": self.points, "smoothness": self.smoothness, "start": log_bias, "rounds": ROBUST_ROUNDS}
-        return fit_classes(log_image, classes, probability**2, **options), used
+        return fit_classes(log_image, groups, probability, **options), used
 
 
 def first_field(scan: Scan, brain: torch.Tensor, device: str) -> torch.Tensor:
