@@ -5,8 +5,9 @@
 2. Exact N4 in that brain gives a first field.
 3. Joint histograms of each class give posterior probabilities: the contrast comes from the image
    (:mod:`biascorr_pydra.pure_tissue`).
-4. A second network, which sees probabilities, picks voxels that are purely of one class.
-5. Class means and control points follow from them in closed form (:mod:`._tissue_fit`). Steps 3 to 5 are repeated.
+4. A second network, which sees probabilities, says how surely a voxel is purely of one class.
+5. Means of groups of equally sure voxels and control points follow in closed form (:mod:`._tissue_fit`). Steps 3 to 5
+   are repeated.
 
 The networks never see a true field, and never give one: they only name tissue.
 """
@@ -42,6 +43,7 @@ DEEP, LEAST_DEEP = (2, 5, 6), 0.012
 N4_ITERATIONS = (50, 50, 50)
 ROBUST_ROUNDS = 3
 TIERS = 4
+FURTHER = 0.3  # of the last round's step: about what all further rounds would add
 MARGIN = 0.1  # around the head, of its extent
 DARKEST = 1e-3
 NEXT = "This method is for MRI of adults' heads; use n4 for anything else."
@@ -53,7 +55,7 @@ class DeepEM(Corrector):
 
     points: int = field(default=8, metadata={"help": "Control points of the field per axis, 4 to 12."})
     smoothness: float = field(
-        default=3e-6, metadata={"help": "Weight of the squared second differences of the control points."}
+        default=1e-5, metadata={"help": "Weight of the squared second differences of the control points."}
     )
     rounds: int = field(default=2, metadata={"help": "Times that tissue and field are found in turn, 1 to 5."})
     sure: float = field(default=0.2, metadata={"help": "Voxels count as pure from this probability on, 0.05 to 0.99."})
@@ -117,17 +119,21 @@ class DeepEM(Corrector):
                 )
             log_bias = first_field(scan, brain, device)
             bases = mesh_over(tuple(image.shape), self.points, str(image.device)).bases
+            points = []
             for _ in range(self.rounds):
                 found = self._pure(networks, image, prior, brain, log_bias, around)
                 solution, used = self._fit(image, found, brain, log_bias)
-                log_bias = evaluate_tensor(solution.control_points, bases).float()
+                points.append(solution.control_points)
+                log_bias = evaluate_tensor(points[-1], bases).float()
+            step = points[-1] - points[-2] if self.rounds > 1 else 0.0
+            control_points = points[-1] + FURTHER * step
         record = {
             "control_points": [self.points] * 3,
             "brain_share": float(brain.float().mean()),
             "pure_voxels": used,
             "residual_sd": round(float(solution.deviations.median()), 4),
         }
-        spline = LogBiasSpline(solution.control_points.cpu().numpy(), first, last)
+        spline = LogBiasSpline(control_points.cpu().numpy(), first, last)
         return Estimate(spline, record, _uncropped(brain.cpu().numpy(), first, last, shape))
 
     def brain(self, networks: networks_tissue.TissueNetworks, scan: Scan, *, device: str = "cpu") -> torch.Tensor:
