@@ -44,9 +44,9 @@ class Without(DeepEM):
 
     part: str = "fit"
 
-    def _pure(self, networks, image, prior, brain, log_bias, around) -> torch.Tensor:
+    def _pure(self, networks, image, prior, brain, log_bias, *contexts) -> torch.Tensor:
         if self.part != "network":
-            return super()._pure(networks, image, prior, brain, log_bias, around)
+            return super()._pure(networks, image, prior, brain, log_bias, *contexts)
         after = pure_tissue.posterior(pure_tissue.log_intensity(image, brain, log_bias), prior)
         kept = agreed(after.argmax(0))
         probability = torch.zeros((len(after) + 1, *image.shape))
@@ -67,6 +67,18 @@ class Without(DeepEM):
         """Each end of the mesh on the head's grid, that grid's size, and where its ends lie on the scan's."""
         axes = list(zip(head.data.shape, zip(first, last, strict=True), strict=True))
         return [(end[k], *axes[k]) for end in (spline.first, spline.last) for k in range(3)]
+
+
+class OneTier(DeepEM):
+    """Voxels of a class have one mean and spread, however sure they are."""
+
+    tiers = 1
+
+
+class NoFurther(DeepEM):
+    """The last round's field as it is."""
+
+    further = 0.0
 
 
 def agreed(classes: torch.Tensor) -> torch.Tensor:
@@ -92,11 +104,12 @@ def variants() -> dict[str, Variant]:
         "1 round": Variant(DeepEM(rounds=1)),
         "3 rounds": Variant(DeepEM(rounds=3)),
         "6 control points per axis": Variant(DeepEM(points=6)),
-        "10 control points per axis": Variant(DeepEM(points=10)),
+        "12 control points per axis": Variant(DeepEM(points=12)),
         "smoothness 1e-4": Variant(DeepEM(smoothness=1e-4)),
         "smoothness 1e-6": Variant(DeepEM(smoothness=1e-6)),
-        "sure 0.3": Variant(DeepEM(sure=0.3)),
-        "sure 0.7": Variant(DeepEM(sure=0.7)),
+        "sure 0.5": Variant(DeepEM(sure=0.5)),
+        "one group per class": Variant(OneTier()),
+        "no step further": Variant(NoFurther()),
     }
 
 

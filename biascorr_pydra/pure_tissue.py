@@ -11,6 +11,8 @@ Ashburner, Friston. Unified segmentation. NeuroImage 26(3), 2005. doi:10.1016/j.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch.nn import functional
 
@@ -92,28 +94,37 @@ def _smooth(histograms: torch.Tensor) -> torch.Tensor:
 def seen(prior: torch.Tensor, after: torch.Tensor, log_image: torch.Tensor) -> torch.Tensor:
     """What :class:`~biascorr_pydra.networks_tissue.PureVoxels` sees of one image: (20, I, J, K)."""
 
-    def squeezed(probability):
-        return probability.clamp(min=LEAST).log() / 3 + 1
-
-    return torch.cat([squeezed(prior), squeezed(after), log_image[None], steps_to_neighbours(log_image)[None]])
+    result = torch.empty((2 * len(prior) + 2, *log_image.shape), device=log_image.device)
+    result[: len(prior)], result[len(prior) : -2] = prior, after
+    result[:-2].clamp_(min=LEAST).log_().div_(3).add_(1)
+    result[-2], result[-1] = log_image, steps_to_neighbours(log_image)
+    return result
 
 
 def pure_probability(
-    network: PureVoxels, image: torch.Tensor, prior: torch.Tensor, brain: torch.Tensor, log_bias: torch.Tensor, around
+    network: PureVoxels,
+    image: torch.Tensor,
+    prior: torch.Tensor,
+    brain: torch.Tensor,
+    log_bias: torch.Tensor,
+    around,
+    threads=nullcontext,
 ) -> torch.Tensor:
     """Probabilities (10, I, J, K) that a voxel of an image is outside, purely of one class, or mixed.
 
-    The network looks at the brain and ``MARGIN`` voxels around it; beyond, all is outside.
+    The network looks at the brain and ``MARGIN`` voxels around it; beyond, all is outside. ``around()`` is a context
+    for the network, ``threads()`` one for all that comes out the same on many threads.
     """
     box = tuple(_even(part, n) for part, n in zip(box_of(brain, MARGIN), brain.shape, strict=True))
     log_image = log_intensity(image[box], brain[box], log_bias[box])
     in_box = (slice(None), *box)
-    looked_at = seen(prior[in_box], posterior(log_image, prior[in_box]), log_image)
-    with around():
-        logits = network(looked_at[None].contiguous(memory_format=torch.channels_last_3d))
-    result = torch.zeros((MIXED + 1, *image.shape), device=image.device)
-    result[0] = 1
-    result[in_box] = logits[0].float().softmax(0)
+    with threads():
+        looked_at = seen(prior[in_box], posterior(log_image, prior[in_box]), log_image)
+        with around():
+            logits = network(looked_at[None].contiguous(memory_format=torch.channels_last_3d))
+        result = torch.zeros((MIXED + 1, *image.shape), device=image.device)
+        result[0] = 1
+        result[in_box] = logits[0].float().softmax(0)
     return result
 
 

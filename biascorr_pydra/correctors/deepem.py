@@ -42,8 +42,6 @@ DEEP, LEAST_DEEP = (2, 5, 6), 0.012
 # A level less than usual: the mesh spans the head alone, and what follows finds the details.
 N4_ITERATIONS = (50, 50, 50)
 ROBUST_ROUNDS = 3
-TIERS = 4
-FURTHER = 0.3  # of the last round's step: about what all further rounds would add
 MARGIN = 0.1  # around the head, of its extent
 DARKEST = 1e-3
 NEXT = "This method is for MRI of adults' heads; use n4 for anything else."
@@ -74,6 +72,8 @@ class DeepEM(Corrector):
     grid_shape: ClassVar[tuple[int, int, int]] = (128, 128, 128)
     weights: ClassVar[str] = "deepem"
     memory_gb: ClassVar[float] = 1.1
+    tiers: ClassVar[int] = 4  # of sureness
+    further: ClassVar[float] = 0.3  # of the last round's step: about what all further rounds would add
 
     def __post_init__(self):
         for name, low, high in (("points", 4, 12), ("rounds", 1, 5)):
@@ -102,8 +102,8 @@ class DeepEM(Corrector):
 
     def estimate_with(self, networks: networks_tissue.TissueNetworks, scan: Scan, *, device: str = "cpu") -> Estimate:
         """:meth:`estimate` with networks in memory, in evaluation mode on the device."""
-        with torch.inference_mode(), _one_thread() as threads:
-            around = partial(_around, device, threads)
+        with torch.inference_mode(), _threads(1) as threads:
+            around, many = partial(_around, device, threads), partial(_threads, threads)
             shape = scan.data.shape
             scan, first, last = _head_of(scan)
             image = torch.from_numpy(scan.data).to(device)
@@ -121,12 +121,12 @@ class DeepEM(Corrector):
             bases = mesh_over(tuple(image.shape), self.points, str(image.device)).bases
             points = []
             for _ in range(self.rounds):
-                found = self._pure(networks, image, prior, brain, log_bias, around)
+                found = self._pure(networks, image, prior, brain, log_bias, around, many)
                 solution, used = self._fit(image, found, brain, log_bias)
                 points.append(solution.control_points)
                 log_bias = evaluate_tensor(points[-1], bases).float()
             step = points[-1] - points[-2] if self.rounds > 1 else 0.0
-            control_points = points[-1] + FURTHER * step
+            control_points = points[-1] + self.further * step
         record = {
             "control_points": [self.points] * 3,
             "brain_share": float(brain.float().mean()),
@@ -138,7 +138,7 @@ class DeepEM(Corrector):
 
     def brain(self, networks: networks_tissue.TissueNetworks, scan: Scan, *, device: str = "cpu") -> torch.Tensor:
         """Where the first network finds the brain, on the grid that the method works on."""
-        with torch.inference_mode(), _one_thread() as threads:
+        with torch.inference_mode(), _threads(1) as threads:
             around = partial(_around, device, threads)
             return self._expected(networks, _head_of(scan)[0], device, around)[0] < 0.5
 
@@ -149,16 +149,16 @@ class DeepEM(Corrector):
         where = detect_head(scan.data) if scan.mask is None else scan.mask
         return _within(prior, torch.from_numpy(where).to(device), known=scan.mask is not None)
 
-    def _pure(self, networks, image, prior, brain, log_bias, around) -> torch.Tensor:
-        return pure_tissue.pure_probability(networks.pure, image, prior, brain, log_bias, around)
+    def _pure(self, networks, image, prior, brain, log_bias, around, threads=nullcontext) -> torch.Tensor:
+        return pure_tissue.pure_probability(networks.pure, image, prior, brain, log_bias, around, threads)
 
     def _fit(self, image: torch.Tensor, found: torch.Tensor, brain: torch.Tensor, log_bias) -> tuple[Solution, int]:
         probability, classes = found[1 : networks_tissue.MIXED].max(0)
         inside = (probability > self.sure) & brain & (image > 0)
         # Voxels of one tissue that are less sure lie beside others, all alike: they get a mean and a spread of their
         # own, and so count as much as they agree.
-        tier = ((probability - self.sure) / (1 - self.sure) * TIERS).long().clamp(0, TIERS - 1)
-        groups = torch.where(inside, classes * TIERS + tier + 1, 0)
+        tier = ((probability - self.sure) / (1 - self.sure) * self.tiers).long().clamp(0, self.tiers - 1)
+        groups = torch.where(inside, classes * self.tiers + tier + 1, 0)
         used = int(inside.sum())
         _enough(used, LEAST_PURE, "enough voxels are found that are purely of one tissue")
         log_image = torch.log(image.clamp(min=DARKEST * image[brain].mean()))
@@ -221,25 +221,22 @@ def _enough(count: int, least: int, rule: str) -> None:
 
 
 @contextmanager
-def _one_thread() -> Iterator[int]:
-    """Sums come out the same however many threads there are; gives their number, for the networks."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _threads(count: int) -> Iterator[int]:
+    """So many threads; gives how many there were. On one, sums come out the same wherever they are made."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
-        yield threads
+        yield before
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 @contextmanager
 def _around(device: str, threads: int) -> Iterator[None]:
-    torch.set_num_threads(threads)
-    try:
-        # On processors bfloat16 may be emulated, and slow.
-        with torch.autocast("cuda", torch.bfloat16) if device.startswith("cuda") else nullcontext():
-            yield
-    finally:
-        torch.set_num_threads(1)
+    # On processors bfloat16 may be emulated, and slow.
+    reduced = torch.autocast("cuda", torch.bfloat16) if device.startswith("cuda") else nullcontext()
+    with _threads(threads), reduced:
+        yield
 
 
 @lru_cache(maxsize=4)
