@@ -81,6 +81,12 @@ class NoFurther(DeepEM):
     further = 0.0
 
 
+class Fixed(DeepEM):
+    """Smoothness as it is given, whatever the field."""
+
+    usual = None
+
+
 def agreed(classes: torch.Tensor) -> torch.Tensor:
     """Classes, of which those of the brain are MIXED beside another class."""
     same = torch.ones_like(classes, dtype=torch.bool)
@@ -105,8 +111,9 @@ def variants() -> dict[str, Variant]:
         "3 rounds": Variant(DeepEM(rounds=3)),
         "6 control points per axis": Variant(DeepEM(points=6)),
         "12 control points per axis": Variant(DeepEM(points=12)),
-        "smoothness 1e-4": Variant(DeepEM(smoothness=1e-4)),
-        "smoothness 1e-6": Variant(DeepEM(smoothness=1e-6)),
+        "smoothness 1e-4, whatever the field": Variant(Fixed(smoothness=1e-4)),
+        "smoothness 1e-5, whatever the field": Variant(Fixed(smoothness=1e-5)),
+        "smoothness 1e-6, whatever the field": Variant(Fixed(smoothness=1e-6)),
         "sure 0.5": Variant(DeepEM(sure=0.5)),
         "one group per class": Variant(OneTier()),
         "no step further": Variant(NoFurther()),

@@ -16,7 +16,7 @@ from biascorr_pydra.bench._find import plan_cases
 from biascorr_pydra.bench._score import score
 from biascorr_pydra.correctors import get_corrector
 from biascorr_pydra.correctors._base import Scan
-from biascorr_pydra.correctors._tissue_fit import fit_classes
+from biascorr_pydra.correctors._tissue_fit import _stiffer, fit_classes
 from biascorr_pydra.correctors.deepem import _uncropped
 from biascorr_pydra.errors import InvalidImageError, InvalidParameterError, WeightsError
 from biascorr_pydra.estimation import estimate_in_full, scan_on_grid
@@ -91,6 +91,26 @@ def test_a_field_to_start_from_tells_outliers_at_once():
         for begin in (start, None)
     )
     assert difference(once, field).std() < 0.01 < difference(plain, field).std()
+
+
+def test_smoothness_follows_the_field():
+    log_image, used, field = mixture(noise=0.02)
+    weight = torch.ones_like(log_image)
+
+    def fit(image, smoothness, usual):
+        options = {"points": 5, "smoothness": smoothness, "usual": usual, "rounds": 2}
+        return fit_classes(image, used, weight, **options).control_points
+
+    flat = log_image - torch.from_numpy(field)
+    for image, factor in ((log_image, 1 / 30), (flat, 10 / 3)):  # rougher than usual, smoother
+        same = fit_classes(image, used, weight, points=5, smoothness=1e-3, rounds=1).control_points
+        roughness = sum(float((same.diff(n=2, dim=k) ** 2).sum()) for k in range(3))
+        torch.testing.assert_close(fit(image, 1e-3, roughness), fit(image, 1e-3, None))  # as rough as usual
+        usual = 1e-6 * roughness if factor < 1 else 1e6 * roughness
+        limited = fit(image, 1e-3, usual)
+        assert _stiffer(roughness, usual) == pytest.approx(factor)
+        assert not torch.allclose(limited, fit(image, 1e-3, None), atol=1e-6)
+    assert _stiffer(2.0, 1.0) == 0.5
 
 
 def test_weight_zero_is_as_good_as_unused():

@@ -23,6 +23,7 @@ __all__ = ["Solution", "fit_classes", "mesh_over"]
 
 SCALE = 2.5  # residuals of so many standard deviations count a quarter
 LEAST_SD, FIRST_SD = 0.015, 0.15
+AS_ROUGH = (1 / 30, 10 / 3)  # least and largest factor of smoothness, for rough and smooth fields
 TINY = 1e-9  # pins the constant, which class means and field share
 
 
@@ -47,6 +48,10 @@ class _Mesh:
             [matrix[part] for matrix, part in zip(all_of, box, strict=True)] for all_of in (self.bases, self.pairs)
         )
         return _Mesh(bases, pairs, self.roughness)
+
+    def roughness_of(self, control_points: torch.Tensor) -> float:
+        """Sum of the squared second differences."""
+        return float(control_points.flatten() @ self.roughness @ control_points.flatten())
 
     def moments(self, values: torch.Tensor) -> torch.Tensor:
         """Integral of a volume with each basis function, flat."""
@@ -85,6 +90,7 @@ def fit_classes(
     *,
     points: int,
     smoothness: float,
+    usual: float | None = None,
     start: torch.Tensor | None = None,
     rounds: int = 5,
 ) -> Solution:
@@ -99,6 +105,9 @@ def fit_classes(
     points : control points per axis, over the whole grid
     smoothness : float
         Weight of the squared second differences, where all voxels together weigh 1.
+    usual : float
+        How large their sum usually is. If given, ``smoothness`` is changed after the first round by as much as the
+        field found with it is smoother, or rougher, than that, within ``AS_ROUGH``.
     start : float tensor, same shape
         A log field to tell outliers by at first; without one, all count alike in the first round.
     rounds : times that robust weights and variances are found anew
@@ -122,10 +131,18 @@ def fit_classes(
             deviations = deviations.clamp(min=LEAST_SD)
             robust = given / (1 + (residual / (SCALE * deviations[label])) ** 2) ** 2
         control_points, means = _solve(mesh, used, values, label, robust / deviations[label] ** 2, smoothness)
+        if step == 0 and usual is not None:
+            smoothness *= _stiffer(mesh.roughness_of(control_points), usual)
         on_grid = evaluate_tensor(control_points, mesh.bases)
         shift = on_grid[used].mean()
         control_points, field, means = control_points - shift, on_grid[used] - shift, means + shift
     return Solution(control_points, means, deviations)
+
+
+def _stiffer(found: float, usual: float) -> float:
+    """By how much smoothness is to grow: as in empirical Bayes, by how small what it punishes turned out to be."""
+    least, most = AS_ROUGH
+    return min(max(usual / max(found, TINY), least), most)
 
 
 def _solve(mesh: _Mesh, used, values, label, weight, smoothness: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -53,7 +53,11 @@ class DeepEM(Corrector):
 
     points: int = field(default=8, metadata={"help": "Control points of the field per axis, 4 to 12."})
     smoothness: float = field(
-        default=1e-5, metadata={"help": "Weight of the squared second differences of the control points."}
+        default=3e-5,
+        metadata={
+            "help": "Weight of the squared second differences of the control points, for a field that is as rough as "
+            "usual; up to 3 times as much for a smoother one, down to a 30th for a rougher one."
+        },
     )
     rounds: int = field(default=2, metadata={"help": "Times that tissue and field are found in turn, 1 to 5."})
     sure: float = field(default=0.2, metadata={"help": "Voxels count as pure from this probability on, 0.05 to 0.99."})
@@ -73,6 +77,7 @@ class DeepEM(Corrector):
     weights: ClassVar[str] = "deepem"
     memory_gb: ClassVar[float] = 1.1
     tiers: ClassVar[int] = 4  # of sureness
+    usual: ClassVar[float | None] = 0.5  # sum of the squared second differences
     further: ClassVar[float] = 0.3  # of the last round's step: about what all further rounds would add
 
     def __post_init__(self):
@@ -162,8 +167,8 @@ class DeepEM(Corrector):
         used = int(inside.sum())
         _enough(used, LEAST_PURE, "enough voxels are found that are purely of one tissue")
         log_image = torch.log(image.clamp(min=DARKEST * image[brain].mean()))
-        options = {"points": self.points, "smoothness": self.smoothness, "start": log_bias, "rounds": ROBUST_ROUNDS}
-        return fit_classes(log_image, groups, probability, **options), used
+        options = {"points": self.points, "smoothness": self.smoothness, "usual": self.usual}
+        return fit_classes(log_image, groups, probability, start=log_bias, rounds=ROBUST_ROUNDS, **options), used
 
 
 def first_field(scan: Scan, brain: torch.Tensor, device: str) -> torch.Tensor:

@@ -7,8 +7,10 @@ FOLLOWS = [
 FILLED = [
     "the prior probabilities come from a small U-Net instead of a registered atlas",
     "joint histograms of log intensity and its local mean instead of Gaussian mixtures",
-    "a second network picks voxels purely of one tissue: with all voxels, partial volume is taken for field",
-    "class means and control points are found together in closed form, with robust weights",
+    "a second network says how surely a voxel is purely of one tissue, that is, within 4% of the tissue's own "
+    "intensity but for noise and field: with all voxels, partial volume is taken for field",
+    "means of four tiers of sureness per class and control points are found together in closed form, with robust "
+    "weights; the last round's step is prolonged by 0.3",
     "the first field is exact N4's, in the brain that the first network finds",
 ]
 DEVIATES = [
