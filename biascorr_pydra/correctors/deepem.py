@@ -77,7 +77,7 @@ class DeepEM(Corrector):
     weights: ClassVar[str] = "deepem"
     memory_gb: ClassVar[float] = 1.1
     tiers: ClassVar[int] = 4  # of sureness
-    usual: ClassVar[float | None] = 0.5  # sum of the squared second differences
+    usual: ClassVar[float | None] = 0.33  # sum of the squared second differences
     further: ClassVar[float] = 0.3  # of the last round's step: about what all further rounds would add
 
     def __post_init__(self):
