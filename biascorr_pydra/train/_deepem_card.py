@@ -18,13 +18,13 @@ DEVIATES = [
 ]
 LIMITS = [
     "trained on simulated heads of adults, whole and stripped: no lesions, no regional variation within a tissue",
-    "a field rougher than its 8 control points per axis cannot be expressed; of very strong ones (sd of the log "
-    "0.4 and more, rough, as at 7 T) n4 left less",
-    "where white and gray matter have one intensity (infants of 6 months) n4 left less; fetal heads are refused",
-    "hardly a voxel of the cortex is pure: at the edge of the brain the field is extrapolated",
+    "a field rougher than its 8 control points per axis over the head cannot be expressed",
+    "fetal heads are refused; round phantoms are taken for a brain; infants, contrast agents, tumours were not tried",
+    "on real scans measured by pairs alone: they tell whether a field is followed, not whether one is invented",
 ]
 ADVICE = (
-    "For heads of adults without a brain mask, T1w, T2w, FLAIR or PDw: in whole ones it left a third or two fifths of "
-    "what n4 left of simulated fields, and invented a third where there was none; in stripped ones two thirds, and as "
-    "much. With a good brain mask n4 followed fields in real clinical scans more closely. For anything else, n4."
+    "For heads of adults, whole or stripped, T1w, T2w, FLAIR or PDw, with or without a brain mask: it left an eighth "
+    "to a quarter of what n4 left of simulated fields in whole heads, and invented a ninth where there was none; in "
+    "stripped ones two fifths to a half, and three fifths; in pairs of real scans a third, in four whole T1w as much. "
+    "For anything else, n4."
 )
