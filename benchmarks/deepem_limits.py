@@ -15,29 +15,43 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from scipy import ndimage
 
 from biascorr_pydra import image
 from biascorr_pydra.correctors import get_corrector
 from biascorr_pydra.correctors._base import Scan
 from biascorr_pydra.estimation import estimate
 from biascorr_pydra.metrics import residual_cov
-from biascorr_pydra.simulate import GROUPS, HeadParameters, HeadSampler, SimulatedHead, load_label_map, simulate_head
+from biascorr_pydra.simulate import (
+    FIRST_EXTRA_CEREBRAL,
+    GROUPS,
+    HeadParameters,
+    HeadSampler,
+    SimulatedHead,
+    load_label_map,
+    simulate_head,
+)
 
 SHAPE = (160, 160, 160)
 VOXEL_MM = 1.3
 METHODS = ("n4", "deepem")
 # White matter, brainstem, gray matter, limbic, thalamus and pallidum, striatum, CSF.
 PDW = (0.62, 0.64, 0.80, 0.80, 0.70, 0.76, 0.95)
+WHITE, SULCI = 2, 24
+CORE, RIM, EDEMA = 90, 91, 92  # numbers that no label map uses
 INFANT_T1W = (0.50, 0.60, 0.62, 0.60, 0.66, 0.62, 0.25)  # 6 months: white matter is not brighter than gray
 
 
 @dataclass(frozen=True)
 class Change:
-    """What is sampled, what is changed in its parameters, and what is done to the image (slices, view)."""
+    """What is sampled, what is changed in its parameters or labels, and what is done to the image (slices, view)."""
 
     contrast: str = "T1w"
     sampler: dict | None = None
     means: tuple[float, ...] | None = None
+    single: dict[int, float] | None = None  # means by label
+    outside: float = 1.0  # factor for tissue outside the brain
+    labels: Callable[[torch.Tensor], torch.Tensor] = lambda x: x
     after: Callable[[torch.Tensor], torch.Tensor] = lambda x: x
 
 
@@ -50,6 +64,31 @@ def lower_cut(share: float) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda x: x[:, :, int(share * x.shape[2]) :]
 
 
+def _ball(labels: torch.Tensor, centre: torch.Tensor, radius: float) -> torch.Tensor:
+    axes = torch.meshgrid(*(torch.arange(n) - c for n, c in zip(labels.shape, centre, strict=True)), indexing="ij")
+    return sum(axis**2 for axis in axes) <= radius**2
+
+
+def tumour(labels: torch.Tensor) -> torch.Tensor:
+    """A dark core of 32 mm with a rim of 4 mm, in edema of 64 mm, in the middle of the left white matter."""
+    labels = labels.clone()
+    centre = torch.nonzero(labels == WHITE).float().median(0).values
+    brain = (labels > 0) & (labels < FIRST_EXTRA_CEREBRAL)
+    labels[_ball(labels, centre, 32) & (labels == WHITE)] = EDEMA
+    for radius, label in ((20, RIM), (16, CORE)):
+        labels[_ball(labels, centre, radius) & brain] = label
+    return labels
+
+
+def atrophy(labels: torch.Tensor) -> torch.Tensor:
+    """Ventricles 5 mm larger on all sides, and cortex a millimetre thinner."""
+    grown = labels.numpy().copy()
+    ventricles = ndimage.binary_dilation(np.isin(grown, (4, 43)), iterations=5)
+    grown[ventricles & np.isin(grown, (2, 41, 10, 49, 11, 50))] = 4
+    grown[ndimage.binary_dilation(grown == SULCI) & np.isin(grown, (3, 42))] = SULCI
+    return torch.from_numpy(grown)
+
+
 CHANGES = {
     "T1w": Change(),
     "T2w": Change("T2w"),
@@ -57,6 +96,11 @@ CHANGES = {
     "PDw": Change("T2w", means=PDW),
     "T1w, no contrast of WM and GM (infant-like)": Change("T1w", means=INFANT_T1W),
     "random contrast": Change("random"),
+    "T1w, contrast agent: vessels, sulci, tissue outside the brain": Change(
+        single={30: 1.4, 62: 1.4, SULCI: 0.4}, outside=1.6
+    ),
+    "T1w, tumour of 40 mm with a bright rim": Change(single={CORE: 0.3, RIM: 1.3, EDEMA: 0.65}, labels=tumour),
+    "T1w, atrophy": Change(labels=atrophy),
     "T1w stripped": Change(sampler={"stripped": 1.0}),
     "T1w, slices of 2.6 mm": Change(after=thick(2)),
     "T1w, slices of 5.2 mm": Change(after=thick(4)),
@@ -72,12 +116,13 @@ USUAL = {"stripped": 0.0, "field_sd": (0.15, 0.15), "field_spans": (2, 3), "nois
 def head_of(labels: torch.Tensor, change: Change, seed: int) -> SimulatedHead:
     sampler = HeadSampler(contrasts=(change.contrast,), **(USUAL | (change.sampler or {})))
     parameters: HeadParameters = sampler.sample(torch.Generator().manual_seed(seed))
-    if change.means:
-        means = parameters.means.clone()
-        for group, mean in zip(GROUPS.values(), change.means, strict=True):
-            means[list(group)] = mean
-        parameters = replace(parameters, means=means)
-    return simulate_head(labels, parameters, SHAPE)
+    means = parameters.means.clone()
+    for group, mean in zip(GROUPS.values(), change.means or (), strict=bool(change.means)):
+        means[list(group)] = mean
+    for label, mean in (change.single or {}).items():
+        means[label] = mean
+    means[FIRST_EXTRA_CEREBRAL:] *= change.outside
+    return simulate_head(change.labels(labels), replace(parameters, means=means), SHAPE)
 
 
 def rows(files: list[Path], draws: int) -> Iterator[dict]:

@@ -19,8 +19,10 @@ DEVIATES = [
 LIMITS = [
     "trained on simulated heads of adults, whole and stripped: no lesions, no regional variation within a tissue",
     "a field rougher than its 8 control points per axis over the head cannot be expressed",
-    "fetal heads are refused; round phantoms are taken for a brain; infants, contrast agents, tumours were not tried",
-    "on real scans measured by pairs alone: they tell whether a field is followed, not whether one is invented",
+    "fetal heads are refused; round phantoms are taken for a brain; infants, contrast agents, tumours and atrophy were "
+    "tried in simulation alone",
+    "on real scans measured by pairs, which tell whether a field is followed, not whether one is invented, and by how "
+    "even white matter is in three sessions",
 ]
 ADVICE = (
     "For heads of adults, whole or stripped, T1w, T2w, FLAIR or PDw, with or without a brain mask: it left an eighth "
