@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ..correctors import DEFAULT_METHOD, method_names
+from ..correctors import REFERENCE_METHOD, method_names
 from ._choices import BRAINS, HEADS, KINDS, MASKS
 
 __all__ = ["bench"]
@@ -35,7 +35,7 @@ FOLDER = click.Path(path_type=Path)
     "ants-n4, which takes minutes a scan.",
 )
 @click.option(
-    "--reference", default=DEFAULT_METHOD, show_default=True, help="The method that others are tested against."
+    "--reference", default=REFERENCE_METHOD, show_default=True, help="The method that others are tested against."
 )
 @click.option(
     "--mask", "masks", multiple=True, type=click.Choice(MASKS), help="What methods are given; repeatable, default both."

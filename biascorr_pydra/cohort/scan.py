@@ -13,7 +13,7 @@ from pydra.compose import python, workflow
 
 from .. import __version__
 from ..bids import Job
-from ..correctors import DEFAULT_METHOD
+from ..correctors import REFERENCE_METHOD
 from ..errors import InvalidImageError
 from ..interfaces._needs import memory_gb
 from ..interfaces.pydra_tasks import (
@@ -297,10 +297,10 @@ def CorrectScan(
         reference = in_file
         if method != "given":
             found = workflow.add(
-                _correction(in_file, work, MethodSpec(DEFAULT_METHOD), shared.get("mask")), name="reference"
+                _correction(in_file, work, MethodSpec(REFERENCE_METHOD), shared.get("mask")), name="reference"
             )
             reference = found.out_file
-            shared["segmentation"] = f"the scan as corrected by {DEFAULT_METHOD}, for every method"
+            shared["segmentation"] = f"the scan as corrected by {REFERENCE_METHOD}, for every method"
         tissue = workflow.add(
             SegmentTissue(
                 in_file=reference,

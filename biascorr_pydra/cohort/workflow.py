@@ -11,7 +11,7 @@ from pydra.compose import python, workflow
 from .. import bids, report, status
 from ..bids import Job
 from ..choices import NO_FALLBACK
-from ..correctors import DEFAULT_METHOD, get_corrector
+from ..correctors import DEFAULT_METHOD, REFERENCE_METHOD, get_corrector
 from ..errors import InvalidParameterError
 from ..interfaces.pydra_tasks import method_implementation
 from ..plan import MethodSpec, Plan, Settings, make_plan
@@ -184,7 +184,7 @@ def settings_of(task: CorrectBids) -> Settings:
         device=task.device,
         seed=task.seed,
         overwrite=task.overwrite,
-        reference_method=DEFAULT_METHOD,
+        reference_method=REFERENCE_METHOD,
         allow_undescribed=task.allow_undescribed,
         gate=task.gate,
         fallback=task.fallback,

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from .. import image
 from ..choices import NO_FALLBACK
-from ..correctors import DEFAULT_METHOD, get_corrector
+from ..correctors import REFERENCE_METHOD, get_corrector
 from ..errors import InvalidParameterError
 from .nipype_base import FileInterface, ThreadedInputSpec, given, method_version
 
@@ -53,7 +53,7 @@ OWN = {"method", "options", "seed", "set_aside", "gate", "fallback", "use_gpu", 
 
 
 class BiascorrN4InputSpec(ThreadedInputSpec, N4BiasFieldCorrection.input_spec):
-    method = traits.Str(DEFAULT_METHOD, usedefault=True, desc="the correction method, see `biascorr methods`")
+    method = traits.Str(REFERENCE_METHOD, usedefault=True, desc="the correction method, see `biascorr methods`")
     options = traits.Dict(
         traits.Str, traits.Any, desc="parameters of the method that N4's traits do not speak of, such as default_mask"
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .. import __version__
-from ..correctors import DEFAULT_METHOD, get_corrector
+from ..correctors import REFERENCE_METHOD, get_corrector
 from ..errors import InvalidParameterError
 from .nipype_base import declare
 from .nipype_n4 import METHOD_TRAITS, BiascorrN4, BiascorrShiftedN4, set_traits, unhonoured
@@ -38,7 +38,7 @@ class SwappedNode(NamedTuple):
 
 def use_biascorr(
     workflow: Workflow,
-    method: str = DEFAULT_METHOD,
+    method: str = REFERENCE_METHOD,
     *,
     options: Mapping[str, Any] | None = None,
     use_gpu: bool = False,
