@@ -16,8 +16,8 @@ import numpy as np
 
 from .choices import NO_FALLBACK
 from .correctors import get_corrector
-from .correctors._base import Corrector, Scan
-from .errors import BiasCorrError
+from .correctors._base import Corrector, Estimate, Scan
+from .errors import BiasCorrError, InvalidImageError
 from .estimation import disagreement_of_flips, estimate_in_full, response
 from .field import mean_one
 from .quality import REJECTED, Signs, Verdict, judge, not_judged
@@ -122,7 +122,7 @@ def decide_field(
     """
     fallback = parse_fallback(options.fallback, corrector)
     began = time.perf_counter()
-    log_bias, found = estimate_in_full(corrector, affine, scan, device=device, seed=seed, **telling)
+    log_bias, found = _estimated(corrector, name, affine, scan, device=device, seed=seed, **telling)
     record = dict(found.record)
     bias = _field(log_bias, scale_mask)
     estimated = time.perf_counter()
@@ -149,6 +149,14 @@ def decide_field(
     decision.warnings += _in_words(corrector, verdict, stand_in, decision)
     decision.seconds = {"estimate": estimated - began, "gate": time.perf_counter() - estimated}
     return decision
+
+
+def _estimated(corrector: Corrector, name: str, *what, **how) -> tuple[np.ndarray, Estimate]:
+    """See :func:`biascorr_pydra.estimation.estimate_in_full`; a method that refuses an image does not know its name."""
+    try:
+        return estimate_in_full(corrector, *what, **how)
+    except InvalidImageError as error:
+        raise error.about(name) from error
 
 
 def _field(log_bias: np.ndarray, scale_mask: np.ndarray) -> np.ndarray | None:
@@ -180,7 +188,7 @@ def _stand_in(fallback: Corrector, scale_mask, signs, name, decision: Decision, 
     """Put the fallback's field, if it is accepted, in the place of the rejected one."""
     if not fallback.uses_weight:
         scan = replace(scan, weight=None)
-    log_bias, found = estimate_in_full(fallback, affine, scan, **how)
+    log_bias, found = _estimated(fallback, name, affine, scan, **how)
     bias = _field(log_bias, scale_mask)
     verdict = _judge(bias, scan, scale_mask, found.brain, True, signs, {}, name)
     if verdict.applies:

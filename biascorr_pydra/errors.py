@@ -65,6 +65,10 @@ class BiasCorrError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def about(self, file: str | PathLike) -> BiasCorrError:
+        """The same error; one that names no file names this one."""
+        return self if self.file is not None else _rebuild(type(self), self.rule, file, self.value, self.next_step)
+
     def __reduce__(self):
         # Keyword-only arguments do not survive the default pickling between worker processes.
         return _rebuild, (type(self), self.rule, self.file, self.value, self.next_step)

@@ -4,16 +4,18 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
-from biascorr_pydra import pure_tissue, weights
+from biascorr_pydra import image, pure_tissue, weights
 from biascorr_pydra.bench import Sources
 from biascorr_pydra.bench._case import Case
 from biascorr_pydra.bench._find import plan_cases
 from biascorr_pydra.bench._score import score
+from biascorr_pydra.correct import correct_file
 from biascorr_pydra.correctors import get_corrector
 from biascorr_pydra.correctors._base import Scan
 from biascorr_pydra.correctors._tissue_fit import _stiffer, fit_classes
@@ -277,6 +279,15 @@ def test_noise_is_refused():
     scan = Scan(data, np.ones(data.shape, bool), None, (2.0, 2.0, 2.0))
     with pytest.raises(InvalidImageError, match=r"found.*wanted.*use n4"):
         get_corrector("deepem").from_options().estimate(scan)
+
+
+def test_a_refusal_names_the_file(tmp_path):
+    data = np.abs(np.random.default_rng(0).normal(size=(40, 40, 40))).astype(np.float32)
+    file = tmp_path / "noise.nii.gz"
+    image.save(nib.Nifti1Image(data, np.diag([4.0, 4, 4, 1])), file)
+    with pytest.raises(InvalidImageError, match=r"noise\.nii\.gz: .*use n4"):
+        correct_file(file, tmp_path / "out.nii.gz", method="deepem")
+    assert not (tmp_path / "out.nii.gz").exists()
 
 
 def test_an_empty_image_is_refused():
