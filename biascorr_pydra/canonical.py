@@ -10,7 +10,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 
 from .field import LogBiasSpline
 
-__all__ = ["crop", "from_canonical", "spline_from_canonical", "to_canonical"]
+__all__ = ["crop", "from_canonical", "spline_from_canonical", "to_canonical", "uncrop"]
 
 
 def to_canonical(data: np.ndarray, affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
@@ -62,6 +62,18 @@ def crop(data: np.ndarray, first, last, shape: tuple[int, int, int]) -> np.ndarr
     for n, m, begin, end in zip(data.shape, shape, first, last, strict=True):
         data = np.tensordot(data, _weights(n, np.linspace(begin, end, m)).T, axes=([0], [0]))
     return np.ascontiguousarray(data)
+
+
+def uncrop(mask: np.ndarray, first, last, shape: tuple[int, int, int]) -> np.ndarray:
+    """Put a mask over the box of :func:`crop` back on the grid of ``shape``: nearest samples, False outside the box."""
+    inside, samples = [], []
+    for n, m, begin, end in zip(shape, mask.shape, first, last, strict=True):
+        places = np.rint((np.arange(n) - begin) * ((m - 1) / (end - begin))).astype(int)
+        inside.append((places >= 0) & (places < m))
+        samples.append(places[inside[-1]])
+    result = np.zeros(shape, bool)
+    result[np.ix_(*inside)] = mask[np.ix_(*samples)]
+    return result
 
 
 def spline_from_canonical(

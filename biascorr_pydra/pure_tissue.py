@@ -11,8 +11,6 @@ Ashburner, Friston. Unified segmentation. NeuroImage 26(3), 2005. doi:10.1016/j.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 from torch.nn import functional
 
@@ -108,7 +106,7 @@ def pure_probability(
     brain: torch.Tensor,
     log_bias: torch.Tensor,
     around,
-    threads=nullcontext,
+    threads,
 ) -> torch.Tensor:
     """Probabilities (10, I, J, K) that a voxel of an image is outside, purely of one class, or mixed.
 

@@ -15,11 +15,11 @@ from biascorr_pydra.bench import Sources
 from biascorr_pydra.bench._case import Case
 from biascorr_pydra.bench._find import plan_cases
 from biascorr_pydra.bench._score import score
+from biascorr_pydra.canonical import uncrop
 from biascorr_pydra.correct import correct_file
 from biascorr_pydra.correctors import get_corrector
 from biascorr_pydra.correctors._base import Scan
 from biascorr_pydra.correctors._tissue_fit import _stiffer, fit_classes
-from biascorr_pydra.correctors.deepem import _uncropped
 from biascorr_pydra.errors import InvalidImageError, InvalidParameterError, WeightsError
 from biascorr_pydra.estimation import estimate_in_full, scan_on_grid
 from biascorr_pydra.field import LogBiasSpline
@@ -270,7 +270,7 @@ def test_a_box_is_put_back_where_it_was():
     whole = ndimage.gaussian_filter(rng.normal(size=(20, 24, 22)), 3) > 0
     first, last = (3.0, 0.0, 5.0), (16.0, 23.0, 19.0)
     part = whole[3:17, :, 5:20]
-    found = _uncropped(part, first, last, whole.shape)
+    found = uncrop(part, first, last, whole.shape)
     assert np.array_equal(found[3:17, :, 5:20], part) and found.sum() == part.sum()
 
 

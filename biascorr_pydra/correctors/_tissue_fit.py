@@ -42,7 +42,7 @@ class _Mesh:
     pairs: list[torch.Tensor]
     roughness: torch.Tensor
 
-    def within(self, box: list[slice]) -> _Mesh:
+    def within(self, box: tuple[slice, ...]) -> _Mesh:
         """The same mesh, over a part of the grid."""
         bases, pairs = (
             [matrix[part] for matrix, part in zip(all_of, box, strict=True)] for all_of in (self.bases, self.pairs)
@@ -62,6 +62,31 @@ class _Mesh:
         product = _contract(weight, self.pairs).view(n[0], n[0], n[1], n[1], n[2], n[2])
         count = n[0] * n[1] * n[2]
         return product.permute(0, 2, 4, 1, 3, 5).reshape(count, count)
+
+
+@dataclass(frozen=True)
+class _Voxels:
+    """What is used: flat places in a volume of ``shape``, their classes from 0, and which of them are in each class."""
+
+    shape: torch.Size
+    places: torch.Tensor
+    label: torch.Tensor
+    members: tuple[torch.Tensor, ...]
+
+    @classmethod
+    def of(cls, classes: torch.Tensor) -> _Voxels:
+        places = classes.flatten().nonzero().flatten()
+        _, label = torch.unique(classes.flatten()[places], return_inverse=True)
+        members = label.argsort(stable=True).split(torch.bincount(label).tolist())
+        return cls(classes.shape, places, label, members)
+
+    def medians(self, values: torch.Tensor) -> torch.Tensor:
+        """Of each class."""
+        return torch.stack([values[of].median() for of in self.members])
+
+    def sums(self, values: torch.Tensor) -> torch.Tensor:
+        """Over each class."""
+        return torch.bincount(self.label, values)
 
 
 def _contract(volume: torch.Tensor, matrices: list[torch.Tensor]) -> torch.Tensor:
@@ -116,21 +141,20 @@ def fit_classes(
     box = box_of(classes > 0)
     log_image, classes, weight = log_image[box], classes[box], weight[box]
     used = classes > 0
-    present, label = torch.unique(classes[used], return_inverse=True)
+    voxels = _Voxels.of(classes)
     mesh = mesh_over(shape, points, str(log_image.device)).within(box)
     values = log_image[used].double()
     given = weight[used].double()
     field = torch.zeros_like(values) if start is None else start[box][used].double()
-    means = torch.stack([(values - field)[label == j].median() for j in range(len(present))])
+    means = voxels.medians(values - field)
     deviations = torch.full_like(means, FIRST_SD)
     robust = given
     for step in range(rounds):
         if step or start is not None:
-            residual = (values - field - means[label]).abs()
-            deviations = torch.stack([1.4826 * residual[label == j].median() for j in range(len(present))])
-            deviations = deviations.clamp(min=LEAST_SD)
-            robust = given / (1 + (residual / (SCALE * deviations[label])) ** 2) ** 2
-        control_points, means = _solve(mesh, used, values, label, robust / deviations[label] ** 2, smoothness)
+            residual = (values - field - means[voxels.label]).abs()
+            deviations = (1.4826 * voxels.medians(residual)).clamp(min=LEAST_SD)
+            robust = given / (1 + (residual / (SCALE * deviations[voxels.label])) ** 2) ** 2
+        control_points, means = _solve(mesh, voxels, values, robust / deviations[voxels.label] ** 2, smoothness)
         if step == 0 and usual is not None:
             smoothness *= _stiffer(mesh.roughness_of(control_points), usual)
         on_grid = evaluate_tensor(control_points, mesh.bases)
@@ -145,23 +169,20 @@ def _stiffer(found: float, usual: float) -> float:
     return min(max(usual / max(found, TINY), least), most)
 
 
-def _solve(mesh: _Mesh, used, values, label, weight, smoothness: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _solve(mesh: _Mesh, voxels: _Voxels, values, weight, smoothness: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Normal equations; the class means are eliminated by their Schur complement."""
     weight = weight / weight.sum()
-    places = used.flatten().nonzero().flatten()
-    volume = torch.zeros(used.numel(), dtype=torch.float64, device=used.device)
+    volume = torch.zeros(voxels.shape.numel(), dtype=torch.float64, device=weight.device)
 
     def moments(of: torch.Tensor | slice, part: torch.Tensor) -> torch.Tensor:
-        volume.zero_()[places[of]] = part
-        return mesh.moments(volume.view(used.shape))
+        volume.zero_()[voxels.places[of]] = part
+        return mesh.moments(volume.view(voxels.shape))
 
-    order = label.argsort(stable=True)
-    members = order.split(torch.bincount(label).tolist())
-    cross = torch.stack([moments(of, weight[of]) for of in members], 1)
-    own, right = torch.bincount(label, weight), torch.bincount(label, weight * values)
+    cross = torch.stack([moments(of, weight[of]) for of in voxels.members], 1)
+    own, right = voxels.sums(weight), voxels.sums(weight * values)
     everything = moments(slice(None), weight * values)
-    volume[places] = weight
-    matrix = mesh.gram(volume.view(used.shape)) + smoothness * mesh.roughness
+    volume[voxels.places] = weight
+    matrix = mesh.gram(volume.view(voxels.shape)) + smoothness * mesh.roughness
     matrix.diagonal().add_(TINY)
     found = torch.linalg.solve(matrix, torch.cat([everything[:, None], cross], 1))
     schur = torch.diag(own * (1 + 1e-6)) - cross.T @ found[:, 1:]

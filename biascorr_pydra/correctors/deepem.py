@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from .. import networks_tissue, pure_tissue, weights
-from ..canonical import crop
+from ..canonical import crop, uncrop
 from ..errors import InvalidImageError, InvalidParameterError
 from ..field import LogBiasSpline, evaluate_tensor
 from ..image import detect_head
@@ -139,7 +139,7 @@ class DeepEM(Corrector):
             "residual_sd": round(float(solution.deviations.median()), 4),
         }
         spline = LogBiasSpline(control_points.cpu().numpy(), first, last)
-        return Estimate(spline, record, _uncropped(brain.cpu().numpy(), first, last, shape))
+        return Estimate(spline, record, uncrop(brain.cpu().numpy(), first, last, shape))
 
     def brain(self, networks: networks_tissue.TissueNetworks, scan: Scan, *, device: str = "cpu") -> torch.Tensor:
         """Where the first network finds the brain, on the grid that the method works on."""
@@ -154,7 +154,7 @@ class DeepEM(Corrector):
         where = detect_head(scan.data) if scan.mask is None else scan.mask
         return _within(prior, torch.from_numpy(where).to(device), known=scan.mask is not None)
 
-    def _pure(self, networks, image, prior, brain, log_bias, around, threads=nullcontext) -> torch.Tensor:
+    def _pure(self, networks, image, prior, brain, log_bias, around, threads) -> torch.Tensor:
         return pure_tissue.pure_probability(networks.pure, image, prior, brain, log_bias, around, threads)
 
     def _fit(self, image: torch.Tensor, found: torch.Tensor, brain: torch.Tensor, log_bias) -> tuple[Solution, int]:
@@ -195,17 +195,6 @@ def _head_of(scan: Scan) -> tuple[Scan, tuple[float, ...], tuple[float, ...]]:
     share = [(b - a) / (n - 1) for a, b, n in zip(first, last, head.shape, strict=True)]
     size = [s * x * (n - 1) / (m - 1) for s, x, n, m in zip(scan.voxel_size_mm, share, head.shape, shape, strict=True)]
     return Scan(crop(data, first, last, shape), np.ones(shape, bool), mask, tuple(size)), first, last
-
-
-def _uncropped(part: np.ndarray, first, last, shape: tuple[int, ...]) -> np.ndarray:
-    """A mask over the box, on the grid that the box is a part of: nearest voxels."""
-    for axis, (begin, end, n) in enumerate(zip(first, last, shape, strict=True)):
-        m = part.shape[axis]
-        places = np.rint((np.arange(n) - begin) * ((m - 1) / (end - begin)))
-        part = np.take(part, np.clip(places, 0, m - 1).astype(int), axis)
-        outside = [None if k != axis else slice(None) for k in range(3)]
-        part = part & ((places >= 0) & (places < m))[tuple(outside)]
-    return part
 
 
 def _within(prior: torch.Tensor, mask: torch.Tensor, known: bool) -> torch.Tensor:
