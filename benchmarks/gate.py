@@ -38,7 +38,7 @@ from biascorr_pydra.brain import extract_brain
 from biascorr_pydra.correct import correct_file
 from biascorr_pydra.correctors import get_corrector
 from biascorr_pydra.correctors._base import Scan
-from biascorr_pydra.estimation import estimate
+from biascorr_pydra.estimation import estimate_in_full
 from biascorr_pydra.field import LogBiasSpline
 from biascorr_pydra.metrics import residual_cov
 from biascorr_pydra.quality import LIMITS, decide, field_numbers
@@ -57,14 +57,14 @@ RIM_MM = 12.0
 
 
 def found_fields(img_data, affine, brain, size, methods) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
-    """Each method's log field, with the mask it was given; then absurd fields made from it."""
+    """Each method's log field, with the mask it was given, or the brain that it found."""
     for method in methods:
         name, _, masked = method.partition("+")
         mask = brain if masked else None
         corrector = get_corrector(name.partition(":")[0]).from_options(name.partition(":")[2] or None)
         scan = Scan(img_data, np.ones(img_data.shape, bool), mask, size)
-        log_bias, _ = estimate(corrector, affine, scan, device="cpu", seed=0)
-        yield method, log_bias, mask
+        log_bias, found = estimate_in_full(corrector, affine, scan, device="cpu", seed=0)
+        yield method, log_bias, mask if mask is not None or found.brain is None else found.brain
 
 
 def absurd_fields(log_bias, data, region, size, rng) -> Iterator[tuple[str, np.ndarray]]:

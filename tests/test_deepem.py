@@ -19,7 +19,7 @@ from biascorr_pydra.canonical import uncrop
 from biascorr_pydra.correct import correct_file
 from biascorr_pydra.correctors import get_corrector
 from biascorr_pydra.correctors._base import Scan
-from biascorr_pydra.correctors._tissue_fit import _stiffer, fit_classes
+from biascorr_pydra.correctors._tissue_fit import _stiffer, fit_classes, guide
 from biascorr_pydra.errors import InvalidImageError, InvalidParameterError, WeightsError
 from biascorr_pydra.estimation import estimate_in_full, scan_on_grid
 from biascorr_pydra.field import LogBiasSpline
@@ -110,6 +110,28 @@ def test_smoothness_follows_the_field():
     assert roughness(fit(1e-3, found / 10)) > roughness(fit(1e-3, found)) > roughness(fit(1e-3, 3 * found))
     assert _stiffer(2.0, 1.0) == 0.5
     assert (_stiffer(1.0, 1e-6), _stiffer(0.0, 1.0)) == pytest.approx((1 / 30, 10 / 3))
+
+
+def test_another_field_guides_the_fit_where_there_is_no_voxel():
+    log_image, used, field = mixture(noise=0.02)
+    used[7:] = 0
+    empty = torch.zeros_like(used, dtype=torch.bool)
+    empty[14:] = True
+    log_field = torch.from_numpy(field)
+
+    def fit(guided):
+        options = {"points": 5, "smoothness": 1e-8, "guided": guided}
+        return fit_classes(log_image, used, torch.ones_like(log_image), **options)
+
+    alone = difference(fit(None), field)
+    guided = fit(guide(log_field, empty, points=5, weight=0.1))
+    error = difference(guided, field)
+    assert error[14:].std() < 0.01 < 0.1 < alone[14:].std()
+    # Its shape alone counts: no constant, and nothing of it beside where it is to guide.
+    other = torch.where(empty, log_field + 3, 17.0)
+    torch.testing.assert_close(fit(guide(other, empty, points=5, weight=0.1)).control_points, guided.control_points)
+    nowhere = fit(guide(log_field, torch.zeros_like(empty), points=5, weight=0.1))
+    torch.testing.assert_close(nowhere.control_points, fit(None).control_points)
 
 
 def test_weight_zero_is_as_good_as_unused():

@@ -6,6 +6,8 @@ Minimized over control points c and class means m, with the B-spline field b(c),
 
 over voxels known to be purely of one class, and a little of the squared second differences of c. Weights are robust
 (Geman and McClure) and inverse to the variance of each class; both follow from the residuals, in a few rounds.
+
+Splines extrapolate wildly. Where there is no such voxel, another field may guide the fit, by its shape alone.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ import torch
 from ..field import bspline_basis, evaluate_tensor
 from ..pure_tissue import box_of
 
-__all__ = ["Solution", "fit_classes", "mesh_over"]
+__all__ = ["Guide", "Solution", "fit_classes", "guide", "mesh_over"]
 
 SCALE = 2.5  # residuals of so many standard deviations count a quarter
 LEAST_SD, FIRST_SD = 0.015, 0.15
 AS_ROUGH = (1 / 30, 10 / 3)  # least and largest factor of smoothness, for rough and smooth fields
+GUIDE_STEP = 2  # voxels; both fields are smooth
 TINY = 1e-9  # pins the constant, which class means and field share
 
 
@@ -34,6 +37,14 @@ class Solution:
     control_points: torch.Tensor
     means: torch.Tensor
     deviations: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Guide:
+    """Normal equations of control points that follow another log field but for its constant; see :func:`guide`."""
+
+    matrix: torch.Tensor
+    right: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -108,6 +119,29 @@ def mesh_over(shape: tuple[int, int, int], points: int, device: str) -> _Mesh:
     return _Mesh(bases, pairs, roughness.to(device))
 
 
+def guide(log_field: torch.Tensor, where: torch.Tensor, *, points: int, weight: float) -> Guide:
+    """What is to be followed outside the voxels that are fitted.
+
+    Parameters
+    ----------
+    log_field : float tensor, shape (I, J, K)
+    where : boolean tensor, same shape
+    points : control points per axis, over the whole grid
+    weight : float
+        Of all places together, where all voxels that are fitted weigh 1.
+    """
+    shape = tuple(log_field.shape)
+    every = tuple(slice(None, None, GUIDE_STEP) for _ in shape)
+    whole = mesh_over(shape, points, str(log_field.device))
+    mesh = whole.within(every)
+    log_field, share = log_field[every].double(), where[every].double()
+    share = weight * share / share.sum().clamp(min=1)
+    sums = mesh.moments(share)  # of the free constant, which takes the means out
+    total = share.sum().clamp(min=TINY)
+    matrix = mesh.gram(share) - torch.outer(sums, sums) / total
+    return Guide(matrix, mesh.moments(share * log_field) - sums * (share * log_field).sum() / total)
+
+
 def fit_classes(
     log_image: torch.Tensor,
     classes: torch.Tensor,
@@ -118,6 +152,7 @@ def fit_classes(
     usual: float | None = None,
     start: torch.Tensor | None = None,
     rounds: int = 5,
+    guided: Guide | None = None,
 ) -> Solution:
     """Fit field and class means.
 
@@ -136,6 +171,7 @@ def fit_classes(
     start : float tensor, same shape
         A log field to tell outliers by at first; without one, all count alike in the first round.
     rounds : times that robust weights and variances are found anew
+    guided : what to follow where there is no voxel to fit
     """
     shape = tuple(log_image.shape)
     box = box_of(classes > 0)
@@ -154,7 +190,8 @@ def fit_classes(
             residual = (values - field - means[voxels.label]).abs()
             deviations = (1.4826 * voxels.medians(residual)).clamp(min=LEAST_SD)
             robust = given / (1 + (residual / (SCALE * deviations[voxels.label])) ** 2) ** 2
-        control_points, means = _solve(mesh, voxels, values, robust / deviations[voxels.label] ** 2, smoothness)
+        trusted = robust / deviations[voxels.label] ** 2
+        control_points, means = _solve(mesh, voxels, values, trusted, smoothness, guided)
         if step == 0 and usual is not None:
             smoothness *= _stiffer(mesh.roughness_of(control_points), usual)
         on_grid = evaluate_tensor(control_points, mesh.bases)
@@ -169,7 +206,9 @@ def _stiffer(found: float, usual: float) -> float:
     return min(max(usual / max(found, TINY), least), most)
 
 
-def _solve(mesh: _Mesh, voxels: _Voxels, values, weight, smoothness: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _solve(
+    mesh: _Mesh, voxels: _Voxels, values, weight, smoothness: float, guided: Guide | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Normal equations; the class means are eliminated by their Schur complement."""
     weight = weight / weight.sum()
     volume = torch.zeros(voxels.shape.numel(), dtype=torch.float64, device=weight.device)
@@ -184,6 +223,8 @@ def _solve(mesh: _Mesh, voxels: _Voxels, values, weight, smoothness: float) -> t
     volume[voxels.places] = weight
     matrix = mesh.gram(volume.view(voxels.shape)) + smoothness * mesh.roughness
     matrix.diagonal().add_(TINY)
+    if guided is not None:
+        matrix, everything = matrix + guided.matrix, everything + guided.right
     found = torch.linalg.solve(matrix, torch.cat([everything[:, None], cross], 1))
     schur = torch.diag(own * (1 + 1e-6)) - cross.T @ found[:, 1:]
     means = torch.linalg.solve(schur, right - cross.T @ found[:, 0])

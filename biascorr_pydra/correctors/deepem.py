@@ -6,8 +6,8 @@
 3. Joint histograms of each class give posterior probabilities: the contrast comes from the image
    (:mod:`biascorr_pydra.pure_tissue`).
 4. A second network, which sees probabilities, says how surely a voxel is purely of one class.
-5. Means of groups of equally sure voxels and control points follow in closed form (:mod:`._tissue_fit`). Steps 3 to 5
-   are repeated.
+5. Means of groups of equally sure voxels and control points follow in closed form (:mod:`._tissue_fit`), guided far
+   from the brain by exact N4's field of the head. Steps 3 to 5 are repeated.
 
 The networks never see a true field, and never give one: they only name tissue.
 """
@@ -22,6 +22,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from .. import networks_tissue, pure_tissue, weights
 from ..canonical import crop, uncrop
@@ -30,7 +31,7 @@ from ..field import LogBiasSpline, evaluate_tensor
 from ..image import detect_head
 from . import get_corrector
 from ._base import Corrector, Estimate, Scan
-from ._tissue_fit import Solution, fit_classes, mesh_over
+from ._tissue_fit import Guide, Solution, fit_classes, guide, mesh_over
 
 __all__ = ["CORRECTOR", "DeepEM", "first_field"]
 
@@ -42,6 +43,8 @@ DEEP, LEAST_DEEP = (2, 5, 6), 0.012
 # A level less than usual: the mesh spans the head alone, and what follows finds the details.
 N4_ITERATIONS = (50, 50, 50)
 ROBUST_ROUNDS = 3
+# N4 guides the field so many voxels (of 2 to 3 mm) from the brain on; a voxel there weighs so much of one in the brain.
+GUIDED_FROM, GUIDED = 6, 0.01
 MARGIN = 0.1  # around the head, of its extent
 DARKEST = 1e-3
 NEXT = "This method is for MRI of adults' heads; use n4 for anything else."
@@ -67,7 +70,7 @@ class DeepEM(Corrector):
     )
 
     name: ClassVar[str] = "deepem"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     summary: ClassVar[str] = "our own: networks name pure tissue in any contrast, a closed-form fit evens it out"
     citation: ClassVar[str] = (
         "biascorr_pydra (no paper yet); after Ashburner, Friston, Unified segmentation, NeuroImage 26(3), 2005, "
@@ -112,7 +115,8 @@ class DeepEM(Corrector):
             shape = scan.data.shape
             scan, first, last = _head_of(scan)
             image = torch.from_numpy(scan.data).to(device)
-            prior = self._expected(networks, scan, device, around)
+            head = torch.from_numpy(detect_head(scan.data)).to(device)
+            prior = self._expected(networks, scan, head, device, around)
             brain = prior[0] < 0.5
             _enough(int(brain.sum()), LEAST_BRAIN, "a brain is found in the image")
             deep = float(prior[list(DEEP)][:, brain].sum(0).mean())
@@ -123,11 +127,12 @@ class DeepEM(Corrector):
                     next_step=NEXT,
                 )
             log_bias = first_field(scan, brain, device)
+            guided = self._guide(scan, head, brain, device)
             bases = mesh_over(tuple(image.shape), self.points, str(image.device)).bases
             points = []
             for _ in range(self.rounds):
                 found = self._pure(networks, image, prior, brain, log_bias, around, many)
-                solution, used = self._fit(image, found, brain, log_bias)
+                solution, used = self._fit(image, found, brain, log_bias, guided)
                 points.append(solution.control_points)
                 log_bias = evaluate_tensor(points[-1], bases).float()
             step = points[-1] - points[-2] if self.rounds > 1 else 0.0
@@ -144,20 +149,32 @@ class DeepEM(Corrector):
     def brain(self, networks: networks_tissue.TissueNetworks, scan: Scan, *, device: str = "cpu") -> torch.Tensor:
         """Where the first network finds the brain, on the grid that the method works on."""
         with torch.inference_mode(), _threads(1) as threads:
-            around = partial(_around, device, threads)
-            return self._expected(networks, _head_of(scan)[0], device, around)[0] < 0.5
+            scan, _, _ = _head_of(scan)
+            head = torch.from_numpy(detect_head(scan.data)).to(device)
+            return self._expected(networks, scan, head, device, partial(_around, device, threads))[0] < 0.5
 
-    def _expected(self, networks, scan: Scan, device: str, around) -> torch.Tensor:
+    def _expected(self, networks, scan: Scan, head: torch.Tensor, device: str, around) -> torch.Tensor:
         """Prior probabilities of the classes."""
         prior = pure_tissue.expected(networks.prior, torch.from_numpy(scan.data).to(device)[None], around)[0]
+        if scan.mask is not None:
+            return _within(prior, torch.from_numpy(scan.mask).to(device), known=True)
         # Air is none of what the networks learnt; what they say of it means nothing.
-        where = detect_head(scan.data) if scan.mask is None else scan.mask
-        return _within(prior, torch.from_numpy(where).to(device), known=scan.mask is not None)
+        return _within(prior, head, known=False)
 
     def _pure(self, networks, image, prior, brain, log_bias, around, threads) -> torch.Tensor:
         return pure_tissue.pure_probability(networks.pure, image, prior, brain, log_bias, around, threads)
 
-    def _fit(self, image: torch.Tensor, found: torch.Tensor, brain: torch.Tensor, log_bias) -> tuple[Solution, int]:
+    def _guide(self, scan: Scan, head: torch.Tensor, brain: torch.Tensor, device: str) -> Guide:
+        """What exact N4 finds in the whole head, where it is far from the brain."""
+        far = head & ~_grown(brain, GUIDED_FROM)
+        found = get_corrector("n4").from_options().estimate(replace(scan, mask=None), device=device)
+        log_field = torch.from_numpy(found.log_bias.on_grid(scan.data.shape)).to(device)
+        weight = GUIDED * float(far.sum()) / int(brain.sum())
+        return guide(log_field, far, points=self.points, weight=weight)
+
+    def _fit(
+        self, image: torch.Tensor, found: torch.Tensor, brain: torch.Tensor, log_bias, guided: Guide
+    ) -> tuple[Solution, int]:
         probability, classes = found[1 : networks_tissue.MIXED].max(0)
         inside = (probability > self.sure) & brain & (image > 0)
         # Voxels of one tissue that are less sure lie beside others, all alike: they get a mean and a spread of their
@@ -168,7 +185,8 @@ class DeepEM(Corrector):
         _enough(used, LEAST_PURE, "enough voxels are found that are purely of one tissue")
         log_image = torch.log(image.clamp(min=DARKEST * image[brain].mean()))
         options = {"points": self.points, "smoothness": self.smoothness, "usual": self.usual}
-        return fit_classes(log_image, groups, probability, start=log_bias, rounds=ROBUST_ROUNDS, **options), used
+        how = options | {"start": log_bias, "rounds": ROBUST_ROUNDS, "guided": guided}
+        return fit_classes(log_image, groups, probability, **how), used
 
 
 def first_field(scan: Scan, brain: torch.Tensor, device: str) -> torch.Tensor:
@@ -203,6 +221,15 @@ def _within(prior: torch.Tensor, mask: torch.Tensor, known: bool) -> torch.Tenso
         tissue = prior[1:] + 1e-3
         prior = torch.cat([torch.zeros_like(prior[:1]), tissue / tissue.sum(0)])
     return torch.where(mask, prior, torch.eye(len(prior), device=prior.device)[0][:, None, None, None])
+
+
+def _grown(mask: torch.Tensor, by: int) -> torch.Tensor:
+    """The mask and all that is at most so many voxels from it along each axis."""
+    grown = mask[None].float()
+    for axis in range(3):
+        reach = [by if k == axis else 0 for k in range(3)]
+        grown = functional.max_pool3d(grown, [2 * n + 1 for n in reach], 1, reach)
+    return grown[0] > 0
 
 
 def _enough(count: int, least: int, rule: str) -> None:
