@@ -127,7 +127,7 @@ def measure(heads, methods: Sequence[str], affine=AFFINE, *, absurd: bool = True
         for method, log_bias, mask in found_fields(data, affine, brain, size, methods):
             how = (data, log_bias, mask, head, brain, truth, size)
             yield about | {"method": method, "estimate": "as found"} | row(*how)
-            if absurd and method.startswith("n4"):
+            if absurd and method.startswith(("n4", "deepem")):
                 region = head if mask is None else mask
                 for kind, wrong in absurd_fields(log_bias, data, region, size, rng):
                     yield about | {"method": method, "estimate": kind} | row(data, wrong, *how[2:])

@@ -91,7 +91,8 @@ def correct_image(
         Judge the field before it is divided out; see :mod:`biascorr_pydra.quality`. Where it is negligible or rejected,
         the image is passed on as it is, with a field of exactly 1.
     fallback : str
-        Method, as METHOD or METHOD:PRESET, whose field takes the place of a rejected one if it is accepted itself.
+        Method, as METHOD or METHOD:PRESET, whose field takes the place of a rejected one, or of the method's own if it
+        refuses the image, provided it is accepted itself.
     check_response : bool
         Also judge by whether the method sees a further known field; takes as long again as the estimate.
     uncertainty : bool
@@ -111,6 +112,12 @@ def correct_image(
     device = resolve_device(device)
     corrector = get_corrector(method).from_options(preset, **(options or {}))
     frames = _frames(img) if average_frames else None
+    if frames is not None and not corrector.takes_series:
+        raise InvalidParameterError(
+            f"method {corrector.name!r} has not been tried on the mean of a series",
+            value=f"average_frames, {frames.shape[3]} frames",
+            next_step="Use method n4 for series.",
+        )
     data, valid, intensities = image.inspect(img if frames is None else _mean_frame(frames, img))
     scan, resampled = _scan(img, data, valid, mask, weight, corrector)
     mask_array, warnings = scan.mask, intensities.warnings()

@@ -36,7 +36,8 @@ class GateOptions:
     gate : bool
         Judge at all.
     fallback : str
-        What takes the place of a rejected field: "none", or a method, as METHOD or METHOD:PRESET.
+        What takes the place of a rejected field, or of one that the method would not estimate: "none", or a method, as
+        METHOD or METHOD:PRESET.
     check_response : bool
         Also estimate the field of the image times a known one; as long again as the estimate.
     uncertainty : bool
@@ -117,23 +118,24 @@ def decide_field(
 
     Raises
     ------
+    InvalidImageError
+        The method refuses the image, and there is no other to fall back on.
     BiasCorrError
         The field is not positive and finite everywhere, and the gate is off.
     """
     fallback = parse_fallback(options.fallback, corrector)
     began = time.perf_counter()
-    log_bias, found = _estimated(corrector, name, affine, scan, device=device, seed=seed, **telling)
-    record = dict(found.record)
-    bias = _field(log_bias, scale_mask)
-    estimated = time.perf_counter()
     how = {"affine": affine, "scan": scan, "device": device, "seed": seed}
-    more, uncertainty = {}, None
-    if options.uncertainty:
-        uncertainty, more["flip_disagreement"] = disagreement_of_flips(corrector, log_bias, scale_mask, **how)
-    if options.check_response and options.gate:
-        more["response"] = response(corrector, log_bias, scale_mask, **how)
-    verdict = _judge(bias, scan, scale_mask, found.brain, options.gate, signs, more, name)
-    decision = Decision(bias, corrector, record, record, {}, uncertainty, list(record.get("notes", [])))
+    try:
+        log_bias, found = _estimated(corrector, name, **how, **telling)
+        estimated = time.perf_counter()
+        decision, verdict = _own(corrector, log_bias, found, scale_mask, options, signs, name, **how)
+    except InvalidImageError as error:
+        if fallback is None or options.uncertainty:
+            raise
+        estimated = time.perf_counter()
+        decision = Decision(np.ones_like(scan.data), None, {}, {}, {})
+        verdict = Verdict(REJECTED, (f"the method refused the image, by the rule that {error.rule} ({error.value})",))
     stand_in = None
     if verdict.verdict == REJECTED and fallback is not None:
         stand_in = _stand_in(fallback, scale_mask, signs, name, decision, **how)
@@ -151,6 +153,20 @@ def decide_field(
     return decision
 
 
+def _own(
+    corrector, log_bias, found: Estimate, scale_mask, options: GateOptions, signs, name, *, scan, **how
+) -> tuple[Decision, Verdict]:
+    """The asked-for method's field, and what the gate says of it."""
+    record, bias, more, uncertainty = dict(found.record), _field(log_bias, scale_mask), {}, None
+    how["scan"] = scan
+    if options.uncertainty:
+        uncertainty, more["flip_disagreement"] = disagreement_of_flips(corrector, log_bias, scale_mask, **how)
+    if options.check_response and options.gate:
+        more["response"] = response(corrector, log_bias, scale_mask, **how)
+    verdict = _judge(corrector, bias, scan, scale_mask, found.brain, options.gate, signs, more, name)
+    return Decision(bias, corrector, record, record, {}, uncertainty, list(record.get("notes", []))), verdict
+
+
 def _estimated(corrector: Corrector, name: str, *what, **how) -> tuple[np.ndarray, Estimate]:
     """See :func:`biascorr_pydra.estimation.estimate_in_full`; a method that refuses an image does not know its name."""
     try:
@@ -166,7 +182,9 @@ def _field(log_bias: np.ndarray, scale_mask: np.ndarray) -> np.ndarray | None:
     return bias if np.isfinite(bias).all() and (bias > 0).all() else None
 
 
-def _judge(bias, scan: Scan, scale_mask, brain, gate: bool, signs: Signs, more, name: str) -> Verdict:
+def _judge(
+    corrector: Corrector, bias, scan: Scan, scale_mask, brain, gate: bool, signs: Signs, more, name: str
+) -> Verdict:
     if bias is None and not gate:
         raise BiasCorrError(
             "the estimated field is not positive and finite everywhere; nothing was written",
@@ -181,7 +199,8 @@ def _judge(bias, scan: Scan, scale_mask, brain, gate: bool, signs: Signs, more, 
     whole_head = scan.mask is None and brain is None
     if scan.mask is None and brain is not None:
         region = region & brain
-    return judge(scan.data, bias, region, scan.voxel_size_mm, whole_head=whole_head, signs=signs, more=more)
+    how = {"whole_head": whole_head, "signs": signs, "more": more, "invents": corrector.invents}
+    return judge(scan.data, bias, region, scan.voxel_size_mm, **how)
 
 
 def _stand_in(fallback: Corrector, scale_mask, signs, name, decision: Decision, *, affine, scan, **how) -> Verdict:
@@ -190,7 +209,7 @@ def _stand_in(fallback: Corrector, scale_mask, signs, name, decision: Decision, 
         scan = replace(scan, weight=None)
     log_bias, found = _estimated(fallback, name, affine, scan, **how)
     bias = _field(log_bias, scale_mask)
-    verdict = _judge(bias, scan, scale_mask, found.brain, True, signs, {}, name)
+    verdict = _judge(fallback, bias, scan, scale_mask, found.brain, True, signs, {}, name)
     if verdict.applies:
         decision.bias, decision.corrector, decision.applied = bias, fallback, dict(found.record)
         decision.warnings += found.record.get("notes", [])

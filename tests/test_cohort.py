@@ -53,8 +53,9 @@ def run(dataset, *arguments, worker="debug", out="out"):
     inputs = ("--bids-dir", str(dataset), "--out-dir", str(folder / out), "--worker", worker)
     masks = () if "--skull-strip" in arguments else given
     pages = () if "--scan-pages" in arguments else ("--no-scan-pages",)  # they take most of a small cohort's time
+    method = () if "--method" in arguments else ("--method", "n4")  # these phantoms are no heads
     return subprocess.run(
-        [sys.executable, "-c", code, "run", str(WORKFLOW), *inputs, *masks, *pages, *arguments],
+        [sys.executable, "-c", code, "run", str(WORKFLOW), *inputs, *masks, *pages, *method, *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -259,7 +260,12 @@ def test_under_pytest_with_the_debug_worker(dataset):
     from biascorr_pydra.cohort import CorrectBids
 
     task = CorrectBids(
-        bids_dir=dataset, out_dir=dataset.parent / "out", skull_strip="none", segmentation="none", suffix=["T1w"]
+        bids_dir=dataset,
+        out_dir=dataset.parent / "out",
+        method=["n4"],
+        skull_strip="none",
+        segmentation="none",
+        suffix=["T1w"],
     )
     outputs = task(worker="debug", cache_root=dataset.parent / "cache")
     assert Path(outputs.report_file).is_file()
@@ -366,6 +372,7 @@ def test_the_status_of_other_scans_is_kept(dataset):
 def test_an_output_folder_among_the_data_is_refused_and_derivatives_is_not(dataset):
     code = "from biascorr_pydra.pydra_run import main; main()"
     base = [sys.executable, "-c", code, "run", str(WORKFLOW), "--bids-dir", str(dataset), "--worker", "debug", *WITHOUT]
+    base += ["--method", "n4"]
     refused = subprocess.run([*base, "--out-dir", str(dataset / "results")], capture_output=True, text=True)
     assert refused.returncode == 2 and "derivatives" in refused.stderr and not (dataset / "results").exists()
     for _ in range(2):

@@ -278,10 +278,9 @@ def test_a_weight_image_decides_where_the_field_is_estimated(tmp_path, phantom, 
     image.save(phantom.image(phantom.dseg == 2, np.uint8), tmp_path / "mask.nii.gz")
     image.save(phantom.image(phantom.brain, np.uint8), tmp_path / "brain.nii.gz")
     outputs = [tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"]
-    record = correct_file(
-        phantom_file, outputs[0], mask_file=tmp_path / "brain.nii.gz", weight_file=tmp_path / "weight.nii.gz"
-    )
-    correct_file(phantom_file, outputs[1], mask_file=tmp_path / "mask.nii.gz")
+    weighted = {"mask_file": tmp_path / "brain.nii.gz", "weight_file": tmp_path / "weight.nii.gz"}
+    record = correct_file(phantom_file, outputs[0], method="n4", **weighted)
+    correct_file(phantom_file, outputs[1], method="n4", mask_file=tmp_path / "mask.nii.gz")
     assert record.weight_sha256 == image.sha256(tmp_path / "weight.nii.gz")
     # the same field up to its scale, which follows the mask
     ratio = image.load(outputs[0]).get_fdata() / np.maximum(image.load(outputs[1]).get_fdata(), 1e-6)
@@ -293,17 +292,18 @@ def test_weight_images_that_cannot_be_used(tmp_path, phantom):
     with pytest.raises(InvalidParameterError, match="'ubc' takes no weight image"):
         correct_image(phantom.image(), method="ubc", weight=phantom.image())
     with pytest.raises(GridMismatchError, match="weight image must be on the image's grid"):
-        correct_image(phantom.image(), weight=make_phantom((20, 20, 20)).image())
+        correct_image(phantom.image(), method="n4", weight=make_phantom((20, 20, 20)).image())
     with pytest.raises(InvalidMaskError, match="the weight image is empty"):
-        correct_image(phantom.image(), weight=phantom.image(np.zeros(phantom.acquired.shape)))
+        correct_image(phantom.image(), method="n4", weight=phantom.image(np.zeros(phantom.acquired.shape)))
 
 
 def test_rescaling_gives_the_input_range_in_the_mask_and_says_so_without_one(phantom):
     mask = phantom.image(phantom.brain, np.uint8)
-    rescaled = correct_image(phantom.image(), preset="ants", mask=mask).corrected.get_fdata()[phantom.brain]
+    found = correct_image(phantom.image(), method="n4", preset="ants", mask=mask)
+    rescaled = found.corrected.get_fdata()[phantom.brain]
     acquired = phantom.acquired[phantom.brain]
     assert (rescaled.min(), rescaled.max()) == pytest.approx((acquired.min(), acquired.max()), rel=1e-5)
-    warned = correct_image(phantom.image(), preset="ants").correction.warnings
+    warned = correct_image(phantom.image(), method="n4", preset="ants").correction.warnings
     assert any("rescale needs a mask" in warning for warning in warned)
 
 
@@ -351,7 +351,7 @@ def test_an_affine_that_is_singular_is_refused(tmp_path, phantom):
 
 def test_options_of_the_wrong_type(phantom):
     with pytest.raises(InvalidParameterError, match="cannot use a value"):
-        correct_image(phantom.image(), options={"bins": "abc"})
+        correct_image(phantom.image(), method="n4", options={"bins": "abc"})
 
 
 # --- series, progress and time
@@ -361,11 +361,12 @@ def test_one_field_for_all_frames_of_a_series(tmp_path, phantom):
     series = np.stack([phantom.acquired * k for k in (0.5, 1.0, 1.5)], axis=-1)
     series[3, 3, 3, 1] = np.nan
     image.save(phantom.image(series), tmp_path / "series.nii.gz")
-    record = correct_file(
-        tmp_path / "series.nii.gz", tmp_path / "out.nii.gz", bias_file=tmp_path / "bias.nii.gz", average_frames=True
-    )
+    how = {"bias_file": tmp_path / "bias.nii.gz", "average_frames": True}
+    with pytest.raises(InvalidParameterError, match=r"not been tried on the mean of a series.*Use method n4"):
+        correct_file(tmp_path / "series.nii.gz", tmp_path / "out.nii.gz", method="deepem", **how)
+    record = correct_file(tmp_path / "series.nii.gz", tmp_path / "out.nii.gz", method="n4", **how)
     bias = image.load(tmp_path / "bias.nii.gz").get_fdata()
-    np.testing.assert_allclose(bias, correct_image(phantom.image()).bias.get_fdata(), rtol=1e-3)
+    np.testing.assert_allclose(bias, correct_image(phantom.image(), method="n4").bias.get_fdata(), rtol=1e-3)
     out = image.load(tmp_path / "out.nii.gz").get_fdata()
     np.testing.assert_allclose(out[..., 2], series[..., 2] / bias, rtol=1e-4, atol=1e-3)
     assert out[3, 3, 3, 1] == 0 and out.shape == series.shape
@@ -374,8 +375,12 @@ def test_one_field_for_all_frames_of_a_series(tmp_path, phantom):
 
 def test_levels_are_told_as_they_end_and_time_is_bounded(phantom):
     told = []
-    found = correct_image(phantom.image(), progress=lambda scan, level, facts: told.append((level, facts.iterations)))
+
+    def tell(scan, level, facts):
+        told.append((level, facts.iterations))
+
+    found = correct_image(phantom.image(), method="n4", progress=tell)
     assert [level for level, _ in told] == [0, 1, 2, 3]
     assert [n for _, n in told] == [level["iterations"] for level in found.correction.estimate["levels"]]
-    stopped = correct_image(phantom.image(), options={"max_seconds": 1e-6, "tolerance": 0.0})
+    stopped = correct_image(phantom.image(), method="n4", options={"max_seconds": 1e-6, "tolerance": 0.0})
     assert stopped.correction.estimate["stopped_by_time"] and not stopped.correction.estimate["converged"]

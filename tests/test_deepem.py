@@ -299,7 +299,7 @@ def test_a_box_is_put_back_where_it_was():
 def test_noise_is_refused():
     data = np.abs(np.random.default_rng(0).normal(size=(128, 128, 128))).astype(np.float32)
     scan = Scan(data, np.ones(data.shape, bool), None, (2.0, 2.0, 2.0))
-    with pytest.raises(InvalidImageError, match=r"found.*wanted.*use n4"):
+    with pytest.raises(InvalidImageError, match=r"found.*wanted.*use method n4"):
         get_corrector("deepem").from_options().estimate(scan)
 
 
@@ -307,7 +307,7 @@ def test_a_refusal_names_the_file(tmp_path):
     data = np.abs(np.random.default_rng(0).normal(size=(40, 40, 40))).astype(np.float32)
     file = tmp_path / "noise.nii.gz"
     image.save(nib.Nifti1Image(data, np.diag([4.0, 4, 4, 1])), file)
-    with pytest.raises(InvalidImageError, match=r"noise\.nii\.gz: .*use n4"):
+    with pytest.raises(InvalidImageError, match=r"noise\.nii\.gz: .*use method n4"):
         correct_file(file, tmp_path / "out.nii.gz", method="deepem")
     assert not (tmp_path / "out.nii.gz").exists()
 

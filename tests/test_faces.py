@@ -94,7 +94,7 @@ def test_errors_on_the_command_line(tmp_path, phantom_file, arguments, code, wor
 def test_options_reach_the_method(tmp_path, phantom_file):
     done = biascorr(
         *("correct", phantom_file, tmp_path / "o.nii.gz", "--record-file", tmp_path / "r.json"),
-        *("--set", "bins=100", "--set", "iterations=[5,5]"),
+        *("--method", "n4", "--set", "bins=100", "--set", "iterations=[5,5]"),
     )
     assert done.returncode == 0, done.stderr
     parameters = json.loads((tmp_path / "r.json").read_text())["parameters"]
@@ -135,7 +135,8 @@ def test_console_scripts_are_declared():
 
 def test_levels_are_printed_on_request(tmp_path, phantom_file):
     done = biascorr(
-        "correct", phantom_file, tmp_path / "o.nii.gz", "--verbose", "--no-gate", "--set", "iterations=[3,2]"
+        *("correct", phantom_file, tmp_path / "o.nii.gz", "--verbose", "--no-gate"),
+        *("--method", "n4", "--set", "iterations=[3,2]"),
     )
     assert done.returncode == 0, done.stderr
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["level 1", "level 2"]

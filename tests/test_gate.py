@@ -16,7 +16,7 @@ from biascorr_pydra import correct, decision, image, report, status
 from biascorr_pydra.correct import correct_file, correct_image, implementation
 from biascorr_pydra.correctors import get_corrector
 from biascorr_pydra.correctors._base import Corrector, Estimate
-from biascorr_pydra.errors import BiasCorrError, InvalidParameterError, UnknownMethodError
+from biascorr_pydra.errors import BiasCorrError, InvalidImageError, InvalidParameterError, UnknownMethodError
 from biascorr_pydra.quality import LIMITS, Signs, decide, field_numbers, judge, signs_of_correction
 
 WORKFLOW = Path(__file__).parents[1] / "workflows" / "correct_bids.py"
@@ -87,6 +87,21 @@ def test_a_weak_field_that_does_not_sharpen_is_negligible_and_a_strong_one_rejec
     assert decide({**numbers, "field_sd": 0.05}).verdict == "accepted"
 
 
+def test_of_a_field_that_its_method_does_not_invent_only_evidence_against_it_counts():
+    numbers = {"field_range": 1.2, "gradient_per_mm": 0, "curvature": 0, "contrast_change": 0, "field_sd": 0.05}
+    neither = {**numbers, "sharpening": 0.01, "support": 0.5}
+    assert decide(neither).verdict == "negligible" and decide({**neither, "field_sd": 0.2}).verdict == "rejected"
+    found = decide(neither, invents=0.03)
+    assert found.verdict == "accepted" and found.checks["field_sd"]["weak below"] == 0.03
+    assert found.checks["support"]["least"] < 0.5 and found.checks["sharpening"]["least"] == 0
+    for number, value in (("sharpening", -0.01), ("support", 0.4), ("curvature", 1), ("contrast_change", -0.5)):
+        against = decide({**neither, number: value}, invents=0.03)
+        assert against.verdict == "rejected" and number in against.reasons[0]
+    weak = {**neither, "support": 1, "field_sd": 0.02}
+    assert decide(weak, invents=0.03).verdict == "negligible"
+    assert decide({**weak, "sharpening": 0.1}, invents=0.03).verdict == "accepted"
+
+
 def test_whole_numbers_do_not_make_a_correction_look_like_blurring(phantom):
     few = np.round(phantom.acquired / 25)  # 40 grey levels
     found = judge(few, phantom.bias, phantom.brain, (4.0,) * 3)
@@ -136,15 +151,15 @@ def masked(phantom):
 
 
 def test_n4_is_accepted_where_there_is_a_field_and_not_where_there_is_none(phantom):
-    assert correct_image(phantom.image()).correction.gate["verdict"] == "accepted"
+    assert correct_image(phantom.image(), method="n4").correction.gate["verdict"] == "accepted"
     flat = make_phantom(strength=1e-9)
-    found = correct_image(flat.image())
+    found = correct_image(flat.image(), method="n4")
     assert found.correction.gate["verdict"] == "rejected" and found.correction.gate["applied"] == "none"
     assert (found.bias.get_fdata() == 1).all()
     np.testing.assert_array_equal(found.corrected.get_fdata(), flat.acquired)
     assert any("passed on as it is" in warning for warning in found.correction.warnings)
     assert found.correction.field == {"min": 1, "p05": 1, "p95": 1, "max": 1}
-    off = correct_image(flat.image(), gate=False)
+    off = correct_image(flat.image(), method="n4", gate=False)
     assert off.bias.get_fdata().std() > 0.03  # what it had invented
     assert off.correction.gate["verdict"] == "not judged" and not off.correction.gate["judged"]
     assert "switched off" in off.correction.gate["reasons"][0]
@@ -181,6 +196,24 @@ def test_a_fallback_that_is_rejected_too_leaves_the_image_as_it_is(given, monkey
     assert found.correction.gate["fallback_verdict"]["verdict"] == "rejected"
 
 
+def test_the_fallback_takes_the_place_of_a_method_that_refuses_the_image(phantom, masked, given, monkeypatch):
+    def refuse(self, scan, *, device="cpu", seed=0):
+        raise InvalidImageError("a brain is found", value="3 voxels")
+
+    monkeypatch.setattr(given, "estimate", refuse)
+    with pytest.raises(InvalidImageError, match="a brain is found"):
+        correct_image(phantom.image(), method="given", **masked)
+    found = correct_image(phantom.image(), method="given", fallback="n4", **masked)
+    gate = found.correction.gate
+    assert (gate["verdict"], gate["applied"], found.correction.estimate) == ("rejected", "n4", {})
+    assert "refused the image, by the rule that a brain is found (3 voxels)" in gate["reasons"][0]
+    direct = correct_image(phantom.image(), method="n4", **masked)
+    np.testing.assert_array_equal(found.corrected.get_fdata(), direct.corrected.get_fdata())
+    # How uncertain a field is that there is not, nobody can say.
+    with pytest.raises(InvalidImageError, match="a brain is found"):
+        correct_image(phantom.image(), method="given", fallback="n4", uncertainty=True, **masked)
+
+
 def test_a_field_that_nothing_can_be_divided_by(phantom, masked, given, monkeypatch):
     broken = np.log(phantom.bias)
     broken[3, 3, 3] = np.nan
@@ -199,7 +232,7 @@ def test_wrong_fallbacks(phantom):
 
 
 def test_the_cache_key_follows_the_fallback_and_the_gate():
-    assert "gate 1" in implementation("n4")
+    assert "gate 2" in implementation("n4")
     assert implementation("n4", "ubc") != implementation("n4") != implementation("n4", "ants-n4")
 
 

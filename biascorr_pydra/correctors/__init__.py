@@ -12,8 +12,8 @@ from ..errors import UnknownMethodError
 
 __all__ = ["DEFAULT_METHOD", "REFERENCE_METHOD", "get_corrector", "method_names"]
 
-#: What corrects where no method is named.
-DEFAULT_METHOD = "n4"
+#: What corrects where no method is named; docs/deepem.md tells why.
+DEFAULT_METHOD = "deepem"
 #: What others are held against, what a scan is corrected by before its tissues are segmented for all methods alike, and
 #: what takes the place of ANTs' N4 in other people's workflows.
 REFERENCE_METHOD = "n4"

@@ -81,7 +81,10 @@ class Corrector(ABC):
     weights : name of the packaged weights, or None
     uses_device : whether ``device`` makes a difference; False for methods that run on the CPU only
     uses_weight : whether it takes a weight image
+    takes_series : whether the mean of a 4-D series may be what it corrects
     memory_gb : what a process needs for it, beside what grows with the image
+    invents : the strongest field (standard deviation of its log) that it was seen to find where there is none, or None
+        if that is not known or much: the gate wants no evidence for a stronger one, only none against it
     reports_progress : whether ``estimate`` takes ``progress``, a callable that is told of each step as it ends
     """
 
@@ -94,7 +97,9 @@ class Corrector(ABC):
     weights: ClassVar[str | None] = None
     uses_device: ClassVar[bool] = True
     uses_weight: ClassVar[bool] = False
+    takes_series: ClassVar[bool] = True
     memory_gb: ClassVar[float] = 0.7
+    invents: ClassVar[float | None] = None
     reports_progress: ClassVar[bool] = False
 
     @classmethod
@@ -111,7 +116,7 @@ class Corrector(ABC):
             raise InvalidParameterError(
                 f"method {cls.name!r} has no preset of that name",
                 value=repr(preset),
-                next_step=f"Choose one of: {', '.join(cls.presets)}.",
+                next_step=f"Choose one of: {', '.join(cls.presets)}; or name the method whose preset it is.",
             )
         known = [f.name for f in fields(cls)]
         for option in options:
@@ -119,7 +124,7 @@ class Corrector(ABC):
                 raise InvalidParameterError(
                     f"method {cls.name!r} has no parameter of that name",
                     value=repr(option),
-                    next_step=f"Its parameters: {', '.join(known) or 'none'}.",
+                    next_step=f"Its parameters: {', '.join(known) or 'none'}; or name the method whose it is.",
                 )
         try:
             return cls(**{**cls.presets[preset], **options})

@@ -47,7 +47,7 @@ ROBUST_ROUNDS = 3
 GUIDED_FROM, GUIDED = 6, 0.01
 MARGIN = 0.1  # around the head, of its extent
 DARKEST = 1e-3
-NEXT = "This method is for MRI of adults' heads; use n4 for anything else."
+NEXT = "This method is for anatomical MRI of adults' heads: use method n4, or name it as the fallback."
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,8 @@ class DeepEM(Corrector):
     grid_shape: ClassVar[tuple[int, int, int]] = (128, 128, 128)
     weights: ClassVar[str] = "deepem"
     memory_gb: ClassVar[float] = 1.1
+    invents: ClassVar[float] = 0.03
+    takes_series: ClassVar[bool] = False  # no series of known field were at hand
     tiers: ClassVar[int] = 4  # of sureness
     usual: ClassVar[float | None] = 0.33  # sum of the squared second differences
     further: ClassVar[float] = 0.3  # of the last round's step: about what all further rounds would add

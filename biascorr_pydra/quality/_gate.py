@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 #: Changes whenever the same correction would be judged otherwise: part of the key of cached results.
-GATE_VERSION = "1"
+GATE_VERSION = "2"
 NO_SIGNS = Signs()
 
 ACCEPTED, NEGLIGIBLE, REJECTED, NOT_JUDGED = "accepted", "negligible", "rejected", "not judged"
@@ -67,6 +67,11 @@ NOTHING_SD = 0.01
 SMALL_SD = 0.1
 #: One that blurs the histogram by this much is not negligible but wrong.
 BLURRED = -0.02
+#: For fields stronger than their method was ever seen to invent: no evidence for them is wanted, only none against.
+AGAINST = {
+    "sharpening": Limit("least", 0.0, "the histogram was blurred"),
+    "support": Limit("least", 0.45, "the image speaks against the field"),
+}
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,7 @@ def judge(
     whole_head: bool = False,
     signs: Signs = NO_SIGNS,
     more: Mapping[str, float] | None = None,
+    invents: float | None = None,
 ) -> Verdict:
     """Judge an estimated field.
 
@@ -128,6 +134,9 @@ def judge(
         The region is the detected head: its rim of 12 mm, mostly scalp and skull, is not looked at.
     signs : of an earlier correction; they are kept with the verdict, and decide nothing
     more : "response" and "flip_disagreement", where they were asked for
+    invents : float, optional
+        The strongest field that the method was seen to find where there is none (standard deviation of its log); of
+        stronger ones no evidence for them is wanted, only none against them.
 
     Returns
     -------
@@ -137,13 +146,15 @@ def judge(
     numbers = field_numbers(data, bias, region, voxel_size_mm, rim_mm=RIM_MM if whole_head else 0.0)
     if numbers is None:
         return not_judged("too few positive voxels to judge by", signs)
-    return decide({**numbers, **(more or {})}, signs=signs)
+    return decide({**numbers, **(more or {})}, signs=signs, invents=invents)
 
 
-def decide(numbers: Mapping[str, float | None], *, signs: Signs = NO_SIGNS) -> Verdict:
+def decide(numbers: Mapping[str, float | None], *, signs: Signs = NO_SIGNS, invents: float | None = None) -> Verdict:
     """The verdict that follows from numbers of :func:`field_numbers`, whatever they were measured on."""
+    strength = numbers["field_sd"]
+    trusted = invents is not None and strength >= invents
     checks, failed = {}, []
-    for name, limit in LIMITS.items():
+    for name, limit in (LIMITS | (AGAINST if trusted else {})).items():
         value = numbers.get(name)
         if value is None:
             continue
@@ -151,20 +162,19 @@ def decide(numbers: Mapping[str, float | None], *, signs: Signs = NO_SIGNS) -> V
         checks[name] = {"value": round(value, 5), limit.bound: limit.value, "passed": passed}
         if not passed:
             failed.append((name, f"{limit.reason} ({name} {value:.3g}, at {limit.bound} {limit.value:g})"))
-    strength = numbers["field_sd"]
-    small = {"negligible below": NOTHING_SD, "weak below": SMALL_SD}
+    small = {"negligible below": NOTHING_SD, "weak below": SMALL_SD if invents is None else invents}
     checks["field_sd"] = {"value": round(strength, 5), **small, "passed": strength >= NOTHING_SD}
-    verdict, reasons = _weigh(dict(failed), strength, numbers["sharpening"])
+    verdict, reasons = _weigh(dict(failed), strength, small["weak below"], numbers["sharpening"])
     return Verdict(verdict, tuple(reasons), checks, (*signs.intensity, *signs.geometry))
 
 
-def _weigh(failed: Mapping[str, str], strength: float, sharpening: float) -> tuple[str, list[str]]:
+def _weigh(failed: Mapping[str, str], strength: float, small: float, sharpening: float) -> tuple[str, list[str]]:
     if absurd := [reason for name, reason in failed.items() if name in ABSURD]:
         return REJECTED, absurd
     if strength < NOTHING_SD:
         return NEGLIGIBLE, [f"the field hardly varies (field_sd {strength:.3g}, negligible below {NOTHING_SD:g})"]
-    if strength < SMALL_SD and "sharpening" in failed and sharpening > BLURRED:
+    if strength < small and "sharpening" in failed and sharpening > BLURRED:
         text = "a weak field that sharpens the histogram no more than methods do where there is none"
         sharpened = f"sharpening {sharpening:.3g}, at least {LIMITS['sharpening'].value:g}"
-        return NEGLIGIBLE, [f"{text} (field_sd {strength:.3g}, weak below {SMALL_SD:g}; {sharpened})"]
+        return NEGLIGIBLE, [f"{text} (field_sd {strength:.3g}, weak below {small:g}; {sharpened})"]
     return (REJECTED, list(failed.values())) if failed else (ACCEPTED, [])
