@@ -66,7 +66,7 @@ class Faults:
 
 def command(raw: Path, out: Path, worker: list[str]) -> list[str]:
     code = "from biascorr_pydra.pydra_run import main; main()"
-    choices = ["--skull-strip", "none", "--segmentation", "none", *worker]
+    choices = ["--method", "n4", "--skull-strip", "none", "--segmentation", "none", *worker]
     return [sys.executable, "-c", code, "run", str(WORKFLOW), "--bids-dir", str(raw), "--out-dir", str(out), *choices]
 
 

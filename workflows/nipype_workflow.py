@@ -45,7 +45,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("images", nargs="+")
     parser.add_argument("out_dir", type=Path)
-    parser.add_argument("--method", default="n4")
+    parser.add_argument("--method", default="deepem")
     parser.add_argument("--skull-strip", default="auto")
     parser.add_argument("--use-gpu", action="store_true")
     parser.add_argument("--plugin", default="MultiProc", help="MultiProc, SLURM, ...")

@@ -11,7 +11,7 @@ Checksum = shell.define("sha256sum <in_file:medimage/nifti-gz>")
 
 
 @workflow.define(outputs=["corrected", "brain", "checksum"])
-def CorrectAndSign(t1w: NiftiGz, mask: NiftiGz | None = None, method: str = "n4") -> tuple[NiftiGz, NiftiGz, str]:
+def CorrectAndSign(t1w: NiftiGz, mask: NiftiGz | None = None, method: str = "deepem") -> tuple[NiftiGz, NiftiGz, str]:
     """Correct a T1w image, and take the checksum of the result.
 
     Parameters

@@ -18,13 +18,14 @@ from pydra.compose import python, workflow
 from .. import bids, report
 from ..bids import Phenotypes, SiteProblem, SiteRoot
 from ..choices import NO_FALLBACK
+from ..correctors import DEFAULT_METHOD, REFERENCE_METHOD
 from ..errors import BIDSError, InvalidParameterError, OutputError, OutputExistsError
 from ..plan import MethodSpec, Plan
 from .workflow import CorrectBids, plan_of, settings_of
 
 __all__ = ["DEFAULT_METHODS", "EvaluateAbide", "Study", "StudySettings", "begin", "study_of", "study_settings"]
 
-DEFAULT_METHODS = ("n4", "ants-n4")
+DEFAULT_METHODS = (DEFAULT_METHOD, REFERENCE_METHOD, "ants-n4")
 FEW = 3  # reasons told where no data set can be used
 
 
@@ -246,7 +247,7 @@ def EvaluateAbide(  # noqa: N802
     phenotypic : Path
         table of sites, such as Phenotypic_V1_0b.csv (SITE_ID, SUB_ID); overrides participants.tsv and folder names
     method : list
-        correction method, name or name:preset, repeatable; see `biascorr methods` [default: n4, ants-n4]
+        correction method, name or name:preset, repeatable; see `biascorr methods` [default: deepem, n4, ants-n4]
     participant_label : list
         only these participants, with or without sub-, repeatable
     suffix : str

@@ -81,7 +81,7 @@ def CorrectBids(
     out_dir : Path
         where the derivative data sets (one per method), metrics.tsv and report.html go
     method : list
-        correction method, name or name:preset, repeatable; see `biascorr methods` [default: n4]
+        correction method, name or name:preset, repeatable; see `biascorr methods` [default: deepem]
     participant_label : list
         only these participants, with or without sub-, repeatable
     session_label : list

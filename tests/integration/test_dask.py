@@ -162,7 +162,9 @@ def test_models_are_loaded_once_per_process(cluster, tmp_path):
 
 def test_the_correction_workflow(make_worker, dataset, tmp_path):  # noqa: F811
     (dataset / SCANS[1]).write_bytes(b"not an image")
-    task = CorrectBids(bids_dir=dataset, out_dir=tmp_path / "out", skull_strip="none", segmentation="none")
+    task = CorrectBids(
+        bids_dir=dataset, out_dir=tmp_path / "out", method=["n4"], skull_strip="none", segmentation="none"
+    )
     with Submitter(cache_root=tmp_path / "cache", worker=make_worker()) as submitter:
         result = submitter(task, raise_errors=False)
     assert result.errored and "not a complete gzip file" in error_of(result)

@@ -27,7 +27,7 @@ def derivatives(tmp_path_factory):
     choices = ["--out-dir", out, "--participant-label", "03", "--segmentation", "kmeans", "--skull-strip", "template"]
     done = subprocess.run([sys.executable, "-c", code, *map(str, command + choices)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return out / "n4"
+    return out / "deepem"
 
 
 def test_smriprep_finds_our_derivatives(derivatives):

@@ -100,6 +100,7 @@ def test_n4_honours_every_parameter(tmp_path, phantom, phantom_file, mask_file):
     correct_file(
         phantom_file,
         tmp_path / "expected.nii.gz",
+        method="n4",
         preset="ants",
         mask_file=mask_file,
         weight_file=tmp_path / "wm.nii.gz",
