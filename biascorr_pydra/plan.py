@@ -68,6 +68,11 @@ class Settings:
     fallback: str = NO_FALLBACK
     scan_pages: bool = True
 
+    @property
+    def reference(self) -> MethodSpec:
+        """By whose image the tissues are found: the only method's own, or the reference method's for several."""
+        return self.methods[0] if len(self.methods) == 1 else MethodSpec(self.reference_method)
+
     def __post_init__(self):
         for option, value, allowed in (
             ("skull-strip", self.skull_strip, brain.METHODS),
@@ -134,7 +139,7 @@ def make_plan(settings: Settings, implementation: Callable[[str, str | None], st
     BiasCorrError
         The data set, the selection, a method or the output folder cannot be used.
     """
-    reference = implementation(settings.reference_method, None)
+    reference = f"{settings.reference} {implementation(settings.reference.method, settings.reference.preset)}"
     implementations = {spec: implementation(spec.method, spec.preset) for spec in settings.methods}
     jobs, skipped = bids.survey(
         settings.bids_dir,

@@ -13,7 +13,6 @@ from pydra.compose import python, workflow
 
 from .. import __version__
 from ..bids import Job
-from ..correctors import REFERENCE_METHOD
 from ..errors import InvalidImageError
 from ..interfaces._needs import memory_gb
 from ..interfaces.pydra_tasks import (
@@ -296,11 +295,10 @@ def CorrectScan(
     if not reason:
         reference = in_file
         if method != "given":
-            found = workflow.add(
-                _correction(in_file, work, MethodSpec(REFERENCE_METHOD), shared.get("mask")), name="reference"
-            )
+            by = chosen["reference"]
+            found = workflow.add(_correction(in_file, work, MethodSpec.parse(by), shared.get("mask")), name="reference")
             reference = found.out_file
-            shared["segmentation"] = f"the scan as corrected by {REFERENCE_METHOD}, for every method"
+            shared["segmentation"] = f"the scan as corrected by {by}, for every method"
         tissue = workflow.add(
             SegmentTissue(
                 in_file=reference,
