@@ -3,7 +3,8 @@
     python benchmarks/deepem.py --labels DIR [--lesjak DIR] [--heads DIR] [--stripped DIR] [--limit N] [--out FILE]
 
 DIR are folders as benchmarks/leaderboard.py takes them (--stripped: images without anything outside the brain).
-Simulated heads are scored against their true fields; of real scans, pairs: estimate(v k) against estimate(v) k.
+Simulated heads are scored against their true fields, in the brain and (outside) in the rest of the head; of real
+scans, pairs: estimate(v k) against estimate(v) k.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from scipy import ndimage
 
 from biascorr_pydra import pure_tissue
 from biascorr_pydra.bench import Sources
@@ -25,9 +27,12 @@ from biascorr_pydra.correctors import get_corrector
 from biascorr_pydra.correctors._base import Corrector, Estimate, Scan
 from biascorr_pydra.correctors.deepem import N4_ITERATIONS, DeepEM, _head_of
 from biascorr_pydra.estimation import estimate
+from biascorr_pydra.image import detect_head
 from biascorr_pydra.metrics import residual_cov, response_slope
 from biascorr_pydra.networks_tissue import MIXED
 from biascorr_pydra.simulate import inject_bias
+
+LEAST_OUTSIDE = 2000  # voxels, for the field outside the brain to be scored
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,14 @@ class Variant:
 
     corrector: Corrector
     masked: bool = False
+
+
+@dataclass(frozen=True)
+class Unguided(DeepEM):
+    """Nothing to follow far from the brain."""
+
+    def _guide(self, scan: Scan, head: torch.Tensor, brain: torch.Tensor, device: str):
+        return None
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,7 @@ def variants() -> dict[str, Variant]:
         "sure 0.5": Variant(DeepEM(sure=0.5)),
         "one group per class": Variant(OneTier()),
         "no step further": Variant(NoFurther()),
+        "not guided outside the brain": Variant(Unguided()),
     }
 
 
@@ -149,6 +163,9 @@ def rows(cases: Iterator, chosen: dict[str, Variant], tell: Callable[[str], None
             row["before"] = residual_cov(np.ones_like(truth), np.exp(truth), case.brain)
             row["residual_cov"] = residual_cov(np.exp(estimated), np.exp(truth), case.brain)
             row["slope"] = response_slope(k - found, case.log_k, case.brain)
+            outside = detect_head(case.data) & ~ndimage.binary_dilation(case.brain, iterations=2)
+            if case.log_bias is not None and outside.sum() > LEAST_OUTSIDE:
+                row["outside"] = residual_cov(np.exp(found), np.exp(truth), outside)
             yield row
         tell(f"{case.facts['dataset']} {case.facts['scan']} {case.facts['contrast']}")
 
@@ -177,13 +194,11 @@ def main() -> None:
     table = pd.DataFrame(found)
     if options.out:
         table.to_csv(options.out, sep="\t", index=False)
-    means = table.pivot_table(index="variant", columns="group", values="residual_cov", aggfunc="mean", sort=False)
-    print(means.round(4).to_string())
-    print(
-        table.pivot_table(index="variant", columns="group", values="slope", aggfunc="mean", sort=False)
-        .round(2)
-        .to_string()
-    )
+    for values in ("residual_cov", "slope", "outside"):
+        if values in table:
+            print(f"\n{values}")
+            means = table.pivot_table(index="variant", columns="group", values=values, aggfunc="mean", sort=False)
+            print(means.round(4).to_string())
 
 
 if __name__ == "__main__":

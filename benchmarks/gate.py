@@ -104,13 +104,8 @@ def simulated(files: Sequence[Path], seeds: int) -> Iterator[tuple[dict, np.ndar
             for index, contrast in enumerate(CONTRASTS):
                 generator = torch.Generator().manual_seed(100000 * seed + 100 * number + index)
                 for kind in ("whole", "stripped"):
-                    sampler = HeadSampler(
-                        contrasts=(contrast,),
-                        stripped=float(kind == "stripped"),
-                        noise=(0.01, 0.04),
-                        max_elastic=0.02,
-                    )
-                    parameters = sampler.sample(generator)
+                    fixed = {"stripped": float(kind == "stripped"), "noise": (0.01, 0.04), "max_elastic": 0.02}
+                    parameters = HeadSampler(contrasts=(contrast,), **fixed).sample(generator)
                     for name, (spans, sd) in FIELDS.items():
                         log_bias = sample_log_bias((spans,) * 3, sd, generator)
                         head = simulate_head(labels, dataclasses.replace(parameters, log_bias=log_bias))
@@ -170,11 +165,14 @@ NUMBERS = ("field_range", "gradient_per_mm", "curvature", "sharpening", "support
 def verdicts(rows: pd.DataFrame, **limits: float) -> pd.Series:
     """The gate's verdict on each row; ``limits`` stand in for some of the gate's own."""
     with mock.patch.dict(LIMITS, {name: LIMITS[name]._replace(value=value) for name, value in limits.items()}):
-        found = [
-            decide({name: None if pd.isna(row[name]) else row[name] for name in NUMBERS}).verdict
-            for row in rows.to_dict("records")
-        ]
+        found = [_verdict(row) for row in rows.to_dict("records")]
     return pd.Series(found, rows.index)
+
+
+def _verdict(row: dict) -> str:
+    numbers = {name: None if pd.isna(row[name]) else row[name] for name in NUMBERS}
+    method = row["method"].partition("+")[0].partition(":")[0]
+    return decide(numbers, invents=get_corrector(method).invents).verdict
 
 
 def judged(rows: pd.DataFrame, **limits: float) -> pd.DataFrame:
@@ -336,8 +334,7 @@ def _spread(ratio: np.ndarray) -> str:
 
 
 def label_maps(folder: Path, only: Sequence[str] | None) -> list[Path]:
-    files = sorted(folder.glob("*.nii.gz"))
-    files = [file for file in files if not only or file.name.removesuffix(".nii.gz") in only]
+    files = [f for f in sorted(folder.glob("*.nii.gz")) if not only or f.name.removesuffix(".nii.gz") in only]
     if not files:
         raise SystemExit(f"no label maps in {folder}")
     return files
