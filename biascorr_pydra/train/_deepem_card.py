@@ -27,7 +27,7 @@ LIMITS = [
 ]
 ADVICE = (
     "For heads of adults, whole or stripped, T1w, T2w, FLAIR or PDw, with or without a brain mask: it left a tenth to "
-    "a fifth of what n4 left of simulated fields in whole heads, and invented a tenth where there was none; in stripped "
-    "ones two fifths to a half, and three fifths (up to a third, three quarters and nine tenths on another draw of "
-    "heads); in pairs of real scans a third, in four whole T1w seven tenths. For anything else, n4."
+    "a fifth of what n4 left of simulated fields in whole heads, and invented a tenth where there was none; in "
+    "stripped ones two fifths to a half, and three fifths (up to a third, three quarters and nine tenths on another "
+    "draw of heads); in pairs of real scans a third, in four whole T1w seven tenths. For anything else, n4."
 )
