@@ -44,9 +44,8 @@ def CorrectOnly(in_file: File, folder: str) -> str:
     from biascorr_pydra import correct_file
 
     out_file = Path(folder) / Path(str(in_file)).name
-    correct_file(
-        str(in_file), out_file, bias_file=out_file.with_name("bias_" + out_file.name), preset="antspy", overwrite=True
-    )
+    bias_file = out_file.with_name("bias_" + out_file.name)
+    correct_file(str(in_file), out_file, method="n4", preset="antspy", bias_file=bias_file, overwrite=True)
     return str(out_file)
 
 

@@ -81,7 +81,7 @@ def _options(context, parameter, values: tuple[str, ...]) -> dict:
     default=NO_FALLBACK,
     show_default=True,
     metavar="none|METHOD[:PRESET]",
-    help="Whose field takes the place of a rejected one.",
+    help="Whose field takes the place of a rejected one, or of a method that refuses the image.",
 )
 @click.option("--check-response", is_flag=True, help="Also judge by a known extra field (one estimate more).")
 @click.option(
@@ -97,6 +97,8 @@ def correct(verbose, **arguments):
     from .correct import correct_file
 
     progress = _tell if verbose else None
+    if verbose and not get_corrector(arguments["method"]).reports_progress:
+        click.echo(f"{arguments['method']} has no levels to tell of; n4 has.", err=True)
     record = correct_file(arguments.pop("in_file"), arguments.pop("out_file"), **arguments, progress=progress)
     for warning in record.warnings:
         click.echo(f"Warning: {warning}", err=True)

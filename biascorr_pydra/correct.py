@@ -112,9 +112,10 @@ def correct_image(
     device = resolve_device(device)
     corrector = get_corrector(method).from_options(preset, **(options or {}))
     frames = _frames(img) if average_frames else None
-    if frames is not None and not corrector.takes_series:
+    untried = [one for one in (corrector, parse_fallback(fallback, corrector)) if one and not one.takes_series]
+    if frames is not None and untried:
         raise InvalidParameterError(
-            f"method {corrector.name!r} has not been tried on the mean of a series",
+            f"method {untried[0].name!r} has not been tried on the mean of a series",
             value=f"average_frames, {frames.shape[3]} frames",
             next_step="Use method n4 for series.",
         )

@@ -2,7 +2,8 @@
 
 The method's field is judged (:mod:`biascorr_pydra.quality`). One that is accepted is divided out. Where there is no
 field to speak of, or the field is rejected, the image is passed on as it is, with a field of exactly 1, unless another
-method was named to fall back on in place of a rejected field; its field is judged alike.
+method was named to fall back on in place of a rejected field, or of a method that refuses the image; its field is
+judged alike.
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ class GateOptions:
     gate : bool
         Judge at all.
     fallback : str
-        What takes the place of a rejected field, or of one that the method would not estimate: "none", or a method, as
-        METHOD or METHOD:PRESET.
+        What takes the place of a rejected field, or of a method that refuses the image: "none", or a method, as METHOD
+        or METHOD:PRESET.
     check_response : bool
         Also estimate the field of the image times a known one; as long again as the estimate.
     uncertainty : bool
-        Also estimate the fields of the three mirror images; three times as long again.
+        Also estimate the fields of the three mirror images; three times as long again. An image that the method refuses
+        is then an error, fallback or not: nobody can say how uncertain a field is that there is not.
     """
 
     gate: bool = True
@@ -119,26 +121,33 @@ def decide_field(
     Raises
     ------
     InvalidImageError
-        The method refuses the image, and there is no other to fall back on.
+        The method refuses the image, and so does the fallback, or there is none, or ``uncertainty`` was asked for.
     BiasCorrError
         The field is not positive and finite everywhere, and the gate is off.
     """
     fallback = parse_fallback(options.fallback, corrector)
     began = time.perf_counter()
     how = {"affine": affine, "scan": scan, "device": device, "seed": seed}
+    refusal = None
     try:
         log_bias, found = _estimated(corrector, name, **how, **telling)
-        estimated = time.perf_counter()
-        decision, verdict = _own(corrector, log_bias, found, scale_mask, options, signs, name, **how)
     except InvalidImageError as error:
         if fallback is None or options.uncertainty:
             raise
+        refusal, estimated = error, time.perf_counter()
+        decision, verdict = Decision(np.ones_like(scan.data), None, {}, {}, {}), _refused(error)
+    else:
         estimated = time.perf_counter()
-        decision = Decision(np.ones_like(scan.data), None, {}, {}, {})
-        verdict = Verdict(REJECTED, (f"the method refused the image, by the rule that {error.rule} ({error.value})",))
+        decision, verdict = _own(corrector, log_bias, found, scale_mask, options, signs, name, **how)
     stand_in = None
     if verdict.verdict == REJECTED and fallback is not None:
-        stand_in = _stand_in(fallback, scale_mask, signs, name, decision, **how)
+        try:
+            stand_in = _stand_in(fallback, scale_mask, options.gate, signs, name, decision, **how)
+        except InvalidImageError as error:
+            if refusal is not None:
+                raise refusal from error
+            stand_in = _refused(error)
+            _pass_on(decision, scale_mask.shape)
     elif not verdict.applies:
         _pass_on(decision, scale_mask.shape)
     decision.gate = {
@@ -151,6 +160,10 @@ def decide_field(
     decision.warnings += _in_words(corrector, verdict, stand_in, decision)
     decision.seconds = {"estimate": estimated - began, "gate": time.perf_counter() - estimated}
     return decision
+
+
+def _refused(error: InvalidImageError) -> Verdict:
+    return Verdict(REJECTED, (f"the method refused the image, by the rule that {error.rule} ({error.value})",))
 
 
 def _own(
@@ -199,17 +212,19 @@ def _judge(
     whole_head = scan.mask is None and brain is None
     if scan.mask is None and brain is not None:
         region = region & brain
-    how = {"whole_head": whole_head, "signs": signs, "more": more, "invents": corrector.invents}
+    how = {"whole_head": whole_head, "signs": signs, "more": more, "invents": corrector.invents_at_most()}
     return judge(scan.data, bias, region, scan.voxel_size_mm, **how)
 
 
-def _stand_in(fallback: Corrector, scale_mask, signs, name, decision: Decision, *, affine, scan, **how) -> Verdict:
+def _stand_in(
+    fallback: Corrector, scale_mask, gate: bool, signs, name, decision: Decision, *, affine, scan, **how
+) -> Verdict:
     """Put the fallback's field, if it is accepted, in the place of the rejected one."""
     if not fallback.uses_weight:
         scan = replace(scan, weight=None)
     log_bias, found = _estimated(fallback, name, affine, scan, **how)
     bias = _field(log_bias, scale_mask)
-    verdict = _judge(fallback, bias, scan, scale_mask, found.brain, True, signs, {}, name)
+    verdict = _judge(fallback, bias, scan, scale_mask, found.brain, gate, signs, {}, name)
     if verdict.applies:
         decision.bias, decision.corrector, decision.applied = bias, fallback, dict(found.record)
         decision.warnings += found.record.get("notes", [])

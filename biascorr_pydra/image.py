@@ -162,7 +162,7 @@ def inspect(img: nib.spatialimages.SpatialImage, *, name: str | Path | None = No
         shape = shape[:-1]
     if len(shape) != 3:
         advice = (
-            "Add --average-frames for one field for all frames, or correct one and use `biascorr apply`."
+            "Add --method n4 --average-frames for one field for all frames, or correct one and use `biascorr apply`."
             if len(shape) > 3
             else "A bias field is estimated from volumes; stack the slices into one."
         )

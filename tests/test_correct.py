@@ -364,6 +364,8 @@ def test_one_field_for_all_frames_of_a_series(tmp_path, phantom):
     how = {"bias_file": tmp_path / "bias.nii.gz", "average_frames": True}
     with pytest.raises(InvalidParameterError, match=r"not been tried on the mean of a series.*Use method n4"):
         correct_file(tmp_path / "series.nii.gz", tmp_path / "out.nii.gz", method="deepem", **how)
+    with pytest.raises(InvalidParameterError, match="'deepem' has not been tried"):
+        correct_file(tmp_path / "series.nii.gz", tmp_path / "out.nii.gz", method="n4", fallback="deepem", **how)
     record = correct_file(tmp_path / "series.nii.gz", tmp_path / "out.nii.gz", method="n4", **how)
     bias = image.load(tmp_path / "bias.nii.gz").get_fdata()
     np.testing.assert_allclose(bias, correct_image(phantom.image(), method="n4").bias.get_fdata(), rtol=1e-3)

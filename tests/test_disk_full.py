@@ -32,6 +32,7 @@ def test_a_full_disk_is_said_and_the_run_recovers(dataset, tmp_path, free_kb):  
     out, log, keep = tmp_path / "small", tmp_path / "log", tmp_path / "kept"
     out.mkdir()
     arguments = [str(WORKFLOW), "--bids-dir", str(dataset), "--out-dir", str(out), *WITHOUT, "--worker", "lanes"]
+    arguments += ["--method", "n4"]
     environment = os.environ | {
         "OUT": str(out), "LOG": str(log), "KEEP": str(keep), "PYTHON": sys.executable,
         "FILL": str((40 * 1024 - free_kb) * 1024), "NO_ET": "1",

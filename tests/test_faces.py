@@ -79,7 +79,7 @@ def test_apply_on_the_command_line(tmp_path, phantom, phantom_file):
         (("IN", "OUT", "--method", "n5"), 2, "no correction method"),
         (("IN", "OUT", "--preset", "best"), 2, "no preset"),
         (("IN", "OUT", "--set", "bins"), 2, "NAME=VALUE"),
-        (("IN", "OUT", "--set", "bins=-3"), 2, "bins"),
+        (("IN", "OUT", "--method", "n4", "--set", "bins=-3"), 2, "Got: -3"),
         (("IN", "OUT", "--device", "tpu"), 2, "tpu"),
         (("IN",), 2, "Missing argument"),
     ],

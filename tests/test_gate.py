@@ -209,9 +209,30 @@ def test_the_fallback_takes_the_place_of_a_method_that_refuses_the_image(phantom
     assert "refused the image, by the rule that a brain is found (3 voxels)" in gate["reasons"][0]
     direct = correct_image(phantom.image(), method="n4", **masked)
     np.testing.assert_array_equal(found.corrected.get_fdata(), direct.corrected.get_fdata())
+    # Without the gate, the stand-in is not judged either.
+    flat = make_phantom(strength=1e-9)
+    bare = correct_image(flat.image(), method="given", fallback="n4", gate=False)
+    assert bare.correction.gate["applied"] == "n4" and bare.bias.get_fdata().std() > 0.03
     # How uncertain a field is that there is not, nobody can say.
     with pytest.raises(InvalidImageError, match="a brain is found"):
         correct_image(phantom.image(), method="given", fallback="n4", uncertainty=True, **masked)
+
+
+def test_a_fallback_that_refuses_the_image_leaves_it_as_it_is(phantom, masked, given, monkeypatch):
+    def refuse(self, scan, *, device="cpu", seed=0):
+        raise InvalidImageError("a brain is found", value="3 voxels")
+
+    monkeypatch.setattr(given, "estimate", refuse)
+    flat = make_phantom(strength=1e-9)
+    found = correct_image(flat.image(), method="n4", fallback="given")
+    assert found.correction.gate["applied"] == "none" and (found.bias.get_fdata() == 1).all()
+    assert "refused the image" in found.correction.gate["fallback_verdict"]["reasons"][0]
+
+
+def test_only_what_was_measured_is_known_to_invent_little():
+    deepem = get_corrector("deepem")
+    assert deepem().invents_at_most() == deepem.invents == 0.03
+    assert deepem(smoothness=0).invents_at_most() is None and get_corrector("n4")().invents_at_most() is None
 
 
 def test_a_field_that_nothing_can_be_divided_by(phantom, masked, given, monkeypatch):
@@ -303,7 +324,7 @@ def test_a_cohort_goes_on_past_a_rejected_field_and_says_so(tmp_path):
     (raw / "T1w.json").write_text('{"ImageType": ["ORIGINAL", "NORM"]}')
     (raw / "dataset_description.json").write_text('{"Name": "p", "BIDSVersion": "1.11.0"}')
     words = ["run", str(WORKFLOW), "--bids-dir", str(raw), "--out-dir", str(out), "--worker", "debug"]
-    words += ["--skull-strip", "none", "--segmentation", "none"]
+    words += ["--method", "n4", "--skull-strip", "none", "--segmentation", "none"]
     done = subprocess.run(
         [sys.executable, "-c", "from biascorr_pydra.pydra_run import main; main()", *words],
         capture_output=True,

@@ -82,7 +82,7 @@ def init_bias_correction_wf(
     use_gpu : bool
         Estimate the field on a GPU.
     gate, fallback
-        Whether each field is judged, and whose takes the place of a rejected one; see
+        Whether each field is judged, and whose stands in for a rejected one or a refusal; see
         :func:`biascorr_pydra.correct.correct_image`.
     output_dir : path, optional
         Where a subject's ``figures`` folder with the reportlets goes, under BIDS names that nireports finds; the images

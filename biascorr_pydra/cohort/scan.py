@@ -1,8 +1,8 @@
 """One scan of a cohort: one nested Pydra workflow per scan, so that a scan that fails never stops another.
 
-Per scan: a brain mask on the acquired image; tissues segmented once, on the scan as the default method corrects it,
-whichever methods are compared; then one nested workflow per method, which corrects, measures on that one segmentation,
-and puts the files under their BIDS names.
+Per scan: a brain mask on the acquired image; tissues segmented once, on the scan as its only method corrects it, or the
+reference method where several are compared; then one nested workflow per method, which corrects, measures on that one
+segmentation, and puts the files under their BIDS names.
 """
 
 import json
@@ -298,7 +298,7 @@ def CorrectScan(
             by = chosen["reference"]
             found = workflow.add(_correction(in_file, work, MethodSpec.parse(by), shared.get("mask")), name="reference")
             reference = found.out_file
-            shared["segmentation"] = f"the scan as corrected by {by}, for every method"
+            shared["segmentation"] = f"the scan as corrected by {by}, for every method of the run"
         tissue = workflow.add(
             SegmentTissue(
                 in_file=reference,

@@ -105,7 +105,7 @@ def CorrectBids(
     gate : bool
         judge every field; one that is negligible or rejected is not divided out
     fallback : str
-        none, or a method (METHOD or METHOD:PRESET) whose field takes the place of a rejected one
+        none, or a method (METHOD or METHOD:PRESET) whose field stands in for a rejected one or a refusal
     scan_pages : bool
         write a page for every scan, too, not only the cohort's report
     recompute : bool

@@ -133,6 +133,10 @@ class Corrector(ABC):
                 f"method {cls.name!r} cannot use a value given to it", value=options, next_step=f"({error})"
             ) from error
 
+    def invents_at_most(self) -> float | None:
+        """``invents``, or None with other parameters or weights than those it was measured with."""
+        return self.invents if self == type(self)() else None
+
     def parameters(self) -> dict[str, Any]:
         """The parameters in force, by name, as JSON-serialisable values."""
         return asdict(self)

@@ -166,16 +166,18 @@ class DeepEM(Corrector):
     def _pure(self, networks, image, prior, brain, log_bias, around, threads) -> torch.Tensor:
         return pure_tissue.pure_probability(networks.pure, image, prior, brain, log_bias, around, threads)
 
-    def _guide(self, scan: Scan, head: torch.Tensor, brain: torch.Tensor, device: str) -> Guide:
-        """What exact N4 finds in the whole head, where it is far from the brain."""
+    def _guide(self, scan: Scan, head: torch.Tensor, brain: torch.Tensor, device: str) -> Guide | None:
+        """What exact N4 finds in the whole head, where it is far from the brain; of a stripped one, nothing."""
         far = head & ~_grown(brain, GUIDED_FROM)
+        if not far.any():
+            return None
         found = get_corrector("n4").from_options().estimate(replace(scan, mask=None), device=device)
         log_field = torch.from_numpy(found.log_bias.on_grid(scan.data.shape)).to(device)
         weight = GUIDED * float(far.sum()) / int(brain.sum())
         return guide(log_field, far, points=self.points, weight=weight)
 
     def _fit(
-        self, image: torch.Tensor, found: torch.Tensor, brain: torch.Tensor, log_bias, guided: Guide
+        self, image: torch.Tensor, found: torch.Tensor, brain: torch.Tensor, log_bias, guided: Guide | None
     ) -> tuple[Solution, int]:
         probability, classes = found[1 : networks_tissue.MIXED].max(0)
         inside = (probability > self.sure) & brain & (image > 0)

@@ -35,7 +35,7 @@ class CorrectBiasInputSpec(ThreadedInputSpec):
         True, usedefault=True, desc="judge the field; one that is negligible or rejected is not divided out"
     )
     fallback = traits.Str(
-        NO_FALLBACK, usedefault=True, desc="none, or a method whose field takes the place of a rejected one"
+        NO_FALLBACK, usedefault=True, desc="none, or a method whose field stands in for a rejected one or a refusal"
     )
     check_response = traits.Bool(
         False, usedefault=True, desc="also judge by whether the method sees a known extra field"

@@ -68,7 +68,7 @@ class BiascorrN4InputSpec(ThreadedInputSpec, N4BiasFieldCorrection.input_spec):
         True, usedefault=True, desc="judge the field; one that is negligible or rejected is not divided out"
     )
     fallback = traits.Str(
-        NO_FALLBACK, usedefault=True, desc="none, or a method whose field takes the place of a rejected one"
+        NO_FALLBACK, usedefault=True, desc="none, or a method whose field stands in for a rejected one or a refusal"
     )
 
     def implementation(self) -> str:

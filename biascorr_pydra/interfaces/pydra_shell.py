@@ -57,7 +57,7 @@ class CorrectBiasShell(shell.Task["CorrectBiasShell.Outputs"]):
         default=True,
     )
     fallback: str = shell.arg(
-        help="none, or a method whose field takes the place of a rejected one",
+        help="none, or a method whose field stands in for a rejected one or a refusal",
         argstr="--fallback",
         default=NO_FALLBACK,
     )

@@ -91,7 +91,7 @@ def CorrectBias(
     gate : bool
         judge the field; one that is negligible or rejected is not divided out
     fallback : str
-        none, or a method whose field takes the place of a rejected one
+        none, or a method whose field stands in for a rejected one or a refusal
     check_response : bool
         also judge by whether the method sees a known extra field
     uncertainty : bool

@@ -86,7 +86,7 @@ def BiasCorrection(  # noqa: N802
     gate : bool
         judge the field; one that is negligible or rejected is not divided out
     fallback : str
-        none, or a method whose field takes the place of a rejected one
+        none, or a method whose field stands in for a rejected one or a refusal
 
     Returns
     -------

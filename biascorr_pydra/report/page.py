@@ -189,8 +189,8 @@ def _reading() -> list[str]:
         f"Changes are in percent of the value before; below {UNCHANGED_PERCENT:g}% counts as unchanged.",
         "These metrics know no true field: a coefficient of variation also falls when contrast is lost, so read it "
         "next to the WM–GM contrast, and look at the pictures on the scans' pages.",
-        "All methods of a scan, and before and after, are scored with one segmentation. If it was made on the image "
-        "that one of the methods corrected, it favors that method.",
+        "Before and after, and all methods of a scan that were run together, are scored with one segmentation. If it "
+        "was made on the image that one of the methods corrected, it favors that method.",
         "Robust z: (value − median) / (1.4826 × median absolute deviation), over the scans of one site, contrast and "
         f"method. Sites of fewer than {FEWEST} scans are judged among all scans of the contrast and method, which "
         "also counts the differences between sites as spread; where these are too few as well, nothing is judged.",
