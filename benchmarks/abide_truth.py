@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from biascorr_pydra import image
-from biascorr_pydra.field import LogBiasSpline
+from biascorr_pydra.images import nifti
+from biascorr_pydra.images.field import LogBiasSpline
 from biascorr_pydra.metrics import residual_cov
 
 
@@ -24,10 +24,10 @@ def scores(row: dict, sim: Path, out: Path) -> tuple[float, float]:
     person, place = row["participant_id"], Path(row["folder"])
     true = sim / "truth" / place / person / "anat"
     about = json.loads((true / f"{person}_desc-T1w_biasfield.json").read_text())
-    mask = np.asarray(image.load(true / f"{person}_desc-brain_mask.nii.gz").dataobj) > 0
+    mask = np.asarray(nifti.load(true / f"{person}_desc-brain_mask.nii.gz").dataobj) > 0
     spline = LogBiasSpline(np.array(about["LogBiasControlPoints"]), about["MeshFirst"], about["MeshLast"])
     field = np.exp(spline.on_grid(mask.shape, np.float64))
-    bias = image.load(out / place / row["method"] / person / "anat" / f"{person}_desc-T1w_biasfield.nii.gz").get_fdata()
+    bias = nifti.load(out / place / row["method"] / person / "anat" / f"{person}_desc-T1w_biasfield.nii.gz").get_fdata()
     return residual_cov(np.ones_like(field), field, mask), residual_cov(bias, field, mask)
 
 

@@ -19,18 +19,18 @@ import pandas as pd
 import torch
 from scipy import ndimage
 
-from biascorr_pydra import pure_tissue
 from biascorr_pydra.bench import Sources
-from biascorr_pydra.bench._case import Case
-from biascorr_pydra.bench._find import plan_cases
-from biascorr_pydra.correctors import get_corrector
-from biascorr_pydra.correctors._base import Corrector, Estimate, Scan
-from biascorr_pydra.correctors.deepem import N4_ITERATIONS, DeepEM, _head_of
-from biascorr_pydra.estimation import estimate
-from biascorr_pydra.image import detect_head
+from biascorr_pydra.bench.case import Case
+from biascorr_pydra.bench.find import plan_cases
+from biascorr_pydra.correction.estimate import estimate
+from biascorr_pydra.images.nifti import detect_head
+from biascorr_pydra.methods import get_corrector
+from biascorr_pydra.methods.corrector import Corrector, Estimate, Scan
+from biascorr_pydra.methods.deepem import pure_tissue
+from biascorr_pydra.methods.deepem.corrector import N4_ITERATIONS, DeepEM, _head_of
+from biascorr_pydra.methods.deepem.networks import MIXED
 from biascorr_pydra.metrics import residual_cov, response_slope
-from biascorr_pydra.networks_tissue import MIXED
-from biascorr_pydra.simulate import inject_bias
+from biascorr_pydra.simulation.heads import inject_bias
 
 LEAST_OUTSIDE = 2000  # voxels, for the field outside the brain to be scored
 

@@ -17,12 +17,12 @@ import pandas as pd
 import torch
 from scipy import ndimage
 
-from biascorr_pydra import image
-from biascorr_pydra.correctors import get_corrector
-from biascorr_pydra.correctors._base import Scan
-from biascorr_pydra.estimation import estimate
+from biascorr_pydra.correction.estimate import estimate
+from biascorr_pydra.images import nifti
+from biascorr_pydra.methods import get_corrector
+from biascorr_pydra.methods.corrector import Scan
 from biascorr_pydra.metrics import residual_cov
-from biascorr_pydra.simulate import (
+from biascorr_pydra.simulation.heads import (
     FIRST_EXTRA_CEREBRAL,
     GROUPS,
     HeadParameters,
@@ -155,9 +155,9 @@ def scored(corrector, scan: Scan, log_bias: np.ndarray, brain: np.ndarray) -> fl
 def fetal(folder: Path) -> None:
     """What becomes of images that no network was made for."""
     for file in sorted(folder.rglob("*_T2w.nii.gz")):
-        img = image.load(file)
-        data, valid, _ = image.inspect(img)
-        scan = Scan(data, valid, None, image.voxel_size_mm(img))
+        img = nifti.load(file)
+        data, valid, _ = nifti.inspect(img)
+        scan = Scan(data, valid, None, nifti.voxel_size_mm(img))
         try:
             _, record = estimate(get_corrector("deepem").from_options(), img.affine, scan, device="cpu", seed=0)
             print(f"{file.name}: corrected, {record}")

@@ -28,13 +28,13 @@ import numpy as np
 import torch
 from scipy.io import loadmat
 
-from biascorr_pydra.brain import extract_brain
-from biascorr_pydra.correct import correct_image
-from biascorr_pydra.files import write_atomic
-from biascorr_pydra.image import load, save
+from biascorr_pydra.anatomy.brain import extract_brain
+from biascorr_pydra.anatomy.tissue import segment_tissue
+from biascorr_pydra.correction.correct import correct_image
+from biascorr_pydra.images.files import write_atomic
+from biascorr_pydra.images.nifti import load, save
 from biascorr_pydra.metrics import DSEG_LABELS
-from biascorr_pydra.simulate import FIRST_EXTRA_CEREBRAL, GROUPS, HeadSampler, load_label_map, simulate_head
-from biascorr_pydra.tissue import segment_tissue
+from biascorr_pydra.simulation.heads import FIRST_EXTRA_CEREBRAL, GROUPS, HeadSampler, load_label_map, simulate_head
 
 TEST_MAPS, TEST_ABIDE = ("seg_17", "seg_18"), ("7",)
 # Group -> mean intensity (T1w, T2w) of a site; each head's is within a tenth of the range of all.

@@ -27,8 +27,8 @@ from faults import command, make_cohort, start
 from n4 import phantom
 from pydra.engine.submitter import Submitter
 
-from biascorr_pydra import image
-from biascorr_pydra.workers.lanes import LanesWorker
+from biascorr_pydra.images import nifti
+from biascorr_pydra.workers.lanes.worker import LanesWorker
 
 
 def load() -> str:
@@ -112,7 +112,7 @@ def throughput(n: int, n_ants: int) -> None:
         files = []
         for number in range(max(n, n_ants)):
             img = nib.Nifti1Image((data * rng.uniform(0.9, 1.1)).astype(np.int16), affine)
-            image.save(img, folder / f"scan{number}.nii.gz")
+            nifti.save(img, folder / f"scan{number}.nii.gz")
             files.append(folder / f"scan{number}.nii.gz")
         (folder / "out").mkdir()
         ants_s = []

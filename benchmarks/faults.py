@@ -27,8 +27,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from biascorr_pydra import image
-from biascorr_pydra.field import LogBiasSpline
+from biascorr_pydra.images import nifti
+from biascorr_pydra.images.field import LogBiasSpline
 
 WORKFLOW = Path(__file__).parents[1] / "workflows" / "correct_bids.py"
 SHAPE, VOXEL_MM = (28, 32, 26), 7.0
@@ -48,7 +48,7 @@ def make_cohort(root: Path, n_scans: int) -> None:
         data = np.abs(true * np.exp(log_bias) + rng.normal(0, 8, SHAPE)).astype(np.float32)
         folder = root / f"sub-{number:04d}" / "anat"
         folder.mkdir(parents=True)
-        image.save(nib.Nifti1Image(data, np.diag([VOXEL_MM] * 3 + [1.0])), folder / f"sub-{number:04d}_T1w.nii.gz")
+        nifti.save(nib.Nifti1Image(data, np.diag([VOXEL_MM] * 3 + [1.0])), folder / f"sub-{number:04d}_T1w.nii.gz")
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Faults:
 
 
 def command(raw: Path, out: Path, worker: list[str]) -> list[str]:
-    code = "from biascorr_pydra.pydra_run import main; main()"
+    code = "from biascorr_pydra.interfaces.pydra.run import main; main()"
     choices = ["--method", "n4", "--skull-strip", "none", "--segmentation", "none", *worker]
     return [sys.executable, "-c", code, "run", str(WORKFLOW), "--bids-dir", str(raw), "--out-dir", str(out), *choices]
 
@@ -84,8 +84,8 @@ def processes_of(driver: int, out: Path) -> list[int]:
             command_line = (folder / "cmdline").read_bytes().decode(errors="replace")
         except (OSError, ValueError, IndexError):
             continue
-        lane = parent == driver and "biascorr_pydra.workers._lane" in command_line
-        if lane or ("biascorr_pydra.workers._slurm_job" in command_line and str(out) in command_line):
+        lane = parent == driver and "biascorr_pydra.workers.lanes.lane" in command_line
+        if lane or ("biascorr_pydra.workers.slurm.job" in command_line and str(out) in command_line):
             found.append(int(folder.name))
     return found
 
@@ -166,7 +166,13 @@ def main() -> int:
             images += len(found)
             lost += sorted(set(wanted) - set(found))
             different += sorted(name for name in wanted if name in found and wanted[name] != found[name])
-            status = [sys.executable, "-c", "from biascorr_pydra.cli import main; main()", "status", str(out)]
+            status = [
+                sys.executable,
+                "-c",
+                "from biascorr_pydra.interfaces.cli.main import main; main()",
+                "status",
+                str(out),
+            ]
             told = subprocess.run(status, capture_output=True, text=True)
             unfinished += told.returncode
             left += left_over(out)

@@ -33,16 +33,16 @@ import pandas as pd
 import torch
 from scipy import ndimage
 
-from biascorr_pydra import image
-from biascorr_pydra.brain import extract_brain
-from biascorr_pydra.correct import correct_file
-from biascorr_pydra.correctors import get_corrector
-from biascorr_pydra.correctors._base import Scan
-from biascorr_pydra.estimation import estimate_in_full
-from biascorr_pydra.field import LogBiasSpline
+from biascorr_pydra.anatomy.brain import extract_brain
+from biascorr_pydra.correction.correct import correct_file
+from biascorr_pydra.correction.estimate import estimate_in_full
+from biascorr_pydra.images import nifti
+from biascorr_pydra.images.field import LogBiasSpline
+from biascorr_pydra.methods import get_corrector
+from biascorr_pydra.methods.corrector import Scan
 from biascorr_pydra.metrics import residual_cov
 from biascorr_pydra.quality import LIMITS, decide, field_numbers
-from biascorr_pydra.simulate import HeadSampler, load_label_map, sample_log_bias, simulate_head
+from biascorr_pydra.simulation.heads import HeadSampler, load_label_map, sample_log_bias, simulate_head
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 # Name -> B-spline spans per axis over the image, and standard deviation of the log field over it.
@@ -118,7 +118,7 @@ def measure(heads, methods: Sequence[str], affine=AFFINE, *, absurd: bool = True
     rng = np.random.default_rng(0)
     for about, data, truth, brain in heads:
         size = tuple(float(mm) for mm in np.linalg.norm(affine[:3, :3], axis=0))
-        head = image.detect_head(data)
+        head = nifti.detect_head(data)
         for method, log_bias, mask in found_fields(data, affine, brain, size, methods):
             how = (data, log_bias, mask, head, brain, truth, size)
             yield about | {"method": method, "estimate": "as found"} | row(*how)
@@ -138,15 +138,15 @@ def real(scans: Sequence[Path]) -> Iterator[tuple[dict, np.ndarray, np.ndarray, 
     for none, which favours n4+mask. Scans finer than 1.5 mm are seen at every second voxel.
     """
     for number, file in enumerate(scans):
-        img = image.load(file)
-        steps = [2 if mm < 1.5 and n > 100 else 1 for mm, n in zip(image.voxel_size_mm(img), img.shape, strict=True)]
+        img = nifti.load(file)
+        steps = [2 if mm < 1.5 and n > 100 else 1 for mm, n in zip(nifti.voxel_size_mm(img), img.shape, strict=True)]
         suffix = next((name for name in ("FLAIR", "T2", "T1") if name in file.name.upper()), "T1")
         suffix = suffix if suffix == "FLAIR" else f"{suffix}w"
         mask = extract_brain(img, suffix=suffix).mask
         img = img.slicer[tuple(slice(None, None, step) for step in steps)]
         brain = mask[tuple(slice(None, None, step) for step in steps)]
-        data, _, _ = image.inspect(img)
-        size = image.voxel_size_mm(img)
+        data, _, _ = nifti.inspect(img)
+        size = nifti.voxel_size_mm(img)
         _, own, _ = next(found_fields(data, img.affine, brain, size, ["n4+mask"]))
         generator = torch.Generator().manual_seed(number)
         for name, (spans, sd) in FIELDS.items():

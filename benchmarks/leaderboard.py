@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from biascorr_pydra.bench import MASKS, Sources, run_bench
-from biascorr_pydra.correctors import get_corrector, method_names
+from biascorr_pydra.methods import get_corrector, method_names
 
 ROOT = Path(__file__).parents[1]
 N4_PRESETS = ("biascorr", "antspy", "sitk", "niworkflows", "mriqc", "clinica")

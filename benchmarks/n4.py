@@ -48,16 +48,16 @@ def phantom(seed: int = 0):
 
 def load_scan(file: str, *, mask: str = "head"):
     """The array, its mask and its voxel size as a Scan."""
-    from biascorr_pydra import image
-    from biascorr_pydra.correctors._base import Scan
+    from biascorr_pydra.images import nifti
+    from biascorr_pydra.methods.corrector import Scan
 
     if file.endswith(".npz"):  # as save_scan() wrote it, so that a child's peak is not that of detecting the head
         arrays = np.load(file)
         return Scan(arrays["data"], np.ones(arrays["data"].shape, bool), arrays["mask"], tuple(arrays["size"].tolist()))
-    img = image.load(file)
-    data, valid, _ = image.inspect(img)
-    chosen = None if mask == "ones" else image.detect_head(data)
-    return Scan(np.ascontiguousarray(data), valid, chosen, image.voxel_size_mm(img))
+    img = nifti.load(file)
+    data, valid, _ = nifti.inspect(img)
+    chosen = None if mask == "ones" else nifti.detect_head(data)
+    return Scan(np.ascontiguousarray(data), valid, chosen, nifti.voxel_size_mm(img))
 
 
 def save_scan(scan, folder: str) -> str:
@@ -67,7 +67,7 @@ def save_scan(scan, folder: str) -> str:
 
 
 def corrector(method: str, preset: str = "antspy", **options):
-    from biascorr_pydra.correctors import get_corrector
+    from biascorr_pydra.methods import get_corrector
 
     return get_corrector(method).from_options(preset, **options)
 
@@ -194,7 +194,7 @@ def agreements(name: str, file: str, iterations) -> list[str]:
 
 def profile(file: str, shrink: int) -> list[str]:
     """Where our time goes: share of each pass, measured around it."""
-    from biascorr_pydra.correctors import _n4_core, _n4_prepare, _n4_voxels
+    from biascorr_pydra.methods.n4 import iterate, prepare, voxels
 
     scan, spent = load_scan(file), {}
 
@@ -218,9 +218,9 @@ def profile(file: str, shrink: int) -> list[str]:
         "fit": "sharpened values and B-spline fit",
         "update": "field evaluation and convergence",
     }
-    undo = [watch(_n4_voxels.SlabVoxels, name, label) for name, label in passes.items()]
-    undo.append(watch(_n4_core, "sharpening_table", "deconvolution (FFTs of 512)"))
-    undo.append(watch(_n4_prepare, "prepare", "preparation"))
+    undo = [watch(voxels.SlabVoxels, name, label) for name, label in passes.items()]
+    undo.append(watch(iterate, "sharpening_table", "deconvolution (FFTs of 512)"))
+    undo.append(watch(prepare, "prepare", "preparation"))
     started = time.perf_counter()
     estimate = corrector("n4", shrink_factor=shrink).estimate(scan)
     estimated = time.perf_counter()

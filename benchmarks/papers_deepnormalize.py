@@ -22,13 +22,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from biascorr_pydra import deepnormalize, weights
-from biascorr_pydra.networks_deepnormalize import CLASSES, DeepNormalize
-from biascorr_pydra.train import _deepnormalize_data
-from biascorr_pydra.train._deepnormalize_data import Scan, bias_ramp, find_scans, read_scan
-from biascorr_pydra.train._deepnormalize_score import score_scans
-from biascorr_pydra.train._run import run
-from biascorr_pydra.train.deepnormalize import DeepNormalizeTraining
+from biascorr_pydra import weights
+from biascorr_pydra.methods.deepnormalize import model, training_data
+from biascorr_pydra.methods.deepnormalize.networks import CLASSES, DeepNormalize
+from biascorr_pydra.methods.deepnormalize.score import score_scans
+from biascorr_pydra.methods.deepnormalize.training import DeepNormalizeTraining
+from biascorr_pydra.methods.deepnormalize.training_data import Scan, bias_ramp, find_scans, read_scan
+from biascorr_pydra.training.run import run
 
 DUAL, MULTI = ("adult", "isointense"), ("adult", "isointense", "abide")
 # Model -> sites it is trained on, and what differs from DeepNormalize with lambda 1.5.
@@ -82,7 +82,7 @@ def train_all(
     study: Path, models: Path, *, steps: int = 150, width: int = 4, batch: int = 6, only: Sequence[str] = ()
 ) -> None:
     """Train each model that is not trained yet, from scans that are read once for all of them."""
-    _deepnormalize_data.read_scan = lru_cache(maxsize=128)(read_scan)
+    training_data.read_scan = lru_cache(maxsize=128)(read_scan)
     for name in only or MODELS:
         sites, options = MODELS[name]
         file = weights_file(models, name)
@@ -166,8 +166,8 @@ class Study:
 @cache
 def load(models: Path | None, name: str) -> DeepNormalize:
     """A model's network; with no folder, the packaged weights'."""
-    source = str(weights_file(models, name)) if models else deepnormalize.WEIGHTS
-    return deepnormalize.load_network(source, weights.sha256_of(source), "cpu")
+    source = str(weights_file(models, name)) if models else model.WEIGHTS
+    return model.load_network(source, weights.sha256_of(source), "cpu")
 
 
 def _row(scores: Mapping) -> dict[str, Any]:
@@ -268,10 +268,10 @@ def correlations(scan: Scan, network: DeepNormalize, alpha: float) -> tuple[floa
     rows = np.flatnonzero(image.any(axis=(0, 1, 3)))
     y = torch.arange(image.shape[2]) - int(rows[0])
     degraded = image * bias_ramp(y, len(rows), alpha).numpy()[None, None, :, None]
-    degraded *= deepnormalize.LEVEL / np.percentile(degraded[degraded > 0], deepnormalize.PERCENTILE)
-    half, middle = deepnormalize.PATCH // 2, image.shape[3] // 2
+    degraded *= model.LEVEL / np.percentile(degraded[degraded > 0], model.PERCENTILE)
+    half, middle = model.PATCH // 2, image.shape[3] // 2
     slab = np.ascontiguousarray(degraded[..., middle - half : middle + half], np.float32)
-    normalized, _ = deepnormalize.apply(network, slab, stride=8, bfloat16=deepnormalize.has_bfloat16("cpu"))
+    normalized, _ = model.apply(network, slab, stride=8, bfloat16=model.has_bfloat16("cpu"))
     inside = slab[0, :, :, half] > 0
     where = np.broadcast_to(y.numpy(), inside.shape)[inside]
     return tuple(float(np.corrcoef(one[0, :, :, half][inside], where)[0, 1]) for one in (slab, normalized))

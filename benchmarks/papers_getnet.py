@@ -31,22 +31,22 @@ import numpy as np
 import pandas as pd
 import torch
 
-from biascorr_pydra import networks_2d, weights
-from biascorr_pydra.canonical import to_canonical
-from biascorr_pydra.correctors import get_corrector
-from biascorr_pydra.correctors._base import Corrector, Estimate, Scan
-from biascorr_pydra.correctors._slices import GRID, estimate_by_slices
-from biascorr_pydra.estimation import scan_on_grid
-from biascorr_pydra.field import LogBiasSpline
-from biascorr_pydra.image import detect_head, inspect, load, voxel_size_mm
+from biascorr_pydra import weights
+from biascorr_pydra.correction.estimate import scan_on_grid
+from biascorr_pydra.images.canonical import to_canonical
+from biascorr_pydra.images.field import LogBiasSpline
+from biascorr_pydra.images.nifti import detect_head, inspect, load, voxel_size_mm
+from biascorr_pydra.methods import get_corrector, get_training
+from biascorr_pydra.methods.corrector import Corrector, Estimate, Scan
+from biascorr_pydra.methods.photographs import networks
+from biascorr_pydra.methods.photographs.pictures import find_photographs, read_photographs
+from biascorr_pydra.methods.photographs.slices import GRID, estimate_by_slices
+from biascorr_pydra.methods.photographs.training import sample_pairs, score_responses
 from biascorr_pydra.metrics import field_correlation, relative_mae, residual_cov, response_slope
-from biascorr_pydra.simulate import HeadSampler, inject_bias, load_label_map, sample_log_bias, simulate_head
-from biascorr_pydra.train import get_training
-from biascorr_pydra.train._photo_training import sample_pairs, score_responses
-from biascorr_pydra.train._photographs import find_photographs, read_photographs
+from biascorr_pydra.simulation.heads import HeadSampler, inject_bias, load_label_map, sample_log_bias, simulate_head
 
 METHODS = ("n4", "ants-n4", "low-pass", "getnet", "getnet:once", "implicit")
-NETWORKS = {"getnet": networks_2d.GetNet, "implicit": networks_2d.ImplicitNet}
+NETWORKS = {"getnet": networks.GetNet, "implicit": networks.ImplicitNet}
 # Spans and standard deviation of the log fields: of Table 1, and of k.
 GAIN, EXTRA = (2, 0.35), (2, 0.15)
 PAPER = {
@@ -62,7 +62,7 @@ class LowPass(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.network = networks_2d.GetNet()
+        self.network = networks.GetNet()
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.network.shortcut(image)

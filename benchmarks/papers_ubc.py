@@ -26,13 +26,13 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from biascorr_pydra import image
+from biascorr_pydra.anatomy.tissue import DSEG_LABELS, segment_tissue
 from biascorr_pydra.bench import Case, case_from_image, corrector_of, heads_from_labels
-from biascorr_pydra.estimation import estimate
+from biascorr_pydra.correction.estimate import estimate
+from biascorr_pydra.images import nifti
+from biascorr_pydra.methods.ubc.training import UBCTraining
 from biascorr_pydra.metrics import cjv, cv, tissue_masks
-from biascorr_pydra.tissue import DSEG_LABELS, segment_tissue
-from biascorr_pydra.train._run import run
-from biascorr_pydra.train.ubc import UBCTraining
+from biascorr_pydra.training.run import run
 
 # Name in the table -> method (None: none at all), and whether it is given the brain mask.
 METHODS = {
@@ -72,7 +72,7 @@ def simulated(files: Sequence[Path], contrast: str) -> Iterator[Case]:
 def real(files: Sequence[Path], contrast: str) -> Iterator[Case]:
     """Real images, with Atropos' segmentation of the uncorrected image."""
     for file in files:
-        img = image.load(file)
+        img = nifti.load(file)
         case = case_from_image(img, suffix=contrast)
         yield replace(case, dseg=segment_tissue(img, case.brain, method="atropos", suffix=contrast).dseg)
 

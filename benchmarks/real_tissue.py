@@ -26,10 +26,10 @@ from nibabel.orientations import apply_orientation, io_orientation, ornt_transfo
 from scipy import ndimage
 
 from biascorr_pydra.bench import Sources
-from biascorr_pydra.bench._case import Case
-from biascorr_pydra.bench._find import plan_cases
-from biascorr_pydra.correctors import get_corrector
-from biascorr_pydra.estimation import estimate
+from biascorr_pydra.bench.case import Case
+from biascorr_pydra.bench.find import plan_cases
+from biascorr_pydra.correction.estimate import estimate
+from biascorr_pydra.methods import get_corrector
 
 #: Method -> whether it is given the brain mask, by column.
 METHODS = {"n4, mask": ("n4", True), "n4": ("n4", False), "deepem": ("deepem", False)}

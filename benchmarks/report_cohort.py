@@ -177,7 +177,14 @@ def _write_table(path: Path, rows: list[tuple[str, ...]]) -> None:
 
 def measure(out: Path, options: list[str]) -> None:
     """Print what one report costs."""
-    command = [sys.executable, "-c", "from biascorr_pydra.cli import main; main()", "report", str(out), *options]
+    command = [
+        sys.executable,
+        "-c",
+        "from biascorr_pydra.interfaces.cli.main import main; main()",
+        "report",
+        str(out),
+        *options,
+    ]
     began = time.perf_counter()
     done = subprocess.run(command, check=False)
     taken = time.perf_counter() - began

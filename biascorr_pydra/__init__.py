@@ -5,10 +5,10 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _LAZY = {
-    "correct_image": "correct",
-    "correct_file": "correct",
-    "apply_file": "correct",
-    "Correction": "correct",
+    "correct_image": "correction.correct",
+    "correct_file": "correction.correct",
+    "apply_file": "correction.apply",
+    "Correction": "correction.record",
     "BiasCorrError": "errors",
 }
 __all__ = ["__version__", *_LAZY]

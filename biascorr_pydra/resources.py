@@ -17,9 +17,20 @@ from typing import Any
 
 from .errors import InvalidParameterError, ResourceError
 
-__all__ = ["Resources", "available", "chosen_gpus", "declared", "parse_overrides", "requires", "together"]
+__all__ = [
+    "DEVICES",
+    "Resources",
+    "available",
+    "chosen_gpus",
+    "declared",
+    "parse_overrides",
+    "requires",
+    "resolve_device",
+    "together",
+]
 
 ATTRIBUTE = "resources"
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -246,3 +257,21 @@ def _memory_gb() -> float | None:
         except (OSError, ValueError):
             continue
     return round(min(limits) / 1e9, 1)
+
+
+def resolve_device(device: str) -> str:
+    """The device that "auto" stands for; raises InvalidParameterError for one that is not there."""
+    if device not in DEVICES:
+        raise InvalidParameterError(
+            "unknown device", value=repr(device), next_step=f"Choose one of: {', '.join(DEVICES)}."
+        )
+    if device == "cpu":
+        return device
+    import torch
+
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise InvalidParameterError(
+            "no CUDA device is available", value="device 'cuda'", next_step="Use device 'cpu' or 'auto'."
+        )
+    return "cuda" if available else "cpu"

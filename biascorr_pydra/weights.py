@@ -12,22 +12,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import WeightsError
-from .image import sha256, write_atomic
+from biascorr_pydra.errors import WeightsError
+from biascorr_pydra.images.nifti import sha256, write_atomic
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["card_of", "describe", "in_words", "load", "load_network", "names", "save", "sha256_of"]
 
-FOLDER = Path(__file__).parent / "weights_data"
+FOLDER = Path(__file__).parent / "methods"
 SUFFIX = ".safetensors"
 RETRAIN = "Install the package again, or train and give the path of the weights."
 
 
 def names() -> list[str]:
     """Names of the packaged weights, sorted."""
-    return sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}"))
+    return sorted(path.stem for path in FOLDER.glob(f"*/weights/*{SUFFIX}"))
 
 
 def _file(name_or_path: str | Path) -> Path:
@@ -39,7 +39,7 @@ def _file(name_or_path: str | Path) -> Path:
             value=repr(text),
             next_step=f"Packaged: {', '.join(names()) or 'none'}. Convert other formats to safetensors first.",
         )
-    path = FOLDER / f"{text}{SUFFIX}" if packaged else Path(text)
+    path = FOLDER / text.replace("-", "_") / "weights" / f"{text}{SUFFIX}" if packaged else Path(text)
     if not path.is_file():
         step = f"Packaged weights: {', '.join(names()) or 'none'}." if packaged else "Check the path."
         raise WeightsError("no such weights", file=path, next_step=step)

@@ -40,9 +40,9 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from biascorr_pydra import image
-from biascorr_pydra.field import LogBiasSpline
-from biascorr_pydra.simulate import inject_bias, sample_log_bias
+from biascorr_pydra.images import nifti
+from biascorr_pydra.images.field import LogBiasSpline
+from biascorr_pydra.simulation.heads import inject_bias, sample_log_bias
 
 FIRST_ID = 90001
 # A field range drawn per scan lies within these factors of its site's.
@@ -202,7 +202,7 @@ def write_scan(scan: Scan, out: Path, layout: str, voxel_size_mm: float, seed: i
     raw, true = scan.anat(out / raw_name(layout), layout), scan.anat(out / "truth", layout)
     for folder in (raw, true):
         folder.mkdir(parents=True, exist_ok=True)
-    image.save(examples.nifti(data, affine, np.int16), raw / f"{scan.label}_T1w.nii.gz")
+    nifti.save(examples.stored(data, affine, np.int16), raw / f"{scan.label}_T1w.nii.gz")
     source = f"bids:raw:{scan.label}/anat/{scan.label}_T1w.nii.gz"
     examples.write_truth(true, scan.label, affine, brain, tissues, source)
     applied = {

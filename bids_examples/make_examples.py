@@ -24,8 +24,8 @@ import numpy as np
 from nibabel.processing import resample_from_to
 from scipy import ndimage
 
-from biascorr_pydra import image
-from biascorr_pydra.field import LogBiasSpline
+from biascorr_pydra.images import nifti
+from biascorr_pydra.images.field import LogBiasSpline
 
 HERE = Path(__file__).parent
 BIDS_VERSION = "1.11.0"
@@ -249,10 +249,10 @@ def render(parts: dict[str, np.ndarray], session: Session, suffix: str, log_bias
     return np.hypot(clean * np.exp(log_bias) + real, imaginary)
 
 
-def nifti(data: np.ndarray, affine: np.ndarray, dtype, slope: float = 1.0) -> nib.Nifti1Image:
+def stored(data: np.ndarray, affine: np.ndarray, dtype, slope: float = 1.0) -> nib.Nifti1Image:
     """An image stored as integers times a slope, its two transforms set and alike."""
-    stored = np.round(np.asarray(data) / slope).astype(dtype)
-    img = nib.Nifti1Image(stored, affine)
+    values = np.round(np.asarray(data) / slope).astype(dtype)
+    img = nib.Nifti1Image(values, affine)
     img.set_qform(affine, 1)
     img.set_sform(affine, 1)
     img.header.set_xyzt_units("mm", "sec")
@@ -264,12 +264,12 @@ def nifti(data: np.ndarray, affine: np.ndarray, dtype, slope: float = 1.0) -> ni
 def write_json(file: Path, content) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=2) + "\n"
-    image.write_atomic(file, lambda stream: stream.write(text.encode()))
+    nifti.write_atomic(file, lambda stream: stream.write(text.encode()))
 
 
 def write_text(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    image.write_atomic(file, lambda stream: stream.write(text.encode()))
+    nifti.write_atomic(file, lambda stream: stream.write(text.encode()))
 
 
 def write_session(anatomy: Anatomy, session: Session, phantom: Path, truth: Path) -> None:
@@ -285,8 +285,8 @@ def write_session(anatomy: Anatomy, session: Session, phantom: Path, truth: Path
         brain = tissues.sum(0) > 0.5
         spline = true_field(session, suffix, shape, brain)
         data = render(parts, session, suffix, spline.on_grid(shape, np.float64))
-        image.save(
-            nifti(session.scl_slope * data, affine, np.int16, session.scl_slope), raw / f"{entities}_{suffix}.nii.gz"
+        nifti.save(
+            stored(session.scl_slope * data, affine, np.int16, session.scl_slope), raw / f"{entities}_{suffix}.nii.gz"
         )
         if suffix in session.sidecars:
             write_json(raw / f"{entities}_{suffix}.json", session.sidecars[suffix])
@@ -309,13 +309,13 @@ def write_truth(
     """Brain mask, discrete segmentation and tissue fractions of one image."""
     about = {"Sources": [source], "SpatialReference": source}
     dseg = np.where(brain, tissues.argmax(0) + 1, 0)
-    image.save(nifti(brain, affine, np.uint8), folder / f"{name}_desc-brain_mask.nii.gz")
+    nifti.save(stored(brain, affine, np.uint8), folder / f"{name}_desc-brain_mask.nii.gz")
     write_json(folder / f"{name}_desc-brain_mask.json", {"Type": "Brain", **about})
-    image.save(nifti(dseg, affine, np.uint8), folder / f"{name}_dseg.nii.gz")
+    nifti.save(stored(dseg, affine, np.uint8), folder / f"{name}_dseg.nii.gz")
     write_json(folder / f"{name}_dseg.json", {"Manual": False, **about})
     for tissue, fraction in zip(TISSUES, tissues, strict=True):
         # Steps of 1/20 keep the files small.
-        image.save(nifti(fraction, affine, np.uint8, 0.05), folder / f"{name}_label-{tissue}_probseg.nii.gz")
+        nifti.save(stored(fraction, affine, np.uint8, 0.05), folder / f"{name}_label-{tissue}_probseg.nii.gz")
         write_json(folder / f"{name}_label-{tissue}_probseg.json", {"Manual": False, **about})
 
 
@@ -379,7 +379,7 @@ def make_phantom(out: Path, participants=None) -> None:
 
 def make_real(out: Path, source: Path) -> None:
     """Write ``real_t1w`` under ``out``: the source at 2.2 times its voxel size, smoothed against aliasing first."""
-    if image.sha256(source) != REAL_SHA256:
+    if nifti.sha256(source) != REAL_SHA256:
         raise SystemExit(f"{source}: not the file named at the top of this script (sha256 {REAL_SHA256}).")
     original = nib.load(source)
     factor = 2.2
@@ -397,7 +397,7 @@ def make_real(out: Path, source: Path) -> None:
     anat = folder / "sub-01" / "ses-006" / "anat"
     anat.mkdir(parents=True, exist_ok=True)
     data = np.round(small.get_fdata()).astype(np.int16)
-    image.save(nib.Nifti1Image(data, None, header), anat / f"{REAL_NAME}.nii.gz")
+    nifti.save(nib.Nifti1Image(data, None, header), anat / f"{REAL_NAME}.nii.gz")
     write_json(anat / f"{REAL_NAME}.json", {"RepetitionTime": 1.9, "EchoTime": 0.00249})
 
 
@@ -425,7 +425,7 @@ applied. Names without `space` belong to the T1w, names with `space-T2w` to the 
 
 `*_biasfield.json` keeps the natural logarithm of the field as control points of a uniform cubic B-spline. The mesh
 begins at voxel index `MeshFirst` and ends at `MeshLast` on each axis of the image. With
-`biascorr_pydra.field.LogBiasSpline`, the field is
+`biascorr_pydra.images.field.LogBiasSpline`, the field is
 `LogBiasSpline(np.array(d["LogBiasControlPoints"]), d["MeshFirst"], d["MeshLast"]).on_grid(shape)`.
 {MNI_NOTICE}"""
 

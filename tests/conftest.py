@@ -7,10 +7,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from biascorr_pydra import image
-from biascorr_pydra.field import LogBiasSpline
+from biascorr_pydra.images import nifti
+from biascorr_pydra.images.field import LogBiasSpline
 
 os.environ["NO_ET"] = "1"  # Pydra's telemetry
+
+pytest_plugins = ["small_cohort", "written_cohort"]  # fixtures that several folders of tests share
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def phantom() -> Phantom:
 @pytest.fixture
 def phantom_file(phantom, tmp_path):
     path = tmp_path / "phantom.nii.gz"
-    image.save(phantom.image(), path)
+    nifti.save(phantom.image(), path)
     return path
 
 
@@ -85,3 +87,17 @@ def reorient(img: nib.Nifti1Image, codes: str) -> nib.Nifti1Image:
         return type(img)(np.asarray(img.dataobj), turn @ img.affine)
     wanted = nib.orientations.axcodes2ornt(codes)
     return img.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(img.affine), wanted))
+
+
+def make_labels(n: int = 40):
+    """A head with a neck: scalp 507, CSF 24, cortex 3 and 42, white matter 2 and 41, ventricle 4."""
+    import torch  # which not every test needs
+
+    x, y, z = torch.meshgrid(*[torch.linspace(-1, 1, n)] * 3, indexing="ij")
+    radius = (x**2 + y**2 + z**2).sqrt()
+    labels = torch.zeros((n, n, n), dtype=torch.int16)
+    labels[(radius < 0.97) | ((z < 0) & (x**2 + y**2 < 0.2))] = 507
+    for limit, left, right in ((0.8, 24, 24), (0.75, 3, 42), (0.55, 2, 41), (0.15, 4, 4)):
+        labels[(radius < limit) & (x < 0)] = left
+        labels[(radius < limit) & (x >= 0)] = right
+    return labels

@@ -12,8 +12,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from biascorr_pydra import image
-from biascorr_pydra.field import LogBiasSpline
+from biascorr_pydra.images import nifti
+from biascorr_pydra.images.field import LogBiasSpline
 
 EXAMPLES = Path(__file__).parents[1] / "bids_examples"
 SCANS = sorted((EXAMPLES / "phantom").glob("sub-*/ses-*/anat/*.nii.gz"))
@@ -63,13 +63,13 @@ def test_together_they_stay_under_10_megabytes():
 
 @pytest.mark.parametrize("scan", SCANS, ids=lambda scan: scan.name)
 def test_truth_fits_its_image(scan):
-    img = image.load(scan)
-    mask, resampled = image.load_mask(truth_of(scan, "desc-brain_mask.nii.gz"), img)
+    img = nifti.load(scan)
+    mask, resampled = nifti.load_mask(truth_of(scan, "desc-brain_mask.nii.gz"), img)
     assert not resampled
-    dseg = np.asarray(image.load(truth_of(scan, "dseg.nii.gz")).dataobj)
+    dseg = np.asarray(nifti.load(truth_of(scan, "dseg.nii.gz")).dataobj)
     assert np.array_equal(dseg > 0, mask)
     probabilities = [
-        image.load(truth_of(scan, f"label-{tissue}_probseg.nii.gz")).get_fdata() for tissue in ("GM", "WM", "CSF")
+        nifti.load(truth_of(scan, f"label-{tissue}_probseg.nii.gz")).get_fdata() for tissue in ("GM", "WM", "CSF")
     ]
     top = np.max(probabilities, 0)
     assert np.all(np.choose(np.maximum(dseg, 1) - 1, probabilities)[mask] >= top[mask])
@@ -85,20 +85,20 @@ def test_truth_fits_its_image(scan):
 
 
 def test_headers_differ_as_the_readme_says():
-    by_name = {scan.name.split(".")[0]: image.load(scan) for scan in SCANS}
+    by_name = {scan.name.split(".")[0]: nifti.load(scan) for scan in SCANS}
     assert len(by_name) == 8
     assert nib.aff2axcodes(by_name["sub-01_ses-1_T1w"].affine) == ("R", "A", "S")
     assert nib.aff2axcodes(by_name["sub-01_ses-2_T1w"].affine) == ("L", "A", "S")
     assert by_name["sub-02_ses-1_T1w"].dataobj.slope == 2.5
     assert by_name["sub-02_ses-1_T1w"].get_data_dtype() == np.int16
-    assert image.voxel_size_mm(by_name["sub-02_ses-1_T2w"]) == pytest.approx((2, 2, 3))
+    assert nifti.voxel_size_mm(by_name["sub-02_ses-1_T2w"]) == pytest.approx((2, 2, 3))
     assert np.rad2deg(nib.affines.obliquity(by_name["sub-03_ses-1_T1w"].affine)).max() > 8
 
 
 def test_the_field_differs_from_image_to_image_and_has_the_stated_range():
     ranges = {}
     for scan in SCANS:
-        mask, _ = image.load_mask(truth_of(scan, "desc-brain_mask.nii.gz"), image.load(scan))
+        mask, _ = nifti.load_mask(truth_of(scan, "desc-brain_mask.nii.gz"), nifti.load(scan))
         low, high = np.percentile(field_of(scan).on_grid(mask.shape)[mask], (5, 95))
         ranges[scan.name] = high - low
     expected = {"sub-01_ses-1": 0.35, "sub-01_ses-2": 0.5, "sub-02_ses-1": 0.35, "sub-03_ses-1": 0.8}

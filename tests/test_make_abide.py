@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from biascorr_pydra import bids, image
-from biascorr_pydra.field import LogBiasSpline
+from biascorr_pydra import bids
+from biascorr_pydra.images import nifti
+from biascorr_pydra.images.field import LogBiasSpline
 
 EXAMPLES = Path(__file__).parents[1] / "bids_examples"
 NAMES = [
@@ -66,19 +67,19 @@ def test_indis_layout_with_its_truth(abide, tmp_path):
     for scan in scans:
         job = found[scan.label]
         assert set(job.given) == {"mask", "dseg", "GM", "WM", "CSF"}
-        img = image.load(job.source)
-        sizes = image.voxel_size_mm(img)
+        img = nifti.load(job.source)
+        sizes = nifti.voxel_size_mm(img)
         assert sizes == pytest.approx([8 * factor for factor in scan.site.voxel])
-        mask, resampled = image.load_mask(job.given["mask"], img)
+        mask, resampled = nifti.load_mask(job.given["mask"], img)
         assert not resampled
         about = json.loads(job.given["dseg"].with_name(f"{scan.label}_desc-T1w_biasfield.json").read_text())
         spline = LogBiasSpline(np.array(about["LogBiasControlPoints"]), about["MeshFirst"], about["MeshLast"])
         low, high = np.percentile(spline.on_grid(img.shape)[mask], (5, 95))
         assert 0.75 * scan.site.field_range - 0.01 < high - low < 1.25 * scan.site.field_range + 0.01
         # Divided by the true field, white matter gets more uniform, and the tissues lie in their order.
-        dseg, data = np.asarray(image.load(job.given["dseg"]).dataobj), img.get_fdata()
+        dseg, data = np.asarray(nifti.load(job.given["dseg"]).dataobj), img.get_fdata()
         true = data / np.exp(spline.on_grid(img.shape))
-        pure = (dseg == 2) & (image.load(job.given["WM"]).get_fdata() > 0.8)
+        pure = (dseg == 2) & (nifti.load(job.given["WM"]).get_fdata() > 0.8)
         assert true[pure].std() / true[pure].mean() < data[pure].std() / data[pure].mean()
         csf, gm, wm = (np.median(true[dseg == label]) for label in (3, 1, 2))
         assert csf < gm < wm
@@ -93,11 +94,11 @@ def test_one_data_set_and_the_same_voxels_again(abide, tmp_path):
     for scan, changed in zip(scans, other, strict=True):
         name = f"{scan.label}_T1w.nii.gz"
         one, two = (
-            np.asarray(image.load(scan.anat(tmp_path / top, layout) / name).dataobj)
+            np.asarray(nifti.load(scan.anat(tmp_path / top, layout) / name).dataobj)
             for top, layout in (("a/RawDataBIDS", "indi"), ("b/BIDS", "bids"))
         )
         assert np.array_equal(one, two)
-        three = np.asarray(image.load(changed.anat(tmp_path / "c/BIDS", "bids") / name).dataobj)
+        three = np.asarray(nifti.load(changed.anat(tmp_path / "c/BIDS", "bids") / name).dataobj)
         assert not np.array_equal(one, three)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from biascorr_pydra import image
-from biascorr_pydra.correctors import method_names
+from biascorr_pydra.images import nifti
+from biascorr_pydra.methods import method_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -44,4 +44,4 @@ def test_the_workflow_shown_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     shown = runpy.run_path(str(tmp_path / "shown.py"))
-    assert image.load(str(shown["out"])).shape == image.load(scan).shape
+    assert nifti.load(str(shown["out"])).shape == nifti.load(scan).shape

@@ -3,7 +3,7 @@
 `pydra run workflows/evaluate_abide.py --abide-dir DIR --out-dir OUT [--phenotypic CSV]`
 """
 
-from biascorr_pydra.cohort import EvaluateAbide
-from biascorr_pydra.cohort import abide_hooks as hooks
+from biascorr_pydra.interfaces.pydra.study import EvaluateAbide
+from biascorr_pydra.interfaces.pydra.study_hooks import abide_hooks as hooks
 
 __all__ = ["EvaluateAbide", "hooks"]

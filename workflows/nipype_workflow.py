@@ -11,7 +11,7 @@ from pathlib import Path
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from biascorr_pydra.cohort import init_bias_correction_wf
+from biascorr_pydra.interfaces.nipype.workflow import init_bias_correction_wf
 
 
 def smooth(in_file, out_dir, fwhm_mm):

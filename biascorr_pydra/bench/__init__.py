@@ -15,15 +15,15 @@ from importlib import import_module
 
 # Loaded when asked for: the command line lists the command without torch.
 _FROM = {
-    "_case": ("FACTS", "Case", "Planned"),
-    "_choices": ("BRAINS", "HEADS", "KINDS", "MASKS"),
-    "_find": ("Sources", "plan_cases"),
-    "_heads": ("heads_from_labels",),
-    "_markdown": ("leaderboard", "paired_table"),
-    "_run": ("Bench", "run_bench"),
-    "_scans": ("case_from_image", "find_bids", "find_images", "pairs_from_images", "scans"),
-    "_score": ("WORSE_BY", "corrector_of", "score", "score_cases"),
-    "_summary": ("compare_methods", "summarize"),
+    "case": ("FACTS", "Case", "Planned"),
+    "choices": ("BRAINS", "HEADS", "KINDS", "MASKS"),
+    "find": ("Sources", "plan_cases"),
+    "heads": ("heads_from_labels",),
+    "markdown": ("leaderboard", "paired_table"),
+    "run": ("Bench", "run_bench"),
+    "scans": ("case_from_image", "find_bids", "find_images", "pairs_from_images", "scans"),
+    "scoring": ("WORSE_BY", "corrector_of", "score", "score_cases"),
+    "summary": ("compare_methods", "summarize"),
 }
 _MODULES = {name: module for module, names in _FROM.items() for name in names}
 

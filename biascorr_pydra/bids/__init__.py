@@ -10,9 +10,9 @@ A mask or segmentation drawn on a T1w carries no ``space``, as fMRIPrep writes a
 contrast carries that contrast (``space-T2w``), so that two contrasts of one session do not collide.
 """
 
-from ._jobs import ANATOMICAL_SUFFIXES, DATASET_DESCRIPTION, TISSUES, Job, index, survey
-from ._normalized import NORMALIZED, NORMALIZED_README, normalized_paths, normalized_sidecars
-from ._outputs import (
+from .jobs import ANATOMICAL_SUFFIXES, DATASET_DESCRIPTION, TISSUES, Job, index, survey
+from .normalized import NORMALIZED, NORMALIZED_README, normalized_paths, normalized_sidecars
+from .outputs import (
     GROUP_FILES,
     STATUS_COLUMNS,
     bids_uri,
@@ -24,7 +24,7 @@ from ._outputs import (
     sidecars,
     write_json,
 )
-from ._sites import (
+from .sites import (
     Phenotypes,
     SitedScan,
     SiteProblem,

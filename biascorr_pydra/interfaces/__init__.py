@@ -1,1 +1,1 @@
-"""Faces of the package for workflow engines: types converted, nothing more."""
+"""The faces of the package: command line, Pydra, Nipype."""

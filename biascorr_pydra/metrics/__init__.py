@@ -8,12 +8,12 @@ To compare methods, use one segmentation for all of them, and say whose. A coeff
 contrast does, so ``cv_wm`` and ``cv_gm`` are to be read next to ``wm_gm_contrast``.
 """
 
-from ._base import UndefinedMetricError
-from ._catalogue import METRICS, Metric
-from ._collections import field_metrics, field_scores, image_metrics
-from ._fields import field_correlation, inu_range, log_field_rmse, residual_cov, response_slope
-from ._histogram import HISTOGRAM_BINS, HISTOGRAM_RANGE, normalized_histogram
-from ._tissues import (
+from .base import UndefinedMetricError
+from .catalogue import METRICS, Metric
+from .collected import field_metrics, field_scores, image_metrics
+from .fields import field_correlation, inu_range, log_field_rmse, residual_cov, response_slope
+from .histogram import HISTOGRAM_BINS, HISTOGRAM_RANGE, normalized_histogram
+from .tissues import (
     DSEG_LABELS,
     cjv,
     cjv_mriqc,
@@ -24,7 +24,7 @@ from ._tissues import (
     wm2max,
     wm_gm_contrast,
 )
-from ._truth import dice, jsd, mean_hausdorff, relative_mae
+from .truth import dice, jsd, mean_hausdorff, relative_mae
 
 __all__ = [
     "DSEG_LABELS",

@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from .. import __version__
-from ..bids import make_folder
-from ..errors import InvalidParameterError
-from ..runs import FOLDER, alive
+from biascorr_pydra import __version__
+from biascorr_pydra.bids import make_folder
+from biascorr_pydra.errors import InvalidParameterError
+from biascorr_pydra.lock import FOLDER, alive
+
 from .collect import Cohort
-from .design import EvaluationPaths, check_evaluation, to_json, write_design, write_text
 from .paths import PAGES, scan_page
+from .study.design import EvaluationPaths, check_evaluation, to_json, write_design, write_text
 from .table import columns, data_dictionary, to_tsv
 
 __all__ = [
@@ -94,13 +95,14 @@ def write_report(
     OutputError
         A file cannot be written.
     """
-    from .agreement import disagreements
-    from .findings import find  # pandas, scipy and jinja2 are loaded only by those who make a report
-    from .group_tables import everything, extra_columns, group_tables, to_text
-    from .mriqc import read_mriqc
-    from .outliers import THRESHOLD
-    from .page import render
-    from .study import collect_study
+    from biascorr_pydra.report.cohort.outliers import THRESHOLD
+
+    from .cohort.agreement import disagreements
+    from .cohort.findings import find  # pandas, scipy and jinja2 are loaded only by those who make a report
+    from .cohort.group_tables import everything, extra_columns, group_tables, to_text
+    from .cohort.mriqc import read_mriqc
+    from .cohort.page import render
+    from .study.study import collect_study
 
     out_dir, threshold = Path(out_dir), THRESHOLD if threshold is None else threshold
     if not threshold > 0:
@@ -112,7 +114,7 @@ def write_report(
     if joined:
         cohort.problems += joined.problems(cohort)
     if scan_pages:
-        from .scan_pages import write_scan_pages
+        from .scan import write_scan_pages
 
         said = {(problem.file, problem.text) for problem in cohort.problems}
         found = write_scan_pages(cohort, home=out_dir / "report.html").problems
@@ -131,7 +133,7 @@ def write_report(
     page = render(findings, _links(out_dir, cohort), made=made, running=alive(out_dir), tables=names)
     write_text(paths.html, page)
     if figures:
-        from .cohort_figures import write_figures
+        from .cohort.figures import write_figures
 
         write_figures(findings, figures)
     write_text(_state_file(out_dir), state)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..bids import NORMALIZED, Job, output_paths, sidecar
-from ..errors import BIDSError
-from ..quality import REJECTED
+from biascorr_pydra.bids import NORMALIZED, Job, output_paths, sidecar
+from biascorr_pydra.errors import BIDSError
+from biascorr_pydra.quality import REJECTED
 
 __all__ = ["UNMADE", "Cohort", "Problem", "Result", "collect", "natural"]
 
@@ -61,7 +61,7 @@ class Result:
     folder : str
         The name of that folder in a study of several; empty where the study is one data set.
     site : str or None
-        Where it was acquired, if anything says so; see :mod:`biascorr_pydra.report.study`.
+        Where it was acquired, if anything says so; see :mod:`biascorr_pydra.report.study.study`.
     """
 
     scan: str

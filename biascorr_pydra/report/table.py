@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from ..metrics import METRICS
+from biascorr_pydra.metrics import METRICS
+
 from .collect import Cohort, Result
 
 __all__ = ["Change", "Column", "Tally", "columns", "data_dictionary", "image_keys", "keys", "tally", "to_tsv"]

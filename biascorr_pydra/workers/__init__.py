@@ -2,9 +2,9 @@
 
 They are found by ``--worker NAME`` and ``Submitter(worker=NAME)`` under the names of ``pydra.workers``: ``lanes``,
 ``slurm-resources``, ``dask-resources``. All three place a task, or a workflow that says what it needs as a whole, on
-one process and run it there (:mod:`biascorr_pydra.workers._execute`).
+one process and run it there (:mod:`biascorr_pydra.workers.execute`).
 """
 
-from ._spec import NodeResources, is_remote, node_resources
+from .needs import NodeResources, is_remote, node_resources
 
 __all__ = ["NodeResources", "is_remote", "node_resources"]

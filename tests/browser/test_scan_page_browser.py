@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the writers of the other tests
-from test_report import BEFORE, T1W, T2W, write_scan, write_status
+from written_cohort import BEFORE, T1W, T2W, write_scan, write_status
 
 from biascorr_pydra.report.collect import collect
 from biascorr_pydra.report.paths import scan_page
-from biascorr_pydra.report.scan_pages import write_scan_pages
+from biascorr_pydra.report.scan import write_scan_pages
 
 pytestmark = pytest.mark.browser
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}

@@ -85,7 +85,7 @@ def Cohort(xs: list[int], folder: str) -> list[int]:  # noqa: N802
 if __name__ == "__main__":
     from pydra.engine.submitter import Submitter
 
-    from biascorr_pydra.workers.slurm import SlurmResourcesWorker
+    from biascorr_pydra.workers.slurm.worker import SlurmResourcesWorker
 
     cache_root, folder, count, seconds, *options = sys.argv[1:]
     worker = SlurmResourcesWorker(**dict(option.split("=", 1) for option in options))

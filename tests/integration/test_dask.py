@@ -13,14 +13,14 @@ import psutil
 import pytest
 from dask_toys import Cohort, Deaths, Die, Hang, Models, Tell
 from pydra.engine.submitter import Submitter
-from test_cohort import SCANS, dataset, phantoms  # noqa: F401 (fixtures)
+from small_cohort import SCANS
 
-from biascorr_pydra.cohort import CorrectBids
 from biascorr_pydra.errors import InvalidParameterError, ResourceError
+from biascorr_pydra.interfaces.pydra.cohort import CorrectBids
 from biascorr_pydra.resources import Resources, requires
-from biascorr_pydra.workers import _dask_link, _dask_task
-from biascorr_pydra.workers._dask_task import run_parcel, versions
-from biascorr_pydra.workers.dask_cluster import DaskResourcesWorker
+from biascorr_pydra.workers.dask import link, task
+from biascorr_pydra.workers.dask.task import run_parcel, versions
+from biascorr_pydra.workers.dask.worker import DaskResourcesWorker
 
 pytestmark = pytest.mark.dask
 HERE = Path(__file__).parent
@@ -130,9 +130,9 @@ def test_allocation_and_a_second_run(make_worker, tmp_path):
 
 def test_cached_scans_are_not_submitted(cluster, tmp_path, monkeypatch):
     submitted = []
-    attempt = _dask_link.Link._attempt
+    attempt = link.Link._attempt
     monkeypatch.setattr(
-        _dask_link.Link, "_attempt", lambda self, *given: submitted.append(given[1].name) or attempt(self, *given)
+        link.Link, "_attempt", lambda self, *given: submitted.append(given[1].name) or attempt(self, *given)
     )
     for n, new in ((2, 4), (3, 2)):
         task = Cohort(log=str(tmp_path / "log"), n=n, bad=[])
@@ -160,7 +160,7 @@ def test_models_are_loaded_once_per_process(cluster, tmp_path):
     assert all(one.endswith(" 1") for one, _ in pieces)
 
 
-def test_the_correction_workflow(make_worker, dataset, tmp_path):  # noqa: F811
+def test_the_correction_workflow(make_worker, dataset, tmp_path):
     (dataset / SCANS[1]).write_bytes(b"not an image")
     task = CorrectBids(
         bids_dir=dataset, out_dir=tmp_path / "out", method=["n4"], skull_strip="none", segmentation="none"
@@ -238,7 +238,7 @@ def test_unfit_workers_say_why(cluster, tmp_path):
 
 
 def test_a_cluster_of_other_threads_and_a_scheduler_that_goes(tmp_path, monkeypatch):
-    monkeypatch.setattr(_dask_link, "CONNECT_S", 3)  # also how long it is looked for when it has gone
+    monkeypatch.setattr(link, "CONNECT_S", 3)  # also how long it is looked for when it has gone
     found = Cluster(tmp_path, [("", "CPU=4", 4), ("", "CPU=1", 1)])
     try:
         with found.client() as client:
@@ -266,7 +266,7 @@ def test_a_cluster_of_other_threads_and_a_scheduler_that_goes(tmp_path, monkeypa
 
 def test_other_versions_are_refused_before_anything_is_sent(cluster, tmp_path, monkeypatch):
     versions()
-    monkeypatch.setitem(_dask_task._own, "pydra", "0.25")
+    monkeypatch.setitem(task._own, "pydra", "0.25")
     with (
         Submitter(cache_root=tmp_path / "cache", worker=DaskResourcesWorker(address=cluster.address)) as submitter,
         pytest.raises(ResourceError, match=r"other versions .*pydra 1\.\S+ \(here 0\.25\)"),
@@ -276,7 +276,7 @@ def test_other_versions_are_refused_before_anything_is_sent(cluster, tmp_path, m
 
 
 def test_no_scheduler_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(_dask_link, "CONNECT_S", 1)
+    monkeypatch.setattr(link, "CONNECT_S", 1)
     worker = DaskResourcesWorker(address="tcp://127.0.0.1:9")
     with Submitter(cache_root=tmp_path, worker=worker) as submitter:
         for _ in range(2):
@@ -293,7 +293,7 @@ import sys
 sys.path.insert(0, {str(HERE)!r})
 from dask_toys import Cohort
 from pydra.engine.submitter import Submitter
-from biascorr_pydra.workers.dask_cluster import DaskResourcesWorker
+from biascorr_pydra.workers.dask.worker import DaskResourcesWorker
 with Submitter(cache_root={str(cache)!r}, worker=DaskResourcesWorker(**{settings!r})) as s:
     s(Cohort(log={str(log)!r}, n=10, bad=[]))
 """

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from biascorr_pydra import correct_file, image
+from biascorr_pydra import correct_file
+from biascorr_pydra.images import nifti
 
 os.environ["NIPYPE_NO_ET"] = "1"
 pytestmark = pytest.mark.slurm
@@ -34,7 +35,7 @@ def slurm(monkeypatch):
 @pytest.fixture
 def t1w(phantom, tmp_path):
     path = tmp_path / "sub-01_T1w.nii.gz"
-    image.save(phantom.image(), path)
+    nifti.save(phantom.image(), path)
     return path
 
 
@@ -55,7 +56,7 @@ def requested(folder: Path) -> list[str]:
 def test_swapped_nodes_run_as_jobs_and_give_the_same_bytes(tmp_path, t1w, monkeypatch):
     from niworkflows.anat.ants import init_n4_only_wf
 
-    from biascorr_pydra.interfaces.nipype_swap import use_biascorr
+    from biascorr_pydra.interfaces.nipype.swap import use_biascorr
 
     monkeypatch.chdir(tmp_path)
     workflow = init_n4_only_wf(omp_nthreads=2, atropos_refine=False)
@@ -76,7 +77,7 @@ def test_a_gpu_node_asks_for_gres_and_its_error_reaches_the_crash_file(tmp_path,
     import torch
     from niworkflows.anat.ants import init_n4_only_wf
 
-    from biascorr_pydra.interfaces.nipype_swap import use_biascorr
+    from biascorr_pydra.interfaces.nipype.swap import use_biascorr
 
     assert not torch.cuda.is_available(), "written for Slurm's pretend GPUs"
     monkeypatch.chdir(tmp_path)

@@ -22,7 +22,7 @@ from slurm_steps import Cohort, Steps
 
 from biascorr_pydra.errors import ResourceError
 from biascorr_pydra.resources import Resources
-from biascorr_pydra.workers.slurm import SlurmResourcesWorker
+from biascorr_pydra.workers.slurm.worker import SlurmResourcesWorker
 
 pytestmark = pytest.mark.slurm
 
@@ -174,7 +174,13 @@ def test_pydra_finds_it_by_name(tmp_path, notes):
 
 
 def pydra_run(out: Path, workflow: Path, *options: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", "from biascorr_pydra.pydra_run import main; main()", "run", str(workflow)]
+    command = [
+        sys.executable,
+        "-c",
+        "from biascorr_pydra.interfaces.pydra.run import main; main()",
+        "run",
+        str(workflow),
+    ]
     command += ["--bids-dir", "bids_examples/phantom", "--out-dir", str(out), "--worker", "slurm-resources"]
     return subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
 
@@ -191,7 +197,9 @@ def batches(out: Path) -> dict[str, list[int]]:
 def test_a_cohort_is_corrected_scan_by_scan_through_pydra_run(tmp_path):
     whole_scans = tmp_path / "whole_scans.py"
     whole_scans.write_text(
-        "from biascorr_pydra.cohort import CorrectBids, hooks, scan\n"
+        "from biascorr_pydra.interfaces.pydra import scan\n"
+        "from biascorr_pydra.interfaces.pydra.cohort import CorrectBids\n"
+        "from biascorr_pydra.interfaces.pydra.cohort_hooks import hooks\n"
         "from biascorr_pydra.resources import requires\n"
         "requires(mem_gb=1.5, minutes=10)(scan.CorrectScan)\n"
     )

@@ -39,19 +39,19 @@ def own_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def mask_file(phantom, tmp_path):
-    from biascorr_pydra import image
+    from biascorr_pydra.images import nifti
 
-    image.save(phantom.image(phantom.brain, np.uint8), tmp_path / "mask.nii.gz")
+    nifti.save(phantom.image(phantom.brain, np.uint8), tmp_path / "mask.nii.gz")
     return tmp_path / "mask.nii.gz"
 
 
 @pytest.fixture
 def bids_t1w(phantom, tmp_path):
     """The phantom under a BIDS name, in a data set of its own."""
-    from biascorr_pydra import image
+    from biascorr_pydra.images import nifti
 
     path = tmp_path / "bids/sub-01/anat/sub-01_T1w.nii.gz"
     path.parent.mkdir(parents=True)
     (tmp_path / "bids/dataset_description.json").write_text('{"Name": "phantom", "BIDSVersion": "1.10.0"}')
-    image.save(phantom.image(), path)
+    nifti.save(phantom.image(), path)
     return path

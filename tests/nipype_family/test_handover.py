@@ -12,7 +12,7 @@ from niworkflows.utils.spaces import Reference, SpatialReferences
 from smriprep.utils.bids import collect_derivatives
 from smriprep.workflows.anatomical import init_anat_fit_wf
 
-from biascorr_pydra.interfaces.nipype_swap import _nodes
+from biascorr_pydra.interfaces.nipype.swap import _nodes
 
 pytestmark = pytest.mark.nipype
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 def derivatives(tmp_path_factory):
     """sub-03 of the example data set, corrected as a user does it."""
     out = tmp_path_factory.mktemp("handover") / "out"
-    code = "from biascorr_pydra.pydra_run import main; main()"
+    code = "from biascorr_pydra.interfaces.pydra.run import main; main()"
     command = ["run", ROOT / "workflows/correct_bids.py", "--bids-dir", ROOT / "bids_examples/phantom"]
     choices = ["--out-dir", out, "--participant-label", "03", "--segmentation", "kmeans", "--skull-strip", "template"]
     done = subprocess.run([sys.executable, "-c", code, *map(str, command + choices)], capture_output=True, text=True)

@@ -13,19 +13,22 @@ from nipype.interfaces.base import isdefined
 from nipype.pipeline import engine as pe
 from nipype.pipeline.plugins import multiproc
 
-from biascorr_pydra import correct_file, image, steps
-from biascorr_pydra.correct import apply_file
-from biascorr_pydra.correctors import method_names
+from biascorr_pydra import correct_file
+from biascorr_pydra.anatomy import steps
+from biascorr_pydra.correction.correct import apply_file
 from biascorr_pydra.errors import InvalidParameterError, UnreadableImageError
-from biascorr_pydra.interfaces import nipype_interfaces, pydra_tasks
-from biascorr_pydra.interfaces.nipype_base import RESOURCES, declare
-from biascorr_pydra.interfaces.nipype_interfaces import (
+from biascorr_pydra.images import nifti
+from biascorr_pydra.interfaces.nipype import interfaces
+from biascorr_pydra.interfaces.nipype.base import RESOURCES, declare
+from biascorr_pydra.interfaces.nipype.interfaces import (
     ApplyBias,
     BiasMetrics,
     BrainMask,
     CorrectBias,
     TissueSegmentation,
 )
+from biascorr_pydra.interfaces.pydra import tasks
+from biascorr_pydra.methods import method_names
 
 pytestmark = pytest.mark.nipype
 
@@ -69,11 +72,11 @@ def test_the_pydra_tasks_have_the_same_outputs():
     from pydra.utils.general import get_fields
 
     pairs = {
-        CorrectBias: pydra_tasks.CorrectBias,
-        ApplyBias: pydra_tasks.ApplyBias,
-        BrainMask: pydra_tasks.ExtractBrain,
-        TissueSegmentation: pydra_tasks.SegmentTissue,
-        BiasMetrics: pydra_tasks.MeasureBias,
+        CorrectBias: tasks.CorrectBias,
+        ApplyBias: tasks.ApplyBias,
+        BrainMask: tasks.ExtractBrain,
+        TissueSegmentation: tasks.SegmentTissue,
+        BiasMetrics: tasks.MeasureBias,
     }
     for interface, task in pairs.items():
         names = {field.name for field in get_fields(task.Outputs)} - {"return"}
@@ -88,11 +91,11 @@ def test_four_faces_give_the_same_bytes(tmp_path, phantom_file, mask_file, metho
 
     shell = tmp_path / "shell.nii.gz", tmp_path / "shell_bias.nii.gz"
     command = ["correct", phantom_file, shell[0], "--bias-file", shell[1], "--mask-file", mask_file]
-    code = "from biascorr_pydra.cli import main; main()"
+    code = "from biascorr_pydra.interfaces.cli.main import main; main()"
     subprocess.run([sys.executable, "-c", code, *map(str, command), "--method", method, "--device", "cpu"], check=True)
     assert [path.read_bytes() for path in shell] == expected
 
-    pydra = pydra_tasks.CorrectBias(in_file=phantom_file, mask_file=mask_file, method=method, device="cpu")(
+    pydra = tasks.CorrectBias(in_file=phantom_file, mask_file=mask_file, method=method, device="cpu")(
         worker="debug", cache_root=tmp_path / "cache"
     )
     assert [Path(file).read_bytes() for file in (pydra.out_file, pydra.bias_file)] == expected
@@ -135,7 +138,7 @@ def test_every_step_gives_what_its_function_gives(tmp_path, phantom, phantom_fil
 @pytest.mark.parametrize("flag", ["use_gpu", "use_cuda"])
 def test_a_gpu_node_asks_for_cuda_and_is_counted(monkeypatch, phantom_file, flag):
     asked = {}
-    monkeypatch.setattr("biascorr_pydra.correct.correct_file", lambda *_, **options: asked.update(options))
+    monkeypatch.setattr("biascorr_pydra.correction.correct.correct_file", lambda *_, **options: asked.update(options))
     interface = CorrectBias(in_file=phantom_file, **{flag: True})
     interface._run_interface(type("Runtime", (), {"cwd": "."}))
     assert asked["device"] == "cuda"
@@ -152,7 +155,7 @@ def test_a_gpu_node_asks_for_cuda_and_is_counted(monkeypatch, phantom_file, flag
 
 def test_without_the_flag_no_gpu_is_touched(monkeypatch, phantom_file):
     asked = {}
-    monkeypatch.setattr("biascorr_pydra.correct.correct_file", lambda *_, **options: asked.update(options))
+    monkeypatch.setattr("biascorr_pydra.correction.correct.correct_file", lambda *_, **options: asked.update(options))
     CorrectBias(in_file=phantom_file)._run_interface(type("Runtime", (), {"cwd": "."}))
     assert asked["device"] == "cpu"
 
@@ -182,7 +185,7 @@ def test_another_version_of_the_code_computes_again(monkeypatch, phantom_file):
     before = CorrectBias(in_file=phantom_file).inputs.get_hashval()
     assert CorrectBias(in_file=phantom_file).inputs.get_hashval() == before
     assert CorrectBias(in_file=phantom_file, method="ubc").inputs.get_hashval()[1] != before[1]
-    monkeypatch.setattr(nipype_interfaces, "method_version", lambda *chosen: "another")
+    monkeypatch.setattr(interfaces, "method_version", lambda *chosen: "another")
     assert CorrectBias(in_file=phantom_file).inputs.get_hashval()[1] != before[1]
 
 
@@ -196,7 +199,7 @@ def test_errors_are_the_packages_own(tmp_path, phantom_file):
 @pytest.mark.parametrize("plugin", ["Linear", "MultiProc"])
 def test_the_crash_file_names_the_file_and_the_rule(tmp_path, phantom, plugin):
     flat = tmp_path / "flat.nii.gz"
-    image.save(phantom.image(np.full(phantom.acquired.shape, 7.0)), flat)
+    nifti.save(phantom.image(np.full(phantom.acquired.shape, 7.0)), flat)
     workflow = pe.Workflow("crash", base_dir=str(tmp_path / "work"))
     workflow.config["execution"] = {"crashdump_dir": str(tmp_path / "crash"), "crashfile_format": "txt"}
     node = pe.MapNode(CorrectBias(), iterfield=["in_file"], name="correct")

@@ -10,10 +10,11 @@ from nipype.interfaces.ants import N4BiasFieldCorrection
 from nipype.interfaces.base import isdefined
 from traits.api import TraitError
 
-from biascorr_pydra import correct_file, image
-from biascorr_pydra.correctors import method_names
+from biascorr_pydra import correct_file
 from biascorr_pydra.errors import InvalidParameterError
-from biascorr_pydra.interfaces.nipype_n4 import BiascorrN4, BiascorrShiftedN4
+from biascorr_pydra.images import nifti
+from biascorr_pydra.interfaces.nipype.n4 import BiascorrN4, BiascorrShiftedN4
+from biascorr_pydra.methods import method_names
 
 pytestmark = pytest.mark.nipype
 
@@ -64,7 +65,7 @@ def test_no_trait_is_ignored(monkeypatch, tmp_path, trait, method):
 
     def asked(**inputs):
         call = {}
-        monkeypatch.setattr("biascorr_pydra.correct.correct_file", lambda *a, **k: call.update(k, images=a))
+        monkeypatch.setattr("biascorr_pydra.correction.correct.correct_file", lambda *a, **k: call.update(k, images=a))
         interface = BiascorrN4(input_image=str(tmp_path / "t1w.nii.gz"), method=method, **inputs)
         interface._check_mandatory_inputs()
         return interface._compute(tmp_path), call
@@ -81,7 +82,7 @@ def test_no_trait_is_ignored(monkeypatch, tmp_path, trait, method):
 
 
 def test_n4_honours_every_parameter(tmp_path, phantom, phantom_file, mask_file):
-    image.save(phantom.image((phantom.dseg == 2) * 0.8 + (phantom.dseg == 1) * 0.2), tmp_path / "wm.nii.gz")
+    nifti.save(phantom.image((phantom.dseg == 2) * 0.8 + (phantom.dseg == 1) * 0.2), tmp_path / "wm.nii.gz")
     found = BiascorrN4(
         input_image=phantom_file,
         mask_image=mask_file,
@@ -134,7 +135,7 @@ def test_it_agrees_with_ants(tmp_path, phantom_file):
 
 def test_what_is_not_set_is_as_in_ants_program(monkeypatch, tmp_path):
     call = {}
-    monkeypatch.setattr("biascorr_pydra.correct.correct_file", lambda *_, **k: call.update(k))
+    monkeypatch.setattr("biascorr_pydra.correction.correct.correct_file", lambda *_, **k: call.update(k))
     BiascorrN4(input_image=str(tmp_path / "t1w.nii.gz"))._compute(tmp_path)
     assert call["preset"] == "ants" and call["options"] == {"rescale": False} and call["bias_file"] is None
 
@@ -152,7 +153,7 @@ def test_what_is_not_set_is_as_in_ants_program(monkeypatch, tmp_path):
 )
 @pytest.mark.parametrize("source", ["t1w.nii.gz", "t1w.nii"])
 def test_outputs_have_the_names_that_ants_interface_gives(tmp_path, phantom, inputs, source):
-    image.save(phantom.image(), tmp_path / source)
+    nifti.save(phantom.image(), tmp_path / source)
     theirs = N4BiasFieldCorrection(input_image=str(tmp_path / source), **inputs)
     theirs._parse_inputs()
     expected = {name: Path(file).name for name, file in theirs._list_outputs().items() if isdefined(file)}
@@ -196,14 +197,14 @@ def test_a_deep_method_takes_the_mask_and_sets_aside_what_it_is_told_to(tmp_path
 
 def test_options_reach_parameters_that_ants_does_not_have(monkeypatch, tmp_path):
     call = {}
-    monkeypatch.setattr("biascorr_pydra.correct.correct_file", lambda *_, **k: call.update(k))
+    monkeypatch.setattr("biascorr_pydra.correction.correct.correct_file", lambda *_, **k: call.update(k))
     BiascorrN4(input_image=str(tmp_path / "t1w.nii.gz"), options={"default_mask": "head"})._compute(tmp_path)
     assert call["options"]["default_mask"] == "head"
 
 
 @pytest.mark.parametrize("least", [-50.0, 0.0])
 def test_negative_values_are_lifted_as_niworkflows_does(tmp_path, phantom, least):
-    image.save(phantom.image(phantom.acquired + np.float32(least)), tmp_path / "t1w.nii.gz")
+    nifti.save(phantom.image(phantom.acquired + np.float32(least)), tmp_path / "t1w.nii.gz")
     lift = min(float(phantom.acquired.min() + np.float32(least)), 0.0)
     found = BiascorrShiftedN4(
         input_image=tmp_path / "t1w.nii.gz", save_bias=True, n_iterations=[5, 5], shrink_factor=2

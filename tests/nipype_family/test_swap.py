@@ -15,10 +15,11 @@ from niworkflows.utils.spaces import Reference, SpatialReferences
 from niworkflows.workflows.epi.refmap import init_epi_reference_wf
 from smriprep.workflows.anatomical import init_anat_fit_wf, init_anat_template_wf
 
-from biascorr_pydra import correct_file, image
+from biascorr_pydra import correct_file
 from biascorr_pydra.errors import InvalidParameterError, UnknownMethodError
-from biascorr_pydra.interfaces.nipype_n4 import BiascorrN4, BiascorrShiftedN4
-from biascorr_pydra.interfaces.nipype_swap import SwappedNode, _nodes, use_biascorr
+from biascorr_pydra.images import nifti
+from biascorr_pydra.interfaces.nipype.n4 import BiascorrN4, BiascorrShiftedN4
+from biascorr_pydra.interfaces.nipype.swap import SwappedNode, _nodes, use_biascorr
 
 pytestmark = pytest.mark.nipype
 
@@ -163,7 +164,7 @@ def test_the_final_node_runs_on_the_weights_that_are_wired_to_it(tmp_path, phant
     """What comes before it needs ANTs' programs; so the node is run alone, on a white-matter map."""
     workflow = build()
     use_biascorr(workflow)
-    image.save(phantom.image((phantom.dseg == 2).astype(float)), tmp_path / "wm.nii.gz")
+    nifti.save(phantom.image((phantom.dseg == 2).astype(float)), tmp_path / "wm.nii.gz")
     node = workflow.get_node(name)
     node.base_dir = str(tmp_path)
     node.inputs.input_image = [str(bids_t1w)]

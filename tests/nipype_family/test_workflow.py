@@ -12,9 +12,9 @@ from nipype.pipeline import engine as pe
 from niworkflows.anat.ants import init_n4_only_wf
 
 from biascorr_pydra import correct_file
-from biascorr_pydra.cohort import init_bias_correction_wf
-from biascorr_pydra.correctors import get_corrector, method_names
 from biascorr_pydra.errors import InvalidParameterError, UnknownMethodError
+from biascorr_pydra.interfaces.nipype.workflow import init_bias_correction_wf
+from biascorr_pydra.methods import get_corrector, method_names
 
 pytestmark = pytest.mark.nipype
 EXAMPLE = Path(__file__).parents[2] / "workflows/nipype_workflow.py"

@@ -1,0 +1,1 @@
+"""Where the brain is, and which tissue a voxel holds."""

@@ -1,0 +1,173 @@
+"""Score one corrector on one case: a row of numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from biascorr_pydra.correction.estimate import estimate
+from biascorr_pydra.errors import InvalidParameterError
+from biascorr_pydra.methods import get_corrector
+from biascorr_pydra.methods.corrector import Corrector
+from biascorr_pydra.metrics import (
+    UndefinedMetricError,
+    cjv,
+    cv,
+    log_field_rmse,
+    residual_cov,
+    response_slope,
+    tissue_masks,
+    wm_gm_contrast,
+)
+from biascorr_pydra.simulation.heads import inject_bias
+
+from .case import Case, Planned
+from .choices import MASKS
+from .memory import PeakMemory
+
+__all__ = ["TISSUE_SCORES", "WORSE_BY", "corrector_of", "score", "score_cases"]
+
+#: A scan is worse than before if its residual CoV rose by more than this.
+WORSE_BY = 0.005
+TISSUE_SCORES = ("cjv", "cv_wm", "cv_gm", "wm_gm_contrast")
+
+
+def corrector_of(method: str) -> Corrector:
+    """The corrector that METHOD or METHOD:PRESET names.
+
+    Raises
+    ------
+    UnknownMethodError, InvalidParameterError
+    """
+    name, _, preset = method.partition(":")
+    return get_corrector(name).from_options(preset or None)
+
+
+def score(
+    corrector: Corrector, case: Case, *, masked: bool = False, device: str = "cpu", seed: int = 0
+) -> dict[str, Any]:
+    """Measure one corrector on one case.
+
+    The field of the scan v is estimated, and that of v * k, the same scan with a further known field. The corrector's
+    estimate is taken as it is: no gate, no fallback.
+
+    Parameters
+    ----------
+    corrector : Corrector
+    case : Case
+    masked : bool
+        Whether the corrector is given the case's brain mask.
+    device, seed : for the corrector
+
+    Returns
+    -------
+    dict
+        kind : 'truth', or 'pair' where the true field is not known
+        before, residual_cov : std/mean over the brain of true field, and of estimated / true field; in a pair, of k,
+            and of estimate(v k) / (estimate(v) k)
+        log_rmse : root mean square error of the log field over the brain, its mean apart; in a pair, of
+            log estimate(v k) - log estimate(v) against log k
+        slope : regression of log estimate(v k) - log estimate(v) on log k over the brain; 1 is right, 0 is no response
+        inu_range : 95th - 5th percentile of the estimated field over the brain, its mean there being 1
+        worse : whether residual_cov is above before by more than :data:`WORSE_BY`
+        cjv, cv_wm, cv_gm, wm_gm_contrast, and each with _before : where there are tissues
+        seconds, cpu_seconds, peak_mib : of the estimate of v; see :class:`~biascorr_pydra.bench.memory.PeakMemory`
+        undefined : text, name -> why, of what has no value (None)
+    """
+    found, cost = _measured(corrector, case, masked, device, seed)
+    with_k, _ = estimate(
+        corrector, case.affine, case.scan(masked, inject_bias(case.data, case.log_k)), device=device, seed=seed
+    )
+    row: dict[str, Any] = {"kind": "pair" if case.log_bias is None else "truth"}
+    undefined: dict[str, str] = {}
+    if case.log_bias is None:
+        estimated, truth = with_k - found, case.log_k
+    else:
+        estimated, truth = found, case.log_bias
+
+    put = _Putter(row, undefined)
+    put("before", residual_cov, np.ones_like(truth), np.exp(truth), case.brain)
+    put("residual_cov", residual_cov, np.exp(estimated), np.exp(truth), case.brain)
+    put("log_rmse", log_field_rmse, estimated, truth, case.brain)
+    put("slope", response_slope, with_k - found, case.log_k, case.brain)
+    bias = np.exp(found - found[case.brain].mean())
+    bias /= bias[case.brain].mean()
+    row["inu_range"] = float(np.subtract(*np.percentile(bias[case.brain], (95, 5))))
+    known = row["residual_cov"] is not None and row["before"] is not None
+    row["worse"] = row["residual_cov"] > row["before"] + WORSE_BY if known else None
+    if case.dseg is not None:
+        _put_tissue_scores(case, bias, put)
+    row |= cost
+    row["undefined"] = "; ".join(f"{name}: {why}" for name, why in undefined.items())
+    return row
+
+
+def _measured(corrector, case: Case, masked: bool, device: str, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+    scan = case.scan(masked)
+    with PeakMemory() as memory:
+        wall, cpu = time.perf_counter(), time.process_time()
+        log_bias, _ = estimate(corrector, case.affine, scan, device=device, seed=seed)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return log_bias, {"seconds": wall, "cpu_seconds": cpu, "peak_mib": memory.mib}
+
+
+@dataclass
+class _Putter:
+    """Puts values into a row; None, and the reason elsewhere, for one that is undefined."""
+
+    row: dict[str, Any]
+    undefined: dict[str, str]
+
+    def __call__(self, name: str, function: Callable[..., float], *arguments) -> None:
+        try:
+            self.row[name] = function(*arguments)
+        except UndefinedMetricError as reason:
+            self.row[name], self.undefined[name] = None, str(reason)
+
+
+def _put_tissue_scores(case: Case, bias: np.ndarray, put: _Putter) -> None:
+    masks = tissue_masks(case.dseg)
+    gm, wm = masks["GM"], masks["WM"]
+    for data, mark in ((case.data, "_before"), (case.data / bias, "")):
+        put(f"cjv{mark}", cjv, data, gm, wm)
+        put(f"cv_wm{mark}", cv, data, wm, "white matter")
+        put(f"cv_gm{mark}", cv, data, gm, "gray matter")
+        put(f"wm_gm_contrast{mark}", wm_gm_contrast, data, gm, wm)
+
+
+def score_cases(
+    correctors: dict[str, Corrector] | Iterable[str],
+    cases: Iterable[Case | Planned],
+    *,
+    masks: Iterable[str] = MASKS,
+    device: str = "cpu",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Rows of several correctors on several cases, in this process; an error is raised, not recorded.
+
+    Parameters
+    ----------
+    correctors : correctors by the name that the rows are to have, or names as METHOD[:PRESET]
+    cases : cases, or planned ones (from :func:`heads_from_labels` and the like), made one at a time
+    masks : names in MASKS; 'brain' is left out where a case has only a detected head
+    """
+    if not isinstance(correctors, dict):
+        correctors = {name: corrector_of(name) for name in correctors}
+    masks = list(masks)
+    if unknown := set(masks) - set(MASKS):
+        raise InvalidParameterError("no such mask", value=", ".join(unknown), next_step=f"One of: {', '.join(MASKS)}.")
+    rows = []
+    for planned in cases:
+        case = planned.make() if isinstance(planned, Planned) else planned
+        for name, corrector in correctors.items():
+            for mask in masks:
+                if mask == "brain" and case.brain_from == "head":
+                    continue
+                scores = score(corrector, case, masked=mask == "brain", device=device, seed=seed)
+                rows.append({**case.facts, "brain": case.brain_from, "method": name, "mask": mask, **scores})
+    return pd.DataFrame(rows)

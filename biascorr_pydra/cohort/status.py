@@ -1,0 +1,197 @@
+"""The status table of a cohort: one row per scan and method, in OUT/status.tsv, from the start of a run on.
+
+The table is written when a run starts and when it ends. What happened in between is read from the outputs themselves,
+by the keys that the run left in OUT/.biascorr/plan.json: so the state of a cohort can be asked for at any time, also
+after the run was killed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from biascorr_pydra import lock
+from biascorr_pydra.bids import GROUP_FILES, STATUS_COLUMNS, make_folder, output_paths
+from biascorr_pydra.choices import NO_FALLBACK
+from biascorr_pydra.errors import BIDSError
+from biascorr_pydra.images.nifti import write_atomic
+from biascorr_pydra.quality import NEGLIGIBLE, REJECTED
+
+from .plan import Plan, is_done, metrics_complete
+
+__all__ = ["STATES", "Row", "begin", "collect", "expected", "has_begun", "judged", "now", "write"]
+
+# each with what `biascorr status` says of it
+STATES = {
+    "done": "corrected in the last run",
+    "cached": "corrected before it",
+    "rejected": "the field was rejected; the image was passed on as it is or corrected by the fallback",
+    "waiting": "to be corrected by the run that is going on",
+    "interrupted": "not reached by the last run; the same command goes on from here",
+    "skipped": "not an image to correct",
+    "failed": "no correction, with the reason",
+    "missing": "was corrected, but its files are no longer there; the same command makes them again",
+}
+# A rejected field is an outcome to look at, not a failure: the same command would end the same.
+GOOD = ("done", "cached", "skipped", "rejected")
+QUIET = ("done", "cached", "skipped")
+
+
+class Row(NamedTuple):
+    """State of one scan under one method, and the reason where there is one."""
+
+    scan: str
+    method: str
+    state: str
+    reason: str = "n/a"
+
+
+def expected(plan: Plan) -> list[Row]:
+    """The table as it will be if nothing fails."""
+    pending = {(job.relative, spec) for job, specs in plan.pending for spec in specs}
+    rows = []
+    for job in plan.jobs:
+        for spec in plan.settings.methods:
+            state = "done" if (job.relative, spec) in pending else "cached"
+            row = Row(job.relative, spec.label, state)
+            problem = plan.problems.get(job.relative)
+            rows.append(row._replace(state="failed", reason=problem) if problem else row)
+    for scan, reason in plan.skipped.items():
+        rows += [Row(scan, spec.label, "skipped", reason) for spec in plan.settings.methods]
+    return rows
+
+
+def begin(plan: Plan) -> None:
+    """Write the table as a run starts, and the keys by which its outputs are known."""
+    out_dir = plan.settings.out_dir
+    path = out_dir / lock.FOLDER / "plan.json"
+    make_folder(path.parent)
+    keys = _keys(out_dir)
+    for job in plan.jobs:
+        for spec in plan.settings.methods:
+            metrics = output_paths(job, Path(spec.label))["metrics"]
+            keys[f"{spec.label}/{job.relative}"] = [metrics.as_posix(), plan.keys[job.relative, spec.label]]
+    text = json.dumps(keys, indent=0)
+    write_atomic(path, lambda stream: stream.write(text.encode()))
+    rows = [row._replace(state="waiting") if row.state == "done" else row for row in expected(plan)]
+    settings = plan.settings
+    everything = not (settings.participants or settings.sessions or settings.suffixes)
+    write(out_dir, rows, forget=[spec.label for spec in settings.methods] if everything else ())
+
+
+def has_begun(plan: Plan) -> bool:
+    """Whether the table and the keys are those of this plan."""
+    keys = _keys(plan.settings.out_dir)
+    return all(keys.get(f"{method}/{scan}", ["", ""])[1] == key for (scan, method), key in plan.keys.items())
+
+
+def collect(plan: Plan, reasons: Mapping[tuple[str, str], str], run_id: str) -> list[Row]:
+    """The table as the files on disk are, with the reasons found for what this run should have made and did not."""
+    rows, jobs = [], {job.relative: job for job in plan.jobs}
+    for row in expected(plan):
+        key, dataset = plan.keys.get((row.scan, row.method)), plan.settings.out_dir / row.method
+        if row.state == "done" and not is_done(jobs[row.scan], dataset, key, run_id):
+            reason = reasons.get((row.scan, row.method), "not run")
+            row = row._replace(state="failed", reason=" ".join(reason.split()))
+        rows.append(row)
+    return judged(plan.settings.out_dir, rows)
+
+
+def judged(out_dir: Path, rows: Iterable[Row]) -> list[Row]:
+    """The rows with the gate's verdicts, from the files: a rejected field is a state, a negligible one a remark."""
+    keys = _keys(out_dir)
+    return [_judged(row, out_dir, keys.get(f"{row.method}/{row.scan}")) for row in rows]
+
+
+def _judged(row: Row, out_dir: Path, known: list[str] | None) -> Row:
+    if row.state not in ("done", "cached") or known is None:
+        return row
+    try:
+        gate = json.loads((out_dir / known[0]).read_text())["gate"]
+        verdict, reasons, applied = gate["verdict"], "; ".join(gate["reasons"]), gate["applied"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return row  # absent or damaged: whether the files are whole is judged elsewhere
+    if verdict == REJECTED:
+        instead = "passed on as it is" if applied == NO_FALLBACK else f"corrected by {applied}"
+        return row._replace(state="rejected", reason=f"{reasons}; {instead}")
+    return row._replace(reason=f"{verdict}: {reasons}") if verdict == NEGLIGIBLE else row
+
+
+def write(out_dir: Path, rows: Iterable[Row], *, forget: Sequence[str] = ()) -> Path:
+    """Write the table, whole or not at all; rows of scans and methods that are not among ``rows`` are kept.
+
+    ``forget`` names methods of which only ``rows`` are to stay: their other scans are no longer in the data set.
+    """
+    path = Path(out_dir) / GROUP_FILES[0]
+    kept = [row for row in _read(path) if row.method not in forget]
+    merged = {(row.scan, row.method): row for row in [*kept, *rows]}
+    text = io.StringIO()
+    table = csv.writer(text, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+    table.writerow(STATUS_COLUMNS)
+    table.writerows(merged[name] for name in sorted(merged))
+    write_atomic(path, lambda stream: stream.write(text.getvalue().encode("utf-8", "backslashreplace")))
+    return path
+
+
+def now(out_dir: str | Path) -> tuple[list[Row], str]:
+    """The state of every scan of a cohort as its files say at this moment, and what is known of the run, in words.
+
+    Raises
+    ------
+    BIDSError
+        There is no status table in this folder.
+    """
+    out_dir = Path(out_dir)
+    folders = (
+        [out_dir] if (out_dir / GROUP_FILES[0]).is_file() else [f.parent for f in out_dir.glob(f"*/{GROUP_FILES[0]}")]
+    )
+    if not folders:
+        raise BIDSError(
+            f"no {GROUP_FILES[0]} in this folder",
+            file=out_dir,
+            next_step="Give the --out-dir of `pydra run workflows/correct_bids.py`.",
+        )
+    # One data set of a study of several is at work while the study is.
+    holder = next((folder for folder in (out_dir, out_dir.parent) if lock.current(folder)), out_dir)
+    going_on = lock.alive(holder)
+    rows = []
+    for folder in sorted(folders):
+        keys = _keys(folder)
+        for row in _read(folder / GROUP_FILES[0]):
+            row = _now(row, folder, keys.get(f"{row.method}/{row.scan}"), going_on)
+            rows.append(row if folder == out_dir else row._replace(scan=f"{folder.name}/{row.scan}"))
+    facts = lock.current(holder)
+    if going_on:
+        return rows, f"A run is going on: {lock.describe(facts) or 'no word of which'}."
+    return rows, f"The last run was killed: {lock.describe(facts)}." if facts else "The last run has ended."
+
+
+def _now(row: Row, out_dir: Path, known: list[str] | None, going_on: bool) -> Row:
+    if row.state not in ("waiting", "done", "cached", "rejected") or known is None:
+        return row
+    metrics, key = known
+    there = metrics_complete(out_dir / metrics, out_dir / row.method, key)
+    if row.state == "waiting":
+        state = "done" if there else "waiting" if going_on else "interrupted"
+        return _judged(row._replace(state=state), out_dir, known)
+    return row if there else row._replace(state="missing")
+
+
+def _keys(out_dir: Path) -> dict[str, list[str]]:
+    try:
+        found = json.loads((out_dir / lock.FOLDER / "plan.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read(path: Path) -> list[Row]:
+    try:
+        lines = list(csv.reader(io.StringIO(path.read_text("utf-8", "replace")), delimiter="\t"))
+    except (OSError, ValueError):
+        return []
+    return [Row(*line) for line in lines[1:] if len(line) == len(STATUS_COLUMNS)]

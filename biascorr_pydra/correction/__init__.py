@@ -1,0 +1,1 @@
+"""The correction of one image: options, estimate, verdict, division, record."""

@@ -1,0 +1,1 @@
+"""Nipype: interfaces, a stand-in for ANTs' N4, and a workflow in the style of niworkflows. Needs an extra."""

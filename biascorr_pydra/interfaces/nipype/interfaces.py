@@ -1,0 +1,226 @@
+"""Nipype interfaces over the package's functions: types converted, nothing more.
+
+Inputs have the names, defaults and meanings of the functions' parameters. Instead of ``device`` there are ``use_gpu``
+and ``use_cuda``, by which Nipype's plugins know a node that takes a GPU; without them an interface runs on the CPU.
+Errors are those of :mod:`biascorr_pydra.errors` and so reach Nipype's crash file with the file and the rule in them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from biascorr_pydra.bids.signs import metadata_beside, signs_of_correction
+from biascorr_pydra.choices import NO_FALLBACK
+from biascorr_pydra.methods import DEFAULT_METHOD
+
+from .base import FileInterface, ThreadedInputSpec, VersionedInputSpec, given, method_version
+
+from nipype.interfaces.base import File, TraitedSpec, isdefined, traits  # isort: skip (after the base, which explains its absence)
+
+__all__ = ["ApplyBias", "BiasMetrics", "BrainMask", "CorrectBias", "TissueSegmentation"]
+
+
+class CorrectBiasInputSpec(ThreadedInputSpec):
+    in_file = File(mandatory=True, desc="the image, .nii or .nii.gz, 3-D")
+    method = traits.Str(DEFAULT_METHOD, usedefault=True, desc="the correction method, see `biascorr methods`")
+    mask_file = File(desc="where to estimate the field")
+    weight_file = File(desc="how much each voxel counts, for n4 and ants-n4")
+    preset = traits.Str(desc="a named set of the method's parameters")
+    options = traits.Dict(traits.Str, traits.Any, desc="single parameters of the method")
+    seed = traits.Int(0, usedefault=True, desc="for methods that draw random numbers")
+    average_frames = traits.Bool(
+        False, usedefault=True, desc="in_file is a 4-D series: one field, from the mean of its frames"
+    )
+
+    gate = traits.Bool(
+        True, usedefault=True, desc="judge the field; one that is negligible or rejected is not divided out"
+    )
+    fallback = traits.Str(
+        NO_FALLBACK, usedefault=True, desc="none, or a method whose field stands in for a rejected one or a refusal"
+    )
+    check_response = traits.Bool(
+        False, usedefault=True, desc="also judge by whether the method sees a known extra field"
+    )
+    uncertainty = traits.Bool(
+        False, usedefault=True, desc="also write how far the fields of the mirror images are apart"
+    )
+    metadata = traits.Dict(desc="the image's BIDS sidecar; read from beside in_file by default")
+
+    def implementation(self) -> str:
+        # The sidecar beside the image is read too, so that the hash follows it; a MapNode has a list of images.
+        given = self.in_file if isinstance(self.in_file, list) else [self.in_file]
+        signs = [signs_of_correction(metadata_beside(file)[0]) for file in given if isdefined(file)]
+        return f"{method_version(self.method, self.fallback)} {signs}"
+
+
+class CorrectBiasOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc="the corrected image, float32")
+    bias_file = File(exists=True, desc="the bias field, mean 1 over the mask")
+    record_file = File(exists=True, desc="what was done and found, JSON")
+    uncertainty_file = File(desc="standard deviation of the log field over the mirror images, if asked for")
+
+
+class CorrectBias(FileInterface):
+    """Estimate and remove the bias field of one image; see :func:`biascorr_pydra.correct_file`.
+
+    Examples
+    --------
+    >>> from biascorr_pydra.interfaces.nipype.interfaces import CorrectBias
+    >>> correct = CorrectBias(in_file="sub-01_T1w.nii.gz", method="n4", preset="antspy")
+    """
+
+    input_spec = CorrectBiasInputSpec
+    output_spec = CorrectBiasOutputSpec
+
+    def _compute(self, folder: Path) -> dict:
+        from biascorr_pydra.correction.correct import correct_file
+
+        files = {"out_file": "corrected.nii.gz", "bias_file": "bias.nii.gz", "record_file": "record.json"}
+        files = {name: folder / file for name, file in files.items()}
+        inputs = self.inputs
+        if inputs.uncertainty:
+            files["uncertainty_file"] = folder / "uncertainty.nii.gz"
+        correct_file(
+            inputs.in_file,
+            **files,
+            method=inputs.method,
+            mask_file=given(inputs.mask_file),
+            weight_file=given(inputs.weight_file),
+            device=self._device(),
+            seed=inputs.seed,
+            preset=given(inputs.preset),
+            options=given(inputs.options),
+            average_frames=inputs.average_frames,
+            gate=inputs.gate,
+            fallback=inputs.fallback,
+            check_response=inputs.check_response,
+            metadata=given(inputs.metadata),
+            overwrite=True,  # the node's own folder
+        )
+        return files
+
+
+class ApplyBiasInputSpec(VersionedInputSpec):
+    bias_file = File(mandatory=True, desc="the field")
+    in_file = File(mandatory=True, desc="the image or 4-D series on the field's grid")
+
+
+class ApplyBiasOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc="the corrected image or series, float32")
+
+
+class ApplyBias(FileInterface):
+    """Divide an image or a 4-D series by a bias field on its grid; see :func:`biascorr_pydra.apply_file`."""
+
+    input_spec = ApplyBiasInputSpec
+    output_spec = ApplyBiasOutputSpec
+
+    def _compute(self, folder: Path) -> dict:
+        from biascorr_pydra.correction.correct import apply_file
+
+        out_file = folder / "corrected.nii.gz"
+        apply_file(self.inputs.bias_file, self.inputs.in_file, out_file, overwrite=True)
+        return {"out_file": out_file}
+
+
+class BrainMaskInputSpec(ThreadedInputSpec):
+    in_file = File(mandatory=True, desc="the image")
+    method = traits.Str("auto", usedefault=True, desc="auto, deepbet, template or given")
+    suffix = traits.Str(desc="BIDS suffix, the contrast")
+    mask_file = File(desc="the mask for method given")
+
+
+class BrainMaskOutputSpec(TraitedSpec):
+    mask_file = File(exists=True, desc="brain mask, uint8, on the image's grid")
+    record_file = File(exists=True, desc="method and volume, JSON")
+
+
+class BrainMask(FileInterface):
+    """Make a brain mask on the image's grid; see :func:`biascorr_pydra.anatomy.steps.extract_file`."""
+
+    input_spec = BrainMaskInputSpec
+    output_spec = BrainMaskOutputSpec
+
+    def _compute(self, folder: Path) -> dict:
+        from biascorr_pydra.anatomy.steps import extract_file
+
+        inputs = self.inputs
+        return extract_file(
+            inputs.in_file,
+            folder,
+            method=inputs.method,
+            suffix=given(inputs.suffix),
+            mask_file=given(inputs.mask_file),
+            device=self._device(),
+        )._asdict()
+
+
+class TissueSegmentationInputSpec(VersionedInputSpec):
+    in_file = File(mandatory=True, desc="the image, best corrected for its bias field")
+    mask_file = File(desc="brain mask")
+    method = traits.Str("atropos", usedefault=True, desc="atropos, kmeans, deepnormalize or given")
+    suffix = traits.Str(desc="BIDS suffix, which tells the order of the tissues' intensities")
+    given_dseg = File(desc="for method given, a segmentation made elsewhere")
+    given_gm = File(desc="for method given, probability of grey matter")
+    given_wm = File(desc="for method given, probability of white matter")
+    given_csf = File(desc="for method given, probability of CSF")
+
+
+class TissueSegmentationOutputSpec(TraitedSpec):
+    dseg_file = File(exists=True, desc="1 GM, 2 WM, 3 CSF")
+    gm_file = File(exists=True, desc="probability of grey matter")
+    wm_file = File(exists=True, desc="probability of white matter")
+    csf_file = File(exists=True, desc="probability of CSF")
+    record_file = File(exists=True, desc="method and volumes, JSON")
+
+
+class TissueSegmentation(FileInterface):
+    """Segment grey matter, white matter and CSF; see :func:`biascorr_pydra.anatomy.steps.segment_file`."""
+
+    input_spec = TissueSegmentationInputSpec
+    output_spec = TissueSegmentationOutputSpec
+
+    def _compute(self, folder: Path) -> dict:
+        from biascorr_pydra.anatomy.steps import segment_file
+
+        inputs = self.inputs
+        names = ("mask_file", "suffix", "given_dseg", "given_gm", "given_wm", "given_csf")
+        optional = {name: given(getattr(inputs, name)) for name in names}
+        return segment_file(inputs.in_file, folder, method=inputs.method, **optional)._asdict()
+
+
+class BiasMetricsInputSpec(VersionedInputSpec):
+    in_file = File(mandatory=True, desc="the acquired image")
+    out_file = File(mandatory=True, desc="the corrected image")
+    bias_file = File(mandatory=True, desc="the field that was divided out")
+    mask_file = File(desc="brain mask; the detected head by default")
+    dseg_file = File(desc="tissue segmentation, 1 GM, 2 WM, 3 CSF")
+    no_dseg_reason = traits.Str(
+        "no tissue segmentation was given", usedefault=True, desc="why there is no segmentation, if there is none"
+    )
+
+
+class BiasMetricsOutputSpec(TraitedSpec):
+    metrics_file = File(exists=True, desc="before, after, field, and the reasons for what is undefined, JSON")
+
+
+class BiasMetrics(FileInterface):
+    """Measure an image before and after correction, and its field: :func:`.steps.measure_file`."""
+
+    input_spec = BiasMetricsInputSpec
+    output_spec = BiasMetricsOutputSpec
+
+    def _compute(self, folder: Path) -> dict:
+        from biascorr_pydra.anatomy.steps import measure_file
+
+        inputs = self.inputs
+        metrics_file = measure_file(
+            inputs.in_file,
+            inputs.out_file,
+            inputs.bias_file,
+            folder,
+            mask_file=given(inputs.mask_file),
+            dseg_file=given(inputs.dseg_file),
+            no_dseg_reason=inputs.no_dseg_reason,
+        )
+        return {"metrics_file": metrics_file}

@@ -1,0 +1,1 @@
+"""Pydra: tasks, the cohort and study workflows, and `pydra run`."""

@@ -1,0 +1,254 @@
+"""The cohort as one Pydra workflow over the scans that are not done yet."""
+
+import json
+import uuid
+from functools import lru_cache, partial
+from pathlib import Path
+
+from fileformats.generic import File
+from pydra.compose import python, workflow
+
+from biascorr_pydra import bids, report
+from biascorr_pydra.bids import Job
+from biascorr_pydra.choices import NO_FALLBACK
+from biascorr_pydra.cohort import status
+from biascorr_pydra.cohort.plan import Plan, Settings, make_plan
+from biascorr_pydra.errors import InvalidParameterError
+from biascorr_pydra.methods import DEFAULT_METHOD, REFERENCE_METHOD, get_corrector
+from biascorr_pydra.methods.spec import MethodSpec
+
+from .scan import CorrectScan
+from .tasks import method_implementation
+
+__all__ = ["CorrectBids", "plan_of", "scan_task", "settings_of"]
+
+# inputs of CorrectScan for the files that --derivatives gives, by kind
+GIVEN = {"mask": "given_mask", "dseg": "given_dseg", "GM": "given_gm", "WM": "given_wm", "CSF": "given_csf"}
+
+
+@python.define(outputs=["report_file"])
+def WriteReport(  # noqa: N802
+    out_dir: str, rows: list[list[str]], run_id: str, scan_pages: bool = True, metrics_files: list | None = None
+) -> str:
+    """Write the status table, the group metrics and the report of a cohort.
+
+    Parameters
+    ----------
+    out_dir : str
+        the output folder
+    rows : list
+        the status table's rows
+    run_id : str
+        changes with every run, so that the report follows the files
+    scan_pages : bool
+        write the scans' pages, too
+    metrics_files : list
+        the scans' metrics files, to wait for
+
+    Returns
+    -------
+    report_file : str
+        the report
+    """
+    status.write(Path(out_dir), status.judged(Path(out_dir), [status.Row(*row) for row in rows]))
+    return str(report.write_report(Path(out_dir), scan_pages=scan_pages).html)
+
+
+@workflow.define(outputs=["report_file"])
+def CorrectBids(
+    bids_dir: Path,
+    out_dir: Path,
+    method: list[str] | None = None,
+    participant_label: list[str] | None = None,
+    session_label: list[str] | None = None,
+    suffix: list[str] | None = None,
+    skull_strip: str = "auto",
+    segmentation: str = "atropos",
+    derivatives: Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    overwrite: bool = False,
+    allow_undescribed: bool = False,
+    gate: bool = True,
+    fallback: str = NO_FALLBACK,
+    scan_pages: bool = True,
+    recompute: bool = False,
+    run_id: str | None = None,
+) -> str:
+    """Correct the bias field of every anatomical image of a BIDS data set, and report what it did.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        the BIDS data set
+    out_dir : Path
+        where the derivative data sets (one per method), metrics.tsv and report.html go
+    method : list
+        correction method, name or name:preset, repeatable; see `biascorr methods` [default: deepem]
+    participant_label : list
+        only these participants, with or without sub-, repeatable
+    session_label : list
+        only these sessions, with or without ses-, repeatable
+    suffix : list
+        only these contrasts (T1w, T2w, FLAIR ...), repeatable; every anatomical image by default
+    skull_strip : str
+        brain mask: auto (deepbet for T1w, template for the rest), deepbet, template, given or none
+    segmentation : str
+        tissues that score the methods: atropos, kmeans, deepnormalize, given or none
+    derivatives : Path
+        a BIDS derivative data set with the masks and segmentations for `given`
+    device : str
+        auto, cpu or cuda
+    seed : int
+        for methods that draw random numbers
+    overwrite : bool
+        also replace files in the output folder that this package did not write
+    allow_undescribed : bool
+        also take a data set without dataset_description.json
+    gate : bool
+        judge every field; one that is negligible or rejected is not divided out
+    fallback : str
+        none, or a method (METHOD or METHOD:PRESET) whose field stands in for a rejected one or a refusal
+    scan_pages : bool
+        write a page for every scan, too, not only the cohort's report
+    recompute : bool
+        take every scan as not done; `pydra run --rerun` sets it
+    run_id : str
+        names this run; `pydra run` sets it
+
+    Returns
+    -------
+    report_file : str
+        path of report.html
+    """
+    for name, folder in (("bids_dir", bids_dir), ("out_dir", out_dir), ("derivatives", derivatives)):
+        if folder is not None and not Path(folder).is_absolute():
+            # Pydra has changed the working folder by now.
+            raise InvalidParameterError(f"{name} must be an absolute path", value=str(folder))
+    settings = settings_of(
+        CorrectBids(
+            bids_dir=bids_dir,
+            out_dir=out_dir,
+            method=method,
+            participant_label=participant_label,
+            session_label=session_label,
+            suffix=suffix,
+            skull_strip=skull_strip,
+            segmentation=segmentation,
+            derivatives=derivatives,
+            device=device,
+            seed=seed,
+            overwrite=overwrite,
+            allow_undescribed=allow_undescribed,
+            gate=gate,
+            fallback=fallback,
+            scan_pages=scan_pages,
+        )
+    )
+    run_id = run_id or uuid.uuid4().hex
+    plan = plan_of(settings, recompute, run_id)
+    prepare(plan)
+    metrics_files = None
+    if plan.pending:
+        tasks = [scan_task(plan, job, specs, run_id) for job, specs in plan.pending]
+        fields = ("in_file", "work", "specs", "keys", *GIVEN.values())
+        values = {name: [getattr(task, name) for task in tasks] for name in fields}
+        scans = workflow.add(CorrectScan().split(fields, **values).combine("in_file"), name="scan")
+        metrics_files = scans.metrics_files
+    rows = [list(row) for row in status.expected(plan)]
+    if not plan.pending and report.is_up_to_date(settings.out_dir):
+        status.write(settings.out_dir, status.judged(settings.out_dir, [status.Row(*row) for row in rows]))
+        return str(report.ReportPaths.inside(settings.out_dir).html)
+    written = workflow.add(
+        WriteReport(
+            out_dir=str(settings.out_dir),
+            rows=rows,
+            run_id=run_id,
+            scan_pages=settings.scan_pages,
+            metrics_files=metrics_files,
+        ),
+        name="report",
+    )
+    return written.report_file
+
+
+def settings_of(task: CorrectBids) -> Settings:
+    """The run's choices as the planner takes them."""
+    return Settings(
+        bids_dir=Path(task.bids_dir),
+        out_dir=Path(task.out_dir),
+        methods=tuple(MethodSpec.parse(text) for text in task.method or [DEFAULT_METHOD]),
+        participants=tuple(task.participant_label or ()),
+        sessions=tuple(task.session_label or ()),
+        suffixes=tuple(task.suffix or ()),
+        skull_strip=task.skull_strip,
+        segmentation=task.segmentation,
+        derivatives=Path(task.derivatives) if task.derivatives else None,
+        device=task.device,
+        seed=task.seed,
+        overwrite=task.overwrite,
+        reference_method=REFERENCE_METHOD,
+        allow_undescribed=task.allow_undescribed,
+        gate=task.gate,
+        fallback=task.fallback,
+        scan_pages=task.scan_pages,
+    )
+
+
+@lru_cache(maxsize=256)  # a study of many data sets has one plan for each
+def plan_of(settings: Settings, recompute: bool, run_id: str) -> Plan:
+    """The plan of one run, made once per process."""
+    return make_plan(settings, partial(_implementation, fallback=settings.fallback), rerun=recompute)
+
+
+def _implementation(method: str, preset: str | None, fallback: str) -> str:
+    parameters = get_corrector(method).from_options(preset).parameters()
+    return f"{method_implementation(method, fallback)} {json.dumps(parameters, sort_keys=True, default=str)}"
+
+
+def prepare(plan: Plan) -> None:
+    """Make the derivative data sets' folders and descriptions, and begin the status table."""
+    for spec in plan.settings.methods:
+        method = get_corrector(spec.method)
+        preset = spec.preset or next(iter(method.presets))
+        bids.prepare_dataset(
+            plan.settings.out_dir / spec.label,
+            plan.settings.bids_dir,
+            str(spec),
+            f"{method.summary} (preset {preset})",
+            overwrite=plan.settings.overwrite,
+        )
+    status.begin(plan)
+    plan.hashes.keep()
+
+
+def scan_task(plan: Plan, job: Job, specs: tuple[MethodSpec, ...], run_id: str, *, again: bool = False) -> CorrectScan:
+    """The nested workflow that corrects one scan by some methods; ``again`` makes it another piece of work."""
+    settings = plan.settings
+    work = {
+        "job": job.as_dict(),
+        "content": plan.contents[job.relative],
+        "source_sha256": plan.sources[job.relative],
+        "out_dir": str(settings.out_dir),
+        "skull_strip": settings.skull_strip,
+        "segmentation": settings.segmentation,
+        "reference": str(settings.reference),
+        "device": settings.device,
+        "seed": settings.seed,
+        "gate": settings.gate,
+        "fallback": settings.fallback,
+        "overwrite": settings.overwrite,
+        "run_id": run_id,
+    } | ({"again": uuid.uuid4().hex} if again else {})
+    given = {GIVEN[kind]: File(path) for kind, path in job.given.items()}
+    if settings.skull_strip != "given":
+        given.pop("given_mask", None)
+    if settings.segmentation != "given":
+        given = {name: file for name, file in given.items() if name == "given_mask"}
+    return CorrectScan(
+        in_file=File(job.source),
+        work=json.dumps(work, sort_keys=True),
+        specs=[str(spec) for spec in specs],
+        keys=[plan.keys[job.relative, spec.label] for spec in specs],
+        **given,
+    )

@@ -1,0 +1,58 @@
+"""What the steps need, as functions of the step: measured peaks, rounded up (see docs/workstation.md)."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+import nibabel as nib
+
+from biascorr_pydra.errors import UnknownMethodError
+from biascorr_pydra.methods import get_corrector
+from biascorr_pydra.methods.corrector import Corrector
+from biascorr_pydra.resources import Resources
+
+__all__ = ["for_brain", "for_correction", "for_measure", "for_normalization", "for_tissue", "memory_gb"]
+
+STEP_GB = 0.1  # memory is asked for in these steps
+
+
+def memory_gb(file, base: float, bytes_per_voxel: float) -> float:
+    """Memory for work on an image: a base and so many bytes a voxel; the base alone where the image cannot be read."""
+    try:
+        voxels = prod(nib.load(Path(str(file))).shape)
+    except Exception:  # what is wrong with the image is said by the step that reads it
+        voxels = 0
+    steps = -(-(base + voxels * bytes_per_voxel / 1e9) // STEP_GB)
+    return round(steps * STEP_GB, 1)
+
+
+def for_correction(task) -> Resources:
+    """A GPU if the device is cuda and the method can use one."""
+    try:
+        method = get_corrector(task.method)
+    except UnknownMethodError:
+        return Resources(mem_gb=memory_gb(task.in_file, Corrector.memory_gb, 40))  # said by the step itself
+    gpus = int(task.device == "cuda" and method.uses_device)
+    return Resources(gpus=gpus, mem_gb=memory_gb(task.in_file, method.memory_gb, 40))
+
+
+def for_brain(task) -> Resources:
+    """A GPU if the device is cuda and the mask is deepbet's."""
+    deep = task.method == "deepbet" or (task.method == "auto" and task.suffix == "T1w")
+    return Resources(gpus=int(deep and task.device == "cuda"), mem_gb=memory_gb(task.in_file, 1.3, 40))
+
+
+def for_tissue(task) -> Resources:
+    """Several images of probabilities, whichever the method."""
+    return Resources(mem_gb=memory_gb(task.in_file, 0.5, 80))
+
+
+def for_normalization(task) -> Resources:
+    """The networks, and five maps on a grid of 1 mm."""
+    return Resources(mem_gb=memory_gb(task.in_file, 1.2, 80))
+
+
+def for_measure(task) -> Resources:
+    """Four images in memory."""
+    return Resources(mem_gb=memory_gb(task.in_file, 0.4, 40))

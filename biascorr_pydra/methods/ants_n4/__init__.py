@@ -1,0 +1,1 @@
+"""ANTs' own N4, through antspyx."""

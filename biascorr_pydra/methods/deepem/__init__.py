@@ -1,0 +1,1 @@
+"""deepem: networks name tissue, a closed-form fit makes it even."""

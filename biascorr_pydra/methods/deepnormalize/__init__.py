@@ -1,0 +1,1 @@
+"""DeepNormalize (Delisle 2022): learned, adversarial normalization of several sites."""

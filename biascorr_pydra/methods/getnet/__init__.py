@@ -1,0 +1,1 @@
+"""GetNet (Simko 2019), trained implicitly on photographs."""

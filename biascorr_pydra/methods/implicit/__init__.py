@@ -1,0 +1,1 @@
+"""The idempotent corrector of Simko 2022, trained implicitly on photographs."""

@@ -1,0 +1,1 @@
+"""ITK's N4, written again."""

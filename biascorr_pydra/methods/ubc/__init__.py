@@ -1,0 +1,1 @@
+"""UBC (Perez-Caballero 2024): an unsupervised network trained by entropy."""

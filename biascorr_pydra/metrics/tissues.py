@@ -1,0 +1,124 @@
+"""Metrics of an image over tissue masks, without a true field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from .base import UndefinedMetricError, values_in, weighted_median
+
+__all__ = ["DSEG_LABELS", "cjv", "cjv_mriqc", "cjv_smoothed", "cnr", "cv", "tissue_masks", "wm2max", "wm_gm_contrast"]
+
+#: Labels of a dseg image, fMRIPrep's.
+DSEG_LABELS = {"GM": 1, "WM": 2, "CSF": 3}
+MAD_TO_SIGMA = 1.482602218505602  # 1 / Phi^-1(3/4): a normal distribution's sigma over its MAD
+FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
+
+
+def tissue_masks(dseg: np.ndarray) -> dict[str, np.ndarray]:
+    """Boolean masks 'GM', 'WM' and 'CSF' of a discrete segmentation labelled 1 = GM, 2 = WM, 3 = CSF."""
+    return {tissue: np.asarray(dseg) == label for tissue, label in DSEG_LABELS.items()}
+
+
+def _joint_variation(mu_gm: float, mu_wm: float, sigma_gm: float, sigma_wm: float) -> float:
+    if np.isclose(mu_wm, mu_gm, rtol=1e-9, atol=0):
+        raise UndefinedMetricError("white and gray matter have the same intensity", value=f"{mu_wm:g} and {mu_gm:g}")
+    return float((sigma_wm + sigma_gm) / abs(mu_wm - mu_gm))
+
+
+def cjv(data: np.ndarray, gm: np.ndarray, wm: np.ndarray) -> float:
+    """Coefficient of joint variation, (sigma_WM + sigma_GM) / |mu_WM - mu_GM|; lower is better.
+
+    Parameters
+    ----------
+    data : array (I, J, K)
+    gm, wm : boolean arrays, same shape
+
+    Raises
+    ------
+    UndefinedMetricError
+        A mask is nearly empty, or the two means are equal.
+    """
+    g, w = values_in(data, gm, "gray matter"), values_in(data, wm, "white matter")
+    return _joint_variation(g.mean(), w.mean(), g.std(), w.std())
+
+
+def cjv_mriqc(data: np.ndarray, gm: np.ndarray, wm: np.ndarray) -> float:
+    """CJV as MRIQC computes it; lower is better.
+
+    ``gm`` and ``wm`` are probability maps, or masks (probabilities 0 and 1): medians weighted by them stand for the
+    means, and normal-consistent median absolute deviations about these, over voxels of more than half the largest
+    probability, for the standard deviations. MRIQC also rounds the data to integers, after scaling white matter to
+    1000; that is not done here, so that the value does not depend on the image's scale.
+    """
+    (g, sigma_g), (w, sigma_w) = (_robust(data, p, n) for p, n in ((gm, "gray matter"), (wm, "white matter")))
+    return _joint_variation(g, w, sigma_g, sigma_w)
+
+
+def _robust(data: np.ndarray, probability: np.ndarray, name: str) -> tuple[float, float]:
+    probability = np.asarray(probability, np.float64)
+    values_in(data, probability > 0, name)
+    counted = (probability > 0) & np.isfinite(data)
+    median = weighted_median(np.asarray(data, np.float64)[counted], probability[counted])
+    core = values_in(data, probability > 0.5 * probability.max(), name)
+    return median, MAD_TO_SIGMA * float(np.median(np.abs(core - median)))
+
+
+def cjv_smoothed(
+    data: np.ndarray, gm: np.ndarray, wm: np.ndarray, *, voxel_size_mm: Sequence[float], fwhm_mm: float = 4.0
+) -> float:
+    """CJV after smoothing inside each tissue; lower is better.
+
+    Ganzetti et al. (2016) found that the CJV separates correction methods better once noise is smoothed away. The
+    smoothing is a normalized convolution, G * (data mask) / G * mask, so that no intensity crosses from one tissue to
+    another.
+    """
+    sigma = fwhm_mm * FWHM_TO_SIGMA / np.asarray(voxel_size_mm, float)
+    g, w = (_smooth(data, mask, sigma, n) for mask, n in ((gm, "gray matter"), (wm, "white matter")))
+    return _joint_variation(g.mean(), w.mean(), g.std(), w.std())
+
+
+def _smooth(data: np.ndarray, mask: np.ndarray, sigma: np.ndarray, name: str) -> np.ndarray:
+    mask = np.asarray(mask, bool) & np.isfinite(data)
+    values_in(data, mask, name)
+    box = ndimage.find_objects(mask.astype(np.int8))[0]
+    inside = mask[box]
+    weights = inside.astype(np.float32)
+    summed = ndimage.gaussian_filter(np.where(inside, data[box], 0).astype(np.float32), sigma, mode="constant")
+    norm = ndimage.gaussian_filter(weights, sigma, mode="constant")
+    return (summed[inside] / norm[inside]).astype(np.float64)
+
+
+def cv(data: np.ndarray, mask: np.ndarray, name: str = "the mask") -> float:
+    """Coefficient of variation sigma / mu over a mask; lower is better. ``name`` is for the message."""
+    values = values_in(data, mask, name)
+    if values.mean() <= 0:
+        raise UndefinedMetricError(f"the mean of {name} is not positive", value=f"{values.mean():g}")
+    return float(values.std() / values.mean())
+
+
+def wm_gm_contrast(data: np.ndarray, gm: np.ndarray, wm: np.ndarray) -> float:
+    """|mu_WM - mu_GM| / (mu_WM + mu_GM), between 0 and 1 and free of scale; a correction should not lower it."""
+    g, w = values_in(data, gm, "gray matter").mean(), values_in(data, wm, "white matter").mean()
+    if g < 0 or w < 0 or g + w == 0:
+        raise UndefinedMetricError("the tissue means are not positive", value=f"WM {w:g}, GM {g:g}")
+    return float(abs(w - g) / (w + g))
+
+
+def cnr(data: np.ndarray, gm: np.ndarray, wm: np.ndarray, air: np.ndarray) -> float:
+    """Contrast-to-noise ratio |mu_WM - mu_GM| / sqrt(var_air + var_WM + var_GM); higher is better."""
+    g, w, a = (values_in(data, m, n) for m, n in ((gm, "gray matter"), (wm, "white matter"), (air, "air")))
+    noise = np.sqrt(a.var() + w.var() + g.var())
+    if noise == 0:
+        raise UndefinedMetricError("no variation in white matter, gray matter and air")
+    return float(abs(w.mean() - g.mean()) / noise)
+
+
+def wm2max(data: np.ndarray, wm: np.ndarray) -> float:
+    """Median of white matter over the image's 99.95th percentile."""
+    top = np.percentile(np.asarray(data)[np.isfinite(data)], 99.95)
+    if top <= 0:
+        raise UndefinedMetricError("the 99.95th percentile is not positive", value=f"{top:g}")
+    return float(np.median(values_in(data, wm, "white matter")) / top)

@@ -1,0 +1,1 @@
+"""The cohort's page, tables and figures."""

@@ -1,0 +1,110 @@
+"""All that a cohort's page, tables and figures show, computed once from what was read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from biascorr_pydra.metrics import METRICS
+from biascorr_pydra.report.cohort.outliers import Measure, Score, scores
+from biascorr_pydra.report.cohort.pairing import adjusted, comparisons
+from biascorr_pydra.report.collect import Cohort, Result
+from biascorr_pydra.report.table import image_keys
+
+from .flags import Flag, flags
+from .mriqc import MriqcTable
+from .run_times import run_times
+from .site_differences import ALL_SITES, site_differences
+
+__all__ = ["Findings", "find", "frame"]
+
+
+@dataclass
+class Findings:
+    """A cohort and what was found in it.
+
+    Attributes
+    ----------
+    cohort : Cohort
+    threshold : float
+        Absolute robust z above which a scan is an outlier.
+    scored : list of dict
+        The robust z of each result's numbers, in the order of the cohort's results.
+    flags : list of Flag
+        Scans to look at, the gravest first.
+    comparisons, by_site : list of dict
+        Paired comparisons over all scans of a contrast, and within its sites.
+    site_differences, run_times : list of dict
+    mriqc : MriqcTable or None
+    """
+
+    cohort: Cohort
+    threshold: float
+    scored: list[dict[Measure, Score]]
+    flags: list[Flag]
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
+    by_site: list[dict[str, Any]] = field(default_factory=list)
+    site_differences: list[dict[str, Any]] = field(default_factory=list)
+    run_times: list[dict[str, Any]] = field(default_factory=list)
+    mriqc: MriqcTable | None = None
+
+    @property
+    def sites(self) -> list[str]:
+        results = [*self.cohort.results, *self.cohort.normalized]
+        return sorted({result.site for result in results if result.site})
+
+    @property
+    def waiting(self) -> int:
+        """Corrections that a run has still to make: the cohort is a part of what it will be."""
+        return sum(result.state == "waiting" for result in self.cohort.results)
+
+
+def find(cohort: Cohort, threshold: float, mriqc: MriqcTable | None = None) -> Findings:
+    """Judge, compare and add up a cohort's results."""
+    scored = scores(cohort.results)
+    overall, by_site = _compared(cohort.results)
+    return Findings(
+        cohort,
+        threshold,
+        scored,
+        flags(cohort, scored, threshold),
+        overall,
+        by_site,
+        site_differences([*cohort.results, *cohort.normalized]),
+        run_times(cohort.results),
+        mriqc,
+    )
+
+
+def _compared(results: list[Result]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Contrasts are not mixed: their metrics are not comparable."""
+    keys = [key for key in image_keys(results) if key in METRICS]
+    scans = frame(results)
+    overall: list[dict[str, Any]] = []
+    by_site: list[dict[str, Any]] = []
+    for suffix, group in scans.groupby("suffix", sort=True) if len(scans) else ():
+        overall += _comparisons(group, keys, {"suffix": suffix, "site": ALL_SITES})
+        for site, mine in group[group["site"].notna()].groupby("site", sort=True):
+            by_site += _comparisons(mine, keys, {"suffix": suffix, "site": site})
+    return adjusted(overall), adjusted(by_site)
+
+
+def _comparisons(scans: pd.DataFrame, keys: list[str], first: dict[str, Any]) -> list[dict[str, Any]]:
+    return comparisons(scans, list(dict.fromkeys(scans["method"])), keys, first)
+
+
+def frame(results: Sequence[Result]) -> pd.DataFrame:
+    """A row per result: where it belongs, and the values of its known metrics, ``cjv_before`` and so on."""
+    return pd.DataFrame(_rows(results, [key for key in image_keys(results) if key in METRICS]))
+
+
+def _rows(results: Iterable[Result], keys: list[str]) -> Iterator[dict[str, Any]]:
+    for result in results:
+        row = {"folder": result.folder, "scan": result.scan, "participant_id": result.subject}
+        row |= {"site": result.site, "suffix": result.suffix, "method": result.method}
+        for key in keys:
+            row |= {f"{key}_{part}": result.number(part, key) for part in ("before", "after")}
+        yield row

@@ -1,0 +1,88 @@
+"""Which scans to look at first: those that failed, whose field was rejected, or that differ from their site."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from biascorr_pydra.quality import REJECTED
+from biascorr_pydra.report.cohort.outliers import Measure, Score
+from biascorr_pydra.report.collect import Cohort, Result
+
+__all__ = ["KINDS", "Flag", "Reason", "flags"]
+
+#: The gravest first.
+KINDS = ("failed", "rejected", "outlier")
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a scan is flagged, by a method or, of its acquired image, by none."""
+
+    kind: str
+    method: str | None
+    text: str
+    measure: Measure | None = None
+    score: Score | None = None
+
+
+@dataclass
+class Flag:
+    """A scan to look at, with all its reasons, the gravest first."""
+
+    results: list[Result]
+    reasons: list[Reason] = field(default_factory=list)
+
+    @property
+    def place(self) -> str:
+        return self.results[0].place
+
+    @property
+    def kind(self) -> str:
+        return self.reasons[0].kind
+
+    @property
+    def size(self) -> float:
+        """The largest |z| of its outliers."""
+        return max((abs(reason.score.z) for reason in self.reasons if reason.score), default=0.0)
+
+
+def flags(cohort: Cohort, scored: Sequence[dict[Measure, Score]], threshold: float) -> list[Flag]:
+    """The scans to look at, the gravest first; outliers by size.
+
+    Parameters
+    ----------
+    cohort
+    scored : as :func:`biascorr_pydra.report.cohort.outliers.scores` gives it for the cohort's results
+    threshold : the absolute z above which a number is an outlier's
+    """
+    found: dict[str, Flag] = {}
+    for result, mine in zip(cohort.results, scored, strict=True):
+        reasons = list(_reasons(result, mine, threshold))
+        if reasons:
+            flag = found.setdefault(result.place, Flag([]))
+            flag.results.append(result)
+            flag.reasons += [reason for reason in reasons if reason not in flag.reasons]
+    for flag in found.values():
+        flag.reasons.sort(key=lambda r: (KINDS.index(r.kind), -abs(r.score.z) if r.score else 0))
+    return sorted(found.values(), key=lambda flag: (KINDS.index(flag.kind), -flag.size))
+
+
+def _reasons(result: Result, mine: dict[Measure, Score], threshold: float):
+    if result.failed:
+        yield Reason("failed", result.method, result.reason)
+    if result.verdict == REJECTED:
+        applied = result.part("gate").get("applied")
+        instead = f"; {applied}'s field was applied" if applied not in (None, "none") else "; passed on as it is"
+        yield Reason("rejected", result.method, result.verdict_reason + instead)
+    for measure, score in mine.items():
+        if abs(score.z) > threshold:
+            # The acquired image is the same for all methods: it is an outlier once.
+            method = None if measure.part == "before" else result.method
+            yield Reason("outlier", method, _text(score), measure, score)
+
+
+def _text(score: Score) -> str:
+    way = "high" if score.z > 0 else "low"
+    where = "its site" if score.group == "site" else "all sites"
+    return f"{score.measure.title} is {way}: {score.value:.3g}, median of {where} {score.median:.3g}, z {score.z:+.1f}"

@@ -1,0 +1,180 @@
+"""What was done and found, in sentences that can be pasted into a methods section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from biascorr_pydra import __version__
+from biascorr_pydra.quality import NEGLIGIBLE, REJECTED
+from biascorr_pydra.report.cohort.outliers import FEWEST
+from biascorr_pydra.report.cohort.pairing import BEFORE
+from biascorr_pydra.report.collect import Result
+from biascorr_pydra.report.table import direction, long_name
+from biascorr_pydra.report.words import number, p_value, plural, seconds
+
+from .boilerplate import REFERENCES
+from .findings import Findings
+from .run_times import CORRECT
+from .site_differences import ALL_SITES
+
+__all__ = ["methods_text"]
+
+#: Told of those that the text tests: the ones whose lower value is better first.
+TOLD = ("cjv", "cv_wm", "wm_gm_contrast")
+#: What methods are called in running text; others go by their own names.
+NAMES = {"n4": "N4", "ants-n4": "ANTs' N4"}
+
+
+def methods_text(findings: Findings) -> list[str]:
+    """One paragraph for each contrast; none where nothing is finished."""
+    suffixes: dict[str, list[Result]] = {}
+    for result in findings.cohort.results:
+        suffixes.setdefault(result.suffix, []).append(result)
+    return [
+        " ".join(_sentences(findings, suffix, results))
+        for suffix, results in sorted(suffixes.items())
+        if any(result.record for result in results)
+    ]
+
+
+def _sentences(findings: Findings, suffix: str, results: list[Result]) -> Iterator[str]:
+    methods = list(dict.fromkeys(result.method for result in results))
+    n_scans, n_people = len({r.place for r in results}), len({(r.folder, r.subject) for r in results})
+    sites = {result.site for result in results if result.site}
+    where = f" at {plural(len(sites), 'site')}" if sites else ""
+    unsited = len({result.place for result in results if not result.site})
+    without = f" ({plural(unsited, 'scan')} without a known site)" if unsited and sites else ""
+    named = " and ".join(_named(method, results) for method in methods)
+    yield (
+        f"The bias fields of {plural(n_scans, f'{suffix} scan')} of {plural(n_people, 'participant')}{where}{without} "
+        f"were corrected with biascorr_pydra {__version__} by {named}."
+    )
+    yield from _preparation(results)
+    if findings.waiting:
+        yield f"PRELIMINARY: {plural(findings.waiting, 'correction')} of this cohort had not been made yet."
+    for method in methods:
+        mine = [result for result in results if result.method == method]
+        yield _outcome(method, mine)
+        for row in findings.comparisons:
+            if (row["suffix"], row["method"], row["reference"]) == (suffix, method, BEFORE) and row["metric"] in TOLD:
+                yield from _change(row)
+    for row in findings.comparisons:
+        if row["suffix"] == suffix and row["reference"] != BEFORE and row["metric"] == "cjv":
+            yield from _between(row)
+    if any(row["p"] is not None for row in findings.comparisons):
+        yield (
+            "Changes were tested with two-sided Wilcoxon signed-rank tests, p adjusted by Holm's method; intervals are "
+            "95% percentile bootstrap intervals of the median change."
+        )
+    yield from _sites(findings, suffix)
+    yield from _outliers(findings, suffix)
+    yield from _times(findings, suffix)
+
+
+def _named(method: str, results: Iterable[Result]) -> str:
+    versions = {str(r.record["method_version"]) for r in results if r.method == method and "method_version" in r.record}
+    presets = {str(r.record["preset"]) for r in results if r.method == method and r.record.get("preset")}
+    more = [f"version {', '.join(sorted(versions))}"] if versions else []
+    more += [f"preset {', '.join(sorted(presets))}"] if presets else []
+    base = method.split("_", 1)[0]
+    name = NAMES.get(base, method)
+    if base in REFERENCES:
+        name += f" ({'; '.join(reference.with_doi for reference in REFERENCES[base])})"
+    return name + (f" ({'; '.join(more)})" if more else "")
+
+
+def _preparation(results: Iterable[Result]) -> Iterator[str]:
+    masks = sorted({str(r.record["skull_strip"]) for r in results if r.record.get("skull_strip")})
+    if masks:
+        yield f"Brain masks were made by {' and '.join(masks)}."
+    tissues = sorted({_segmentation(r) for r in results if r.part("segmentation").get("method")})
+    if tissues:
+        yield f"Metrics before and after correction use one tissue segmentation a scan, by {' and '.join(tissues)}."
+
+
+def _segmentation(result: Result) -> str:
+    method, image = (result.part("segmentation").get(key) for key in ("method", "image"))
+    return f"{method} on {image}" if image else str(method)
+
+
+def _outcome(method: str, results: list[Result]) -> str:
+    done = [result for result in results if result.record]
+    said = [f"With {method}, {len(done):,} of {plural(len(results), 'scan')} went through"]
+    rejected, negligible = (sum(r.verdict == verdict for r in done) for verdict in (REJECTED, NEGLIGIBLE))
+    if rejected:
+        applied = {r.part("gate").get("applied") for r in done if r.verdict == REJECTED} - {None, "none"}
+        instead = f"used the field of {', '.join(sorted(map(str, applied)))}" if applied else "left the image as it is"
+        said.append(f"a do-no-harm check rejected {plural(rejected, 'field')} and {instead}")
+    if negligible:
+        said.append(f"{plural(negligible, 'field')} {'was' if negligible == 1 else 'were'} negligible and not applied")
+    if failed := sum(result.failed for result in results):
+        said.append(f"{plural(failed, 'scan')} failed")
+    return "; ".join(said) + "."
+
+
+def _change(row: dict[str, Any]) -> Iterator[str]:
+    if not row["n"]:
+        return
+    middles = f"from a median of {number(row['median_reference'])} to {number(row['median_method'])}"
+    if row["median_change"]:
+        moved = f"{'fell' if row['median_change'] < 0 else 'rose'} {middles} (median change {_with_interval(row)}; "
+    else:
+        moved = f"did not change in the median scan (all scans: {middles}; "
+    yield f"{long_name(row['metric'])} {moved}{_test(row)}; {_ways(row)})."
+
+
+def _between(row: dict[str, Any]) -> Iterator[str]:
+    if row["n"]:
+        way = "lower" if row["median_change"] < 0 else "higher" if row["median_change"] > 0 else "the same"
+        yield (
+            f"{long_name(row['metric'])} after {row['method']} was {way} compared with {row['reference']} "
+            f"(median difference {_with_interval(row)}; {_test(row)}; {_ways(row)})."
+        )
+
+
+def _with_interval(row: dict[str, Any]) -> str:
+    if row["ci_low"] is None:
+        return number(row["median_change"])
+    return f"{number(row['median_change'])}, 95% interval {number(row['ci_low'])} to {number(row['ci_high'])}"
+
+
+def _test(row: dict[str, Any]) -> str:
+    if row["n_tied"] == row["n"]:
+        return "no scan changed"
+    return "too few scans for a test" if row["p"] is None else f"p {_equals(p_value(row['p_holm']))}"
+
+
+def _equals(text: str) -> str:
+    return text if text.startswith("<") else f"= {text}"
+
+
+def _ways(row: dict[str, Any]) -> str:
+    if direction(row["metric"]) == "none":
+        return f"lower in {row['n_fell']:,}, higher in {row['n_rose']:,} of {plural(row['n'], 'scan')}"
+    return f"better in {row['wins']:,}, worse in {row['losses']:,} of {plural(row['n'], 'scan')}"
+
+
+def _sites(findings: Findings, suffix: str) -> Iterator[str]:
+    for row in findings.site_differences:
+        if (row["suffix"], row["site"]) == (suffix, ALL_SITES) and None not in (row["jsd_before"], row["jsd_after"]):
+            yield (
+                "The Jensen–Shannon divergence of the sites' median-normalized brain intensities went from "
+                f"{number(row['jsd_before'])} to {number(row['jsd_after'])} with {row['method']} "
+                f"({plural(row['n_scans'], 'scan')})."
+            )
+
+
+def _outliers(findings: Findings, suffix: str) -> Iterator[str]:
+    mine = [flag for flag in findings.flags if flag.results[0].suffix == suffix]
+    flagged = sum(any(reason.kind == "outlier" for reason in flag.reasons) for flag in mine)
+    yield (
+        f"{plural(flagged, 'scan')} {'was' if flagged == 1 else 'were'} flagged as outliers (absolute robust z above "
+        f"{findings.threshold:g} within the site, by median and MAD; among all scans for sites of fewer than {FEWEST})."
+    )
+
+
+def _times(findings: Findings, suffix: str) -> Iterator[str]:
+    for row in findings.run_times:
+        if (row["suffix"], row["step"]) == (suffix, CORRECT):
+            yield f"Correction by {row['method']} took a median of {seconds(row['median_s'])} a scan."

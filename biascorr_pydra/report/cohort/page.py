@@ -1,0 +1,309 @@
+"""The cohort's page: words, plots and tables of all scans in one HTML file that loads nothing else.
+
+All texts go through jinja2's escaping, and the plots' data through that of :mod:`.payload`: names,
+error messages and metadata come from outside. The page's policy lets only its own scripts run, known by their hashes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from biascorr_pydra import __version__
+from biascorr_pydra.quality import NEGLIGIBLE, NOT_JUDGED, REJECTED
+from biascorr_pydra.report.cohort.outliers import FEWEST
+from biascorr_pydra.report.collect import Cohort, Result
+from biascorr_pydra.report.table import IMAGE_METRICS, UNCHANGED_PERCENT, Change, Tally, hint, long_name, tally
+from biascorr_pydra.report.words import NONE, STEP_NAMES, hours, number, p_value, percent, plural, seconds
+
+from .findings import Findings
+from .flags import KINDS, Flag
+from .methods_text import methods_text
+from .payload import as_json, payload
+from .site_differences import ALL_SITES
+
+__all__ = ["render"]
+
+HERE = Path(__file__).parent
+PLOTLY = HERE / "plotly" / "plotly-cartesian.min.js"
+SHOWN = 200  # rows of a list; its file has all
+STATES = ("done", "cached", "rejected", "failed", "waiting", "skipped")
+
+
+def render(findings: Findings, links: Mapping[str, str], *, made: str, running: bool, tables: list[str]) -> str:
+    """The page as HTML.
+
+    Parameters
+    ----------
+    findings
+    links : addresses of the scans' pages that are there, relative to this page, by the scans' places
+    made : when
+    running : whether a run is at work in the folder
+    tables : names of the tables written beside it
+    """
+    cohort = findings.cohort
+    scripts = _scripts() if cohort.results else NO_SCRIPTS
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html").render(
+        name=cohort.name,
+        version=__version__,
+        made=made,
+        running=running,
+        plural=plural,
+        links={result.place: links.get(result.place) for result in cohort.results},
+        sites=findings.sites,
+        suffixes=sorted({result.suffix for result in cohort.results}),
+        counts=_counts(cohort),
+        normalized=len(cohort.normalized),
+        summary=list(_summary(cohort)),
+        paragraphs=methods_text(findings),
+        flags=findings.flags,
+        flagged=findings.flags[:SHOWN],
+        flag_counts=_flag_counts(findings.flags),
+        threshold=f"{findings.threshold:g}",
+        problems=cohort.problems,
+        shown_problems=cohort.problems[:SHOWN],
+        comparisons=[_comparison(row) for row in findings.comparisons],
+        differences=[_difference(row) for row in findings.site_differences if row["site"] == ALL_SITES],
+        no_differences=_no_differences(findings),
+        times=[_time(row) for row in findings.run_times],
+        devices=", ".join(_devices(cohort)) or "not recorded",
+        overview_keys=[(key, long_name(key), hint(key)) for key in IMAGE_METRICS],
+        overview=list(_overview(findings)),
+        reading=_reading(),
+        tables=[f"{name}.tsv" for name in tables],
+        data=as_json(payload(findings, links)),
+        style=Markup((HERE / "page.css").read_text("utf-8")),
+        scripts=scripts,
+        plotly=scripts.plotly,
+    )
+
+
+# --- scripts
+
+
+@dataclass(frozen=True)
+class Scripts:
+    """The page's scripts, the policy that lets them and no others run, and plotly.js's version."""
+
+    texts: list[Markup]
+    policy: Markup
+    plotly: str
+
+
+NO_SCRIPTS = Scripts([], Markup("'none'"), "")
+
+
+def _scripts() -> Scripts:
+    # The browser hashes what it parsed, in which every line end is one line feed; so does read_text.
+    texts = [path.read_text("utf-8") for path in (PLOTLY, HERE / "page.js")]
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts]
+    policy = " ".join(f"'sha256-{value}'" for value in hashes)
+    version = re.search(r"v(\d[\d.]*)", texts[0][:200])
+    return Scripts([Markup(text) for text in texts], Markup(policy), version[1])
+
+
+# --- words first
+
+
+def _counts(cohort: Cohort) -> dict[str, Any]:
+    states = [result.state for result in cohort.results]
+    verdicts = [result.verdict for result in cohort.results]
+    return {
+        "scans": len(cohort.by_scan()),
+        "subjects": len({(result.folder, result.subject) for result in cohort.results}),
+        "methods": cohort.methods,
+        "jobs": len(states),
+        "made": sum(states.count(state) for state in ("done", "cached", "rejected")),
+        "refused": verdicts.count(REJECTED),
+        "negligible": verdicts.count(NEGLIGIBLE),
+        "not_judged": verdicts.count(NOT_JUDGED),
+        **{state: states.count(state) for state in STATES},
+        "other": sum(state not in STATES for state in states),
+    }
+
+
+def _summary(cohort: Cohort) -> Iterator[dict[str, Any]]:
+    """One paragraph per method and contrast: contrasts are not mixed, their metrics are not comparable."""
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in cohort.results:
+        groups.setdefault((result.suffix, result.method), []).append(result)
+    for (suffix, method), results in sorted(groups.items()):
+        corrected = [result for result in results if result.record]
+        times = [t for result in corrected if (t := result.number("runtime_s", "correct")) is not None]
+        took = f"Correction took {seconds(median(times))}{' (median)' if len(times) > 1 else ''}." if times else ""
+        yield {
+            "title": f"{suffix}, {method}",
+            "corrected": f"{len(corrected):,} of {plural(len(results), 'scan')} corrected.",
+            "sentences": list(_sentences(corrected)) if corrected else [],
+            "time": took,
+        }
+
+
+def _sentences(results: list[Result]) -> Iterator[str]:
+    undefined = []
+    for key in IMAGE_METRICS:
+        found = tally(results, key)
+        if found.n:
+            yield _sentence(found, len(results))
+        else:
+            undefined.append(long_name(key))
+    if undefined:
+        yield f"Undefined{'' if len(results) == 1 else ' for all of them'}: {', '.join(undefined)}."
+
+
+def _sentence(found: Tally, n_results: int) -> str:
+    """A metric's median change, and in how many scans it went which way: worsenings are said like improvements."""
+    if abs(found.median_percent) < UNCHANGED_PERCENT:
+        moved = "did not change"
+    else:
+        moved = f"{'fell' if found.median_percent < 0 else 'rose'} by {abs(found.median_percent):.1f}%"
+    words = [(w, n) for w in ("better", "worse", "higher", "lower", "unchanged") if (n := found.counts.get(w))]
+    if n_results == 1:
+        ways = [word for word, _ in words if word in ("better", "worse")]
+    else:
+        undefined = f", undefined for {n_results - found.n}" if found.n < n_results else ""
+        ways = [f"median of {found.n:,}{undefined}; " + ", ".join(f"{word} in {n:,}" for word, n in words)]
+    return f"{long_name(found.key)} {moved}{f' ({ways[0]})' if ways else ''}."
+
+
+def _flag_counts(flags: list[Flag]) -> str:
+    kinds = [flag.kind for flag in flags]
+    words = {"failed": "failed", "rejected": "with a rejected field", "outlier": "outliers of their site"}
+    return ", ".join(f"{kinds.count(kind):,} {words[kind]}" for kind in KINDS if kind in kinds)
+
+
+def _reading() -> list[str]:
+    return [
+        *(f"{long_name(key)}: {hint(key)}." for key in IMAGE_METRICS),
+        f"Changes are in percent of the value before; below {UNCHANGED_PERCENT:g}% counts as unchanged.",
+        "These metrics know no true field: a coefficient of variation also falls when contrast is lost, so read it "
+        "next to the WM–GM contrast, and look at the pictures on the scans' pages.",
+        "Before and after, and all methods of a scan that were run together, are scored with one segmentation. If it "
+        "was made on the image that one of the methods corrected, it favors that method.",
+        "Robust z: (value − median) / (1.4826 × median absolute deviation), over the scans of one site, contrast and "
+        f"method. Sites of fewer than {FEWEST} scans are judged among all scans of the contrast and method, which "
+        "also counts the differences between sites as spread; where these are too few as well, nothing is judged.",
+        "A rejected or negligible field was not divided out: such a scan counts, with what it was passed on as.",
+        "Scans of one site share a scanner: the tests take them as independent, which they are not quite.",
+    ]
+
+
+# --- tables
+
+
+def _comparison(row: Mapping[str, Any]) -> dict[str, Any]:
+    wins = row["wins"] is not None
+    verdict = "" if not wins or not row["median_change"] else "better" if row["wins"] > row["losses"] else "worse"
+    interval = f"{number(row['ci_low'])} to {number(row['ci_high'])}" if row["ci_low"] is not None else ""
+    return {
+        **row,
+        "title": long_name(row["metric"]),
+        "medians": f"{number(row['median_reference'])} → {number(row['median_method'])}" if row["n"] else NONE,
+        "change": number(row["median_change"]),
+        "interval": interval,
+        "percent": percent(row["median_change_percent"]),
+        "verdict": verdict,
+        "wins": row["wins"] if wins else "–",
+        "losses": row["losses"] if wins else "–",
+        "p": p_value(row["p_holm"]) if row["p_holm"] is not None else _no_test(row),
+    }
+
+
+def _no_test(row: Mapping[str, Any]) -> str:
+    return "no change" if row["n"] and row["n_tied"] == row["n"] else "too few"
+
+
+def _difference(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "before": number(row["jsd_before"]), "after": number(row["jsd_after"])}
+
+
+def _no_differences(findings: Findings) -> str:
+    if not findings.sites:
+        return (
+            "nothing names the scans' sites. A column “site” in the source data set's participants.tsv does, or "
+            "biascorr report --participants FILE."
+        )
+    if len(findings.sites) == 1:
+        return "all scans are of one site."
+    return "the records have no histograms of intensities of two sites; they were made by an earlier version."
+
+
+def _time(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **row,
+        "step": STEP_NAMES.get(row["step"], row["step"].replace("_", " ")),
+        "median": seconds(row["median_s"]),
+        "quartiles": f"{seconds(row['q25_s'])} to {seconds(row['q75_s'])}",
+        "total": hours(row["total_h"]),
+        "per_1000": hours(row["per_1000_scans_h"]),
+    }
+
+
+def _devices(cohort: Cohort) -> list[str]:
+    made = (result.sidecar.get("Method") for result in cohort.results)
+    return sorted({str(about["Device"]) for about in made if isinstance(about, Mapping) and about.get("Device")})
+
+
+def _overview(findings: Findings) -> Iterator[dict[str, Any]]:
+    kinds: dict[str, set[str]] = {}
+    for flag in findings.flags:
+        kinds[flag.place] = {"look", *(reason.kind for reason in flag.reasons)}
+    for result, scored in zip(findings.cohort.results, findings.scored, strict=True):
+        z = max((abs(score.z) for score in scored.values()), default=None)
+        width, time = result.number("field", "inu_range"), result.number("runtime_s", "correct")
+        mine = kinds.get(result.place, set()) - {"failed", "rejected"}
+        mine |= {kind for kind, holds in _own_kinds(result).items() if holds}
+        yield {
+            "result": result,
+            "outcome": _outcome(result),
+            "alarming": result.failed or result.verdict == REJECTED,
+            "kinds": " ".join(sorted(mine)),
+            "z": NONE if z is None else f"{z:.1f}",
+            "z_value": _sortable(z),
+            "cells": [_cell(Change.of(result, key)) for key in IMAGE_METRICS],
+            "range": number(width),
+            "range_value": _sortable(width),
+            "time": seconds(time),
+            "time_value": _sortable(time),
+        }
+
+
+def _own_kinds(result: Result) -> dict[str, bool]:
+    """Filters that hold for the method's row, not for the scan."""
+    verdict = result.verdict
+    return {"failed": result.failed, "rejected": verdict == REJECTED, "negligible": verdict == NEGLIGIBLE}
+
+
+def _outcome(result: Result) -> str:
+    """The state, with the gate's verdict where it adds to it."""
+    return f"{result.state}, {result.verdict}" if result.verdict in (NEGLIGIBLE, NOT_JUDGED) else result.state
+
+
+def _cell(change: Change) -> dict[str, str]:
+    """One metric after correction and its change, with the verdict as a word (a color alone is not enough)."""
+    if change.percent is None:
+        return dict.fromkeys(("after", "before", "change", "verdict", "word", "value"), "")
+    return {
+        "after": number(change.after),
+        "before": number(change.before),
+        "change": percent(change.percent),
+        "verdict": change.verdict,
+        "word": change.verdict if change.verdict in ("better", "worse") else "",
+        "value": _sortable(change.percent),
+    }
+
+
+def _sortable(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

@@ -1,0 +1,110 @@
+"""The numbers that the page's plots are drawn from, as JSON that a page can hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from biascorr_pydra.report.collect import Result
+from biascorr_pydra.report.table import FIELD_METRICS, hint, image_keys, keys, long_name
+
+from .findings import Findings
+from .site_differences import ALL_SITES
+
+__all__ = ["as_json", "payload"]
+
+DIGITS = 5
+NO_SITE = "no site known"
+#: What would end the script element, or a line, inside of it.
+UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+
+
+def as_json(content: Any) -> Markup:
+    """JSON for a script element: no text in it can end the element or begin another."""
+    text = json.dumps(content, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    for character, escaped in UNSAFE.items():
+        text = text.replace(character, escaped)
+    return Markup(text)
+
+
+def payload(findings: Findings, links: Mapping[str, str]) -> dict[str, Any]:
+    """Columns over the results, and what they are called.
+
+    ``links`` are the addresses of the scans' pages by place, for those that are there.
+    """
+    results = findings.cohort.results
+    sites = [*findings.sites, NO_SITE]
+    flagged = {flag.place for flag in findings.flags}
+    names: dict[str, list] = {
+        "site": sites,
+        "method": findings.cohort.methods,
+        "suffix": sorted({result.suffix for result in results}),
+    }
+    index = {kind: {name: i for i, name in enumerate(known)} for kind, known in names.items()}
+    return {
+        **names,
+        "metrics": _metrics(findings),
+        "rows": {
+            "name": [result.name for result in results],
+            "place": [result.place for result in results],
+            "link": [links.get(result.place) for result in results],
+            "site": [index["site"][result.site or NO_SITE] for result in results],
+            "method": [index["method"][result.method] for result in results],
+            "suffix": [index["suffix"][result.suffix] for result in results],
+            "flagged": [int(result.place in flagged) for result in results],
+        },
+        "values": {
+            name: [_short(read(result)) for result in results] for name, read in _values(findings, results).items()
+        },
+        "siteDifferences": [
+            {**row, "jsd_before": _short(row["jsd_before"]), "jsd_after": _short(row["jsd_after"])}
+            for row in findings.site_differences
+            if row["site"] != ALL_SITES
+        ],
+    }
+
+
+def _metrics(findings: Findings) -> list[dict[str, Any]]:
+    """What can be chosen in the plot by site: its title, and the columns of its values before and after."""
+    results = findings.cohort.results
+    chosen = [
+        {"title": long_name(key), "hint": hint(key), "before": f"before:{key}", "after": f"after:{key}"}
+        for key in image_keys(results)
+    ]
+    chosen += [
+        {"title": long_name(key), "hint": "", "before": None, "after": f"field:{key}"}
+        for key in keys(results, "field", FIELD_METRICS)
+    ]
+    chosen += [
+        {
+            "title": "Run time of the correction, s",
+            "hint": "lower is better",
+            "before": None,
+            "after": "runtime_s:correct",
+        }
+    ]
+    chosen += [
+        {"title": f"MRIQC: {key} of the acquired image", "hint": "", "before": f"mriqc:{key}", "after": None}
+        for key in (findings.mriqc.numbers() if findings.mriqc else ())
+    ]
+    return chosen
+
+
+def _values(findings: Findings, results: Sequence[Result]) -> dict[str, Callable[[Result], Any]]:
+    def part(name: str, key: str) -> Callable[[Result], Any]:
+        return lambda result: result.number(name, key)
+
+    found = {f"{state}:{key}": part(state, key) for key in image_keys(results) for state in ("before", "after")}
+    found |= {f"field:{key}": part("field", key) for key in keys(results, "field", FIELD_METRICS)}
+    found["runtime_s:correct"] = part("runtime_s", "correct")
+    table = findings.mriqc
+    for key in table.numbers() if table else ():
+        found[f"mriqc:{key}"] = lambda result, key=key: table.value(result, key)
+    return found
+
+
+def _short(value: Any) -> float | None:
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else None

@@ -1,0 +1,92 @@
+"""A scan's page as HTML. All texts go through jinja2's escaping: names, messages and metadata come from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from biascorr_pydra import __version__
+from biascorr_pydra.choices import NO_FALLBACK
+from biascorr_pydra.images.files import sha256
+from biascorr_pydra.report.cohort.agreement import disagreements_of
+from biascorr_pydra.report.cohort.boilerplate import boilerplate
+from biascorr_pydra.report.collect import Result
+from biascorr_pydra.report.paths import page_name
+
+from .content import method_parts, metric_rows, notes, segmentations
+from .mosaic import OUTLINES
+from .pictures import ScanPictures
+
+if TYPE_CHECKING:
+    from .write import _Order
+
+__all__ = ["render", "template_sha256"]
+
+TEMPLATE = Path(__file__).with_name("scan.html")
+
+
+def render(order: _Order, pictures: ScanPictures) -> tuple[str, list[str]]:
+    """The page, and what in the records is at odds with itself, in words."""
+    results = order.results
+    problems = list(disagreements_of(results))
+    said = boilerplate(results)
+    html = _template().render(
+        cohort=order.cohort,
+        scan=order.scan,
+        title=page_name(order.scan),
+        version=__version__,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        links=order.links,
+        parts=method_parts(results),
+        pictures=pictures,
+        histograms={name: method for name, method in pictures.methods.items() if method.histograms},
+        layers=_layers(results, pictures),
+        outline_colors=OUTLINES,
+        tables=metric_rows(results, order.places),
+        segmentations=segmentations([result for result in results if result.record]),
+        notes=notes(results),
+        errors=[*_failures(results), *pictures.problems, *problems],
+        boilerplate=said,
+    )
+    return html, problems
+
+
+@lru_cache
+def template_sha256() -> str:
+    """Hash of the template: pages made by another one are made again."""
+    return sha256(TEMPLATE)
+
+
+@lru_cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE.name)
+
+
+def _layers(results: Sequence[Result], pictures: ScanPictures) -> list[dict[str, Any]]:
+    """The pictures that can be laid over one another, the acquired image first, each with its field."""
+    found = []
+    if pictures.acquired:
+        found.append({"name": "acquired", "picture": pictures.acquired, "bias": None, "remark": ""})
+    for result in results:
+        method = pictures.methods[result.method]
+        if method.corrected:
+            remark = " (unchanged)" if result.part("gate").get("applied") == NO_FALLBACK else ""
+            layer = {"picture": method.corrected, "bias": method.bias, "remark": remark}
+            found.append({"name": result.method, **layer})
+    return found
+
+
+def _failures(results: Sequence[Result]) -> list[str]:
+    return [f"{result.method}: the correction failed: {result.reason}" for result in results if result.failed]

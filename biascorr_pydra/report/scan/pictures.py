@@ -1,0 +1,219 @@
+"""The pictures of one scan: drawn into OUT/reports/figures, or those drawn before, where nothing they show has changed.
+
+What was drawn of which files is kept in OUT/.biascorr/pages, so that a page is made again without opening an image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from biascorr_pydra.errors import BiasCorrError
+from biascorr_pydra.images.files import write_atomic
+from biascorr_pydra.report.collect import Result
+from biascorr_pydra.report.paths import figures_folder, page_name
+
+from .histograms import draw_histograms
+from .mosaic import OUTLINES, draw_anatomy, draw_field, draw_tissues
+from .volumes import ScanImages
+
+__all__ = ["MethodPictures", "Picture", "ScanPictures", "draw", "key_of"]
+
+VERSION = 1  # changes when the same results would be drawn differently
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture beside the page.
+
+    Attributes
+    ----------
+    file : path relative to the folder of the pages, as a link
+    width, height : in pixels
+    alt : what it shows, for those who do not see it
+    """
+
+    file: str
+    width: int
+    height: int
+    alt: str
+
+
+@dataclass
+class MethodPictures:
+    """What is shown of one method; ``missing`` says why something is not."""
+
+    corrected: Picture | None = None
+    bias: Picture | None = None
+    histograms: Picture | None = None
+    missing: str = ""
+
+
+@dataclass
+class ScanPictures:
+    """What is shown of one scan.
+
+    Attributes
+    ----------
+    acquired, tissues : pictures, if they could be drawn
+    masked : whether a brain mask was there
+    outlines : what is outlined in ``tissues``
+    field_top : upper end of the fields' scale
+    methods : by name
+    problems : in words, what could not be read or drawn
+    """
+
+    acquired: Picture | None = None
+    tissues: Picture | None = None
+    masked: bool = True
+    outlines: list[str] = field(default_factory=list)
+    field_top: float | None = None
+    methods: dict[str, MethodPictures] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> ScanPictures:
+        """From what ``asdict`` gave.
+
+        Raises
+        ------
+        KeyError, TypeError, AttributeError
+            It is something else.
+        """
+        parts = dict(content)
+        for name in ("acquired", "tissues"):
+            parts[name] = _picture(parts[name])
+        parts["methods"] = {
+            name: MethodPictures(**{key: _picture(value) for key, value in method.items()})
+            for name, method in parts["methods"].items()
+        }
+        return cls(**parts)
+
+    def files(self) -> set[str]:
+        """All pictures, as links."""
+        found = {self.acquired, self.tissues}
+        for method in self.methods.values():
+            found |= {method.corrected, method.bias, method.histograms}
+        return {picture.file for picture in found if picture is not None}
+
+
+def _picture(value: Any) -> Any:
+    return Picture(**value) if isinstance(value, Mapping) else value
+
+
+def key_of(scan: str, results: Sequence[Result]) -> str:
+    """A hash of all that the pictures of these results show; another one when any of it changes."""
+    shown = []
+    for result in results:
+        files = {}
+        for kind, path in sorted(result.files.items()):
+            try:
+                found = path.stat()
+                files[kind] = [path.name, found.st_size, found.st_mtime_ns]
+            except OSError:  # removed since it was found
+                files[kind] = None
+        shown.append([result.method, result.failed, files, result.record.get("work")])
+    text = json.dumps([VERSION, scan, shown], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def draw(out_dir: Path, scan: str, title: str, results: Sequence[Result]) -> ScanPictures:
+    """Draw a scan's pictures, and write them.
+
+    What cannot be read or drawn is said in the result's ``problems`` and never stops the rest.
+    """
+    pictures = ScanPictures(methods={result.method: MethodPictures() for result in results})
+    images = ScanImages()
+    guard = partial(_guarded, pictures, out_dir)
+    for result in results:
+        if result.files and not result.failed:
+            guard("the images cannot be read", partial(images.add, result.method, result.files), result.method)
+    if images.view is None:
+        return pictures
+    dseg = next((result.files["dseg"] for result in results if "dseg" in result.files), None)
+    if dseg is not None:
+        guard("the segmentation cannot be read", partial(images.add_tissues, dseg))
+    pictures.masked = images.masked
+    write = partial(_write, out_dir, scan)
+    guard("the picture cannot be drawn", partial(_draw_scan, pictures, images, title, write))
+    for name, label in zip(images.methods, _labels(images.methods), strict=True):
+        draw_one = partial(_draw_method, pictures, images, name, label, title, write)
+        guard("the picture cannot be drawn", draw_one, name)
+    return pictures
+
+
+def _guarded(pictures: ScanPictures, out_dir: Path, what: str, act: Callable, method: str = "") -> None:
+    """Run one step; whatever a damaged file makes it raise goes to the page, and the rest goes on."""
+    try:
+        act()
+    except Exception as error:  # the readers of damaged files have no common error
+        # Where the folder lies is nobody's business who is sent the page.
+        reason = str(error).replace(f"{out_dir}/", "") or type(error).__name__
+        if not isinstance(error, BiasCorrError):
+            reason = f"{type(error).__name__}: {reason}"
+        if method:
+            pictures.methods[method].missing = f"{what[0].upper()}{what[1:]}. {reason}"
+        pictures.problems.append(f"{method}: {what}: {reason}" if method else f"{what}: {reason}")
+
+
+# --- drawing
+
+PLANES = "slices in axial, coronal and sagittal columns"
+
+
+def _draw_scan(pictures: ScanPictures, images: ScanImages, title: str, write: Callable) -> None:
+    shown = next((mine for mine in images.methods.values() if mine.acquired is not None), None)
+    if shown is None:
+        return
+    pictures.acquired = write("acquired", "jpg", draw_anatomy(images, shown.acquired), f"{title} as acquired: {PLANES}")
+    pictures.outlines = [
+        name for name in OUTLINES if (images.masked if name == "brain mask" else images.tissues is not None)
+    ]
+    if pictures.outlines:
+        alt = f"{title}, corrected, with outlines of {', '.join(pictures.outlines)}: {PLANES}"
+        pictures.tissues = write("tissues", "jpg", draw_tissues(images, shown.corrected), alt)
+
+
+def _draw_method(
+    pictures: ScanPictures, images: ScanImages, name: str, label: str, title: str, write: Callable
+) -> None:
+    mine, found = images.methods[name], pictures.methods[name]
+    if mine.corrected is not None and images.limits is not None:
+        jpeg = draw_anatomy(images, mine.corrected)
+        found.corrected = write(f"{label}corrected", "jpg", jpeg, f"{title} corrected by {name}: {PLANES}")
+    if mine.bias is not None:
+        low, high = images.field_scale
+        pictures.field_top = high
+        jpeg = draw_field(images, mine.bias, mine.acquired, (low, high))
+        alt = f"Bias field of {title} by {name} over the acquired image: {PLANES}, colors from {low:.2f} to {high:.2f}"
+        found.bias = write(f"{label}biasfield", "jpg", jpeg, alt)
+    if mine.acquired is not None:
+        png = draw_histograms(mine.brain["acquired"], mine.brain["corrected"], images.labels, images.limits)
+        alt = f"Histograms of {title} before and after {name}: by tissue, and jointly"
+        found.histograms = write(f"{label}histograms", "png", png, alt)
+
+
+def _labels(methods: Sequence[str]) -> list[str]:
+    """A BIDS label for each method: letters and digits only, and no two alike."""
+    made: list[str] = []
+    for number, method in enumerate(methods, start=1):
+        label = re.sub(r"[^A-Za-z0-9]+", "", method) or f"method{number}"
+        made.append(label if label not in made else f"{label}{number}")
+    return made
+
+
+def _write(out_dir: Path, scan: str, desc: str, kind: str, content: bytes, alt: str) -> Picture:
+    stem, _, suffix = page_name(scan).rpartition("_")
+    path = figures_folder(out_dir) / f"{stem}_desc-{desc}_{suffix}.{kind}"
+    write_atomic(path, lambda stream: stream.write(content))
+    width, height = Image.open(io.BytesIO(content)).size
+    return Picture(f"{path.parent.name}/{path.name}", width, height, alt)

@@ -1,0 +1,297 @@
+"""The summary of an evaluation: words first, then the tables; one text, as Markdown and as HTML."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from biascorr_pydra import __version__
+from biascorr_pydra.report.table import IMAGE_METRICS, direction, hint, long_name
+from biascorr_pydra.statistics.compare import FEWEST_SCANS
+
+if TYPE_CHECKING:
+    from .evaluation import Evaluation
+
+__all__ = ["Block", "summary", "to_html", "to_markdown"]
+
+NONE = "n/a"
+BEFORE = "before"
+CORRECTED_BY = re.compile(r"as corrected by ([^,;]+)")
+FEW = 12  # problems shown of each kind; the table has all
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of the summary: "title", "heading", "text", "list", "table" (rows, the first its heads) or "figure"."""
+
+    kind: str
+    content: str | Sequence
+
+
+def summary(found: Evaluation, *, has_figure: bool) -> list[Block]:
+    """The whole summary."""
+    blocks = [Block("title", f"Bias correction of {found.design.get('study', 'a study')}, site by site")]
+    blocks.append(Block("text", " ".join(_counts(found))))
+    blocks += [Block("text", text) for text in _cautions(found)]
+    scans = found.overall[found.overall["unit"] == "scan"]
+    blocks.append(Block("list", [_sentence(found, row) for row in scans.to_dict("records")]))
+    if has_figure:
+        caption = "Change of each scan (dots) and its site's median (bars), in percent of the value before correction"
+        blocks.append(Block("figure", caption))
+    blocks += [Block("heading", "Overall"), Block("table", _overall(found.overall))]
+    blocks += [Block("heading", "By site: median change from before, in percent"), Block("table", _by_site(found))]
+    blocks += list(_problems(found))
+    blocks += [Block("heading", "How to read this"), Block("list", _reading())]
+    return blocks
+
+
+# --- words
+
+
+def _counts(found: Evaluation) -> Iterator[str]:
+    scans = found.scans
+    one = scans[["folder", "scan", "participant_id", "site"]].drop_duplicates()
+    people, sites = one[["folder", "participant_id"]].drop_duplicates(), one["site"].dropna().nunique()
+    yield f"{_plural(len(one), 'scan')} of {_plural(len(people), 'participant')} at {_plural(sites, 'site')}."
+    for method in found.methods:
+        mine = scans[scans["method"] == method]
+        done = mine["state"].isin(["done", "cached"]).sum()
+        failed = f", {len(mine) - done} not" if done < len(mine) else ""
+        yield f"{method}: {done} corrected{failed}."
+    if unsited := int(one["site"].isna().sum()):
+        yield f"{_plural(unsited, 'scan')} without a site: in the overall table, not in the site table."
+    if found.problems:
+        yield f"{_plural(len(found.problems), 'problem')} to look at, listed below."
+
+
+def _sentence(found: Evaluation, row: dict) -> str:
+    """One comparison in words: worsenings are said like improvements."""
+    key, method, reference = row["metric"], row["method"], row["reference"]
+    start = f"{long_name(key)}, {method} against {reference}:"
+    if not row["n"]:
+        return f"{start} undefined ({row['note']})."
+    if row["median_change"]:
+        way = "lower" if row["median_change"] < 0 else "higher"
+        change = f"{way} by {_size(row)} (median)"
+    else:
+        change = "no change in the median"
+    parts = [f"{start} {change}; {_ways(row)} of {_plural(int(row['n']), 'scan')}"]
+    if reference == BEFORE or row["p_holm"] is not None:
+        parts.append(_test(row))
+    if reference == BEFORE and direction(key) != "none":
+        parts.append(_sites_better(found, key, method))
+    return "; ".join(part for part in parts if part) + "."
+
+
+def _size(row: dict) -> str:
+    percent = row["median_change_percent"]
+    return _number(abs(row["median_change"])) if _none(percent) else f"{abs(percent):.2g}%"
+
+
+def _ways(row: dict) -> str:
+    better = direction(row["metric"]) != "none"
+    words = ("better", "worse") if better else ("lower", "higher")
+    counts = (row["wins"], row["losses"]) if better else (row["n_fell"], row["n_rose"])
+    tied = f", equal in {int(row['n_tied'])}" if row["n_tied"] else ""
+    return f"{words[0]} in {int(counts[0])}, {words[1]} in {int(counts[1])}{tied}"
+
+
+def _test(row: dict) -> str:
+    if _none(row["p_holm"]):
+        return f"not tested: {row['note']}"
+    return f"effect size {row['effect_size']:+.2f}, p {_p(row['p_holm'])} (Holm)".replace("-", "−")
+
+
+def _sites_better(found: Evaluation, key: str, method: str) -> str:
+    sites = found.sites
+    if not len(sites):
+        return ""
+    mine = sites[(sites["metric"] == key) & (sites["method"] == method) & (sites["reference"] == BEFORE)]
+    mine = mine[mine["n"] > 0]
+    fell = int((mine["median_change"] < 0).sum())
+    better = fell if direction(key) == "lower" else int((mine["median_change"] > 0).sum())
+    return f"the median is better at {better} of {_plural(len(mine), 'site')}"
+
+
+def _cautions(found: Evaluation) -> Iterator[str]:
+    """What to know before the numbers are read."""
+    segmentations = sorted(found.scans["segmentation"].dropna().unique())
+    if segmentations:
+        yield f"Every method is scored on one segmentation a scan: {'; '.join(segmentations)}."
+    own = sorted({match[1] for text in segmentations if (match := CORRECTED_BY.search(text))})
+    if own:
+        yield (
+            f"That segmentation follows the intensities that {own[0]} made and so favors {own[0]}: tissues are cut "
+            "where they differ in its image, which lowers its CV and CJV. For a fair comparison with before and with "
+            "other methods, score on a segmentation made elsewhere (--segmentation given --derivatives DIR)."
+        )
+    counts = found.sites.groupby("site")["n_scans"].max()
+    few = [str(site) for site, n in counts.items() if n < FEWEST_SCANS]
+    if few:
+        names = ", ".join(few[:FEW]) + (f" and {len(few) - FEW} more" if len(few) > FEW else "")
+        yield (
+            f"{_plural(len(few), 'site')} with fewer than {FEWEST_SCANS} scans ({names}): too few for a test or an "
+            "interval of their own; their medians are shown."
+        )
+
+
+def _reading() -> list[str]:
+    return [
+        *(f"{long_name(key)}: {hint(key)}." for key in IMAGE_METRICS),
+        "A coefficient of variation also falls when the contrast does: read CV next to the contrast.",
+        "Tests are Wilcoxon signed-rank tests of the changes, two-sided; p values are adjusted by Holm's method over "
+        "their table. Effect size: matched-pairs rank-biserial correlation, −1 if all scans fell, +1 if all rose.",
+        "Scans of one site share a scanner and are not independent. The rows of the unit «site» take each site's "
+        "median as one value: look there before trusting a small p value.",
+        "By site, a star marks an adjusted p value below 0.05.",
+        "None of these metrics knows the true field: a method that flattens anatomy can score well.",
+        "All numbers: scans.tsv, sites.tsv, overall.tsv, problems.tsv, each with a JSON file that explains it.",
+    ]
+
+
+# --- tables
+
+
+def _overall(overall: pd.DataFrame) -> list[list[str]]:
+    heads = ["metric", "method", "reference", "unit", "n", "median, reference", "median, method", "median change"]
+    rows = [[*heads, "95% interval", "better / worse", "effect size", "p (Holm)"]]
+    for row in overall.to_dict("records"):
+        interval = NONE if _none(row["ci_low"]) else f"{_number(row['ci_low'])} to {_number(row['ci_high'])}"
+        wins = NONE if _none(row["wins"]) else f"{int(row['wins'])} / {int(row['losses'])}"
+        effect = NONE if _none(row["effect_size"]) else f"{row['effect_size']:+.2f}".replace("-", "−")
+        p = NONE if _none(row["p_holm"]) else _p(row["p_holm"]).removeprefix("= ")
+        numbers = [_number(row[name]) for name in ("median_reference", "median_method", "median_change")]
+        named = [long_name(row["metric"]), row["method"], row["reference"], row["unit"], str(int(row["n"]))]
+        rows.append([*named, *numbers, interval, wins, effect, p])
+    return rows
+
+
+def _by_site(found: Evaluation) -> list[list[str]]:
+    """One row a site, one column a metric and method; a star where the adjusted p value is below 0.05."""
+    heads = [f"{long_name(key)}, {method}" for key in IMAGE_METRICS for method in found.methods]
+    rows = [["site", "scans", *heads]]
+    if not len(found.sites):
+        return rows
+    before = found.sites[found.sites["reference"] == BEFORE]
+    for site, group in before.groupby("site", sort=True):
+        cells = {(row["metric"], row["method"]): row for row in group.to_dict("records")}
+        count = str(int(group["n_scans"].max()))
+        rows.append([str(site), count, *(_change(cells[key, m]) for key in IMAGE_METRICS for m in found.methods)])
+    return rows
+
+
+def _change(row: dict) -> str:
+    percent = row["median_change_percent"]
+    if _none(percent):
+        return NONE
+    star = "*" if not _none(row["p_holm"]) and row["p_holm"] < 0.05 else ""
+    fewer = f" (n = {int(row['n'])})" if row["n"] < row["n_scans"] else ""
+    return f"{percent:+.1f}{star}{fewer}".replace("-", "−")
+
+
+def _problems(found: Evaluation) -> Iterator[Block]:
+    if not found.problems:
+        return
+    yield Block("heading", "Problems")
+    counts = Counter(kind for kind, _, _ in found.problems)
+    for kind, count in counts.items():
+        mine = [f"{where}: {text}" for other, where, text in found.problems if other == kind]
+        more = [f"... and {count - FEW} more, in problems.tsv"] if count > FEW else []
+        yield Block("text", f"{kind[0].upper()}{kind[1:]} ({count})")
+        yield Block("list", mine[:FEW] + more)
+
+
+# --- numbers as text
+
+
+def _none(value) -> bool:
+    return value is None or value != value  # pandas' undefined is NaN
+
+
+def _number(value) -> str:
+    return NONE if _none(value) else f"{value:.3g}".replace("-", "−")
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.2g}"
+
+
+def _plural(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+# --- Markdown and HTML
+
+
+def to_markdown(blocks: Iterable[Block], figure: str) -> str:
+    """The summary as Markdown; ``figure`` is the picture's file name beside it."""
+    lines: list[str] = []
+    for block in blocks:
+        if block.kind in ("title", "heading"):
+            lines.append(f"{'#' if block.kind == 'title' else '##'} {_escaped(block.content)}")
+        elif block.kind == "text":
+            lines.append(_escaped(block.content))
+        elif block.kind == "list":
+            lines.append("\n".join(f"- {_escaped(item)}" for item in block.content))
+        elif block.kind == "figure":
+            lines.append(f"![{_escaped(block.content)}]({figure})")
+        else:
+            head, *rows = [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in block.content]
+            lines.append("\n".join([head, f"|{' --- |' * len(block.content[0])}", *rows]))
+    return "\n\n".join([*lines, f"Made by biascorr_pydra {__version__}."]) + "\n"
+
+
+def _escaped(text: str) -> str:
+    """Names and messages come from outside: nothing in them may act as Markdown or HTML."""
+    text = " ".join(str(text).split())
+    for mark in "\\|`*_[]<&":
+        text = text.replace(mark, f"\\{mark}")
+    return text
+
+
+STYLE = """
+body { margin: 0 auto; padding: 1.2rem 2rem 4rem; max-width: 90rem; color: #1c2328;
+       font: 16px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+h1 { font-size: 1.65rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
+p, li { max-width: 62rem; overflow-wrap: anywhere; } img { max-width: 100%; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #d9dee2; vertical-align: bottom; }
+thead th { border-bottom: 2px solid #1c2328; } figcaption, .soft { color: #5a6670; font-size: .875rem; }
+"""
+
+
+def to_html(blocks: Iterable[Block], picture: bytes | None) -> str:
+    """The summary as one HTML file that loads nothing else."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        "style-src 'unsafe-inline'\">\n"
+        f"<title>Bias correction, site by site</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(_html(block, picture) for block in blocks)
+        + f'\n<p class="soft">Made by biascorr_pydra {__version__}.</p>\n</body>\n</html>\n'
+    )
+
+
+def _html(block: Block, picture: bytes | None) -> str:
+    if block.kind == "list":
+        return f"<ul>{''.join(f'<li>{html.escape(item)}</li>' for item in block.content)}</ul>"
+    if block.kind == "table":
+        head, *rows = block.content
+        cells = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+        heads = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+        return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{cells}</tbody></table></div>'
+    text = html.escape(block.content)
+    if block.kind == "figure":
+        source = base64.b64encode(picture or b"").decode()
+        return (
+            f'<figure><img src="data:image/png;base64,{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+        )
+    return {"title": f"<h1>{text}</h1>", "heading": f"<h2>{text}</h2>", "text": f"<p>{text}</p>"}[block.kind]

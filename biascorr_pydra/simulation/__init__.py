@@ -1,0 +1,1 @@
+"""Simulated heads and gain fields, for training and tests."""

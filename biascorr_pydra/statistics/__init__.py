@@ -1,0 +1,1 @@
+"""Paired comparisons, confidence intervals and outliers."""

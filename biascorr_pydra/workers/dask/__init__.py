@@ -1,0 +1,1 @@
+"""`--worker dask-resources`: a Dask cluster."""

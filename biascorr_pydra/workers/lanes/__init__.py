@@ -1,0 +1,1 @@
+"""`--worker lanes`: one machine's CPUs and GPUs."""

@@ -1,5 +1,0 @@
-"""`pydra.workers.slurm_resources`: where Pydra looks for the worker of that name."""
-
-from biascorr_pydra.workers.slurm import SlurmResourcesWorker as Worker
-
-__all__ = ["Worker"]

@@ -1,0 +1,1 @@
+"""`--worker slurm-resources`: a Slurm cluster."""

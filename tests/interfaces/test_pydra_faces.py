@@ -1,0 +1,221 @@
+"""Tasks and workflows under ``pydra.tasks.biascorr``, as a user's own workflows use them."""
+
+import hashlib
+import inspect
+import json
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import click
+import nibabel as nib
+import numpy as np
+import pytest
+from fileformats.medimage import NiftiGz
+from pydra.compose import shell, workflow
+from pydra.engine.job import Job
+from pydra.engine.submitter import Submitter
+from pydra.environments import docker, singularity
+from pydra.tasks import biascorr
+from pydra.utils.general import get_fields
+
+from biascorr_pydra import correct_file
+from biascorr_pydra.anatomy import steps
+from biascorr_pydra.correction.correct import apply_file
+from biascorr_pydra.images import nifti
+from biascorr_pydra.interfaces.cli import main
+from biascorr_pydra.interfaces.pydra import normalize, tasks, train
+from biascorr_pydra.interfaces.pydra import shell as shell_task
+from biascorr_pydra.interfaces.pydra import workflow as nested
+
+EXAMPLE = Path(__file__).parents[2] / "workflows/pydra_workflow.py"
+FUNCTIONS = {
+    biascorr.CorrectBias: correct_file,
+    biascorr.ApplyBias: apply_file,
+    biascorr.ExtractBrain: steps.extract_file,
+    biascorr.SegmentTissue: steps.segment_file,
+    biascorr.MeasureBias: steps.measure_file,
+    biascorr.StripBrain: steps.strip_file,
+}
+# Parameters that the face gives itself, and what the task has for Pydra's cache.
+GIVEN_BY_THE_FACE = {
+    biascorr.CorrectBias: {"out_file", "bias_file", "record_file", "uncertainty_file", "overwrite", "progress"}
+    | {"average_frames"},
+    biascorr.ApplyBias: {"out_file", "overwrite"},
+}
+PYDRAS_OWN = {"function", "implementation", "uncertainty"}
+
+
+@pytest.fixture
+def mask_file(phantom, tmp_path):
+    nifti.save(phantom.image(phantom.brain, np.uint8), tmp_path / "mask.nii.gz")
+    return tmp_path / "mask.nii.gz"
+
+
+def test_every_task_is_found_where_pydra_users_look():
+    modules = (tasks, normalize, shell_task, train, nested)
+    names = {name for module in modules for name in module.__all__ if isinstance(getattr(module, name), type)}
+    assert set(biascorr.__all__) == names
+
+
+@pytest.mark.parametrize("name", biascorr.__all__)
+def test_every_input_and_output_has_help(name):
+    task = getattr(biascorr, name)
+    fields = [*get_fields(task), *get_fields(task.Outputs)]
+    pydras = {"function", "constructor", "executable", "append_args", "return", "return_code", "stdout", "stderr"}
+    assert [field.name for field in fields if not field.help and field.name not in pydras] == []
+
+
+@pytest.mark.parametrize("task", FUNCTIONS)
+def test_inputs_are_the_functions_parameters(task):
+    parameters = inspect.signature(FUNCTIONS[task]).parameters
+    taken = set(parameters) - GIVEN_BY_THE_FACE.get(task, set()) - {"folder"}
+    fields = {field.name: field for field in get_fields(task) if field.name not in PYDRAS_OWN}
+    assert set(fields) == taken
+    for name in taken:
+        if parameters[name].default is not inspect.Parameter.empty:
+            assert fields[name].default == parameters[name].default
+
+
+def test_the_shell_task_has_the_options_of_the_command():
+    options = {option.name: option for option in main.correct.params}
+    fields = {field.name: field for field in get_fields(shell_task.CorrectBiasShell)}
+    outputs = {field.name: field for field in get_fields(shell_task.CorrectBiasShell.Outputs)}
+    assert set(options) - {"overwrite", "verbose"} == {
+        name for name in {**fields, **outputs} if name not in ("executable", "append_args", *SHELLS_OWN)
+    }
+    for name, option in options.items():
+        field = fields.get(name) or outputs.get(name)
+        if isinstance(option, click.Option) and field is not None and name != "options":
+            assert field.argstr in option.opts
+        if name in fields and isinstance(option.default, str | int):
+            assert field.default == option.default
+
+
+SHELLS_OWN = ("return_code", "stdout", "stderr")
+
+
+def test_the_shell_task_gives_the_same_bytes(tmp_path, phantom_file, mask_file, monkeypatch):
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
+    options = {"iterations": [5, 5], "default_mask": "positive", "tolerance": 0.01}
+    task = biascorr.CorrectBiasShell(
+        in_file=phantom_file,
+        method="n4",
+        mask_file=mask_file,
+        preset="antspy",
+        options=options,
+        device="cpu",
+        seed=3,
+    )
+    words = shlex.split(task.cmdline)
+    assert words[:2] == ["biascorr", "correct"] and words[2] == str(phantom_file)
+    assert words[3].endswith("corrected.nii.gz")
+    assert {"iterations=[5,5]", 'default_mask="positive"', "tolerance=0.01"} < set(words)
+    found = task(worker="debug", cache_root=tmp_path / "cache")
+    expected = tmp_path / "expected.nii.gz", tmp_path / "expected_bias.nii.gz"
+    correct_file(
+        phantom_file,
+        expected[0],
+        method="n4",
+        bias_file=expected[1],
+        mask_file=mask_file,
+        preset="antspy",
+        options=options,
+    )
+    for ours, functions in zip((found.out_file, found.bias_file), expected, strict=True):
+        assert Path(ours).read_bytes() == functions.read_bytes()
+    record = json.loads(Path(found.record_file).read_text())
+    assert record["parameters"]["tolerance"] == 0.01 and record["seed"] == 3
+
+
+@pytest.mark.parametrize(("environment", "program"), [(docker, "docker"), (singularity, "singularity")])
+def test_the_shell_task_runs_in_a_container(tmp_path, phantom_file, mask_file, monkeypatch, environment, program):
+    """The command that Pydra would run: inputs mounted, paths as seen inside."""
+    called = []
+    monkeypatch.setattr("pydra.environments.base.execute", lambda command, **_: called.append(command) or (0, "", ""))
+    task = biascorr.CorrectBiasShell(in_file=phantom_file, mask_file=mask_file, method="n4")
+    container = environment.Environment(image="biascorr", tag="0.1.0")
+    with Submitter(worker="debug", cache_root=tmp_path / "cache", environment=container) as submitter:
+        job = Job(task=task, submitter=submitter, name="correct", environment=container)
+        container.execute(job)
+    (command,) = called
+    assert command[0] == program and "biascorr:0.1.0" in " ".join(command)
+    start = command.index("biascorr")
+    inside = command[start:]
+    assert inside[:2] == ["biascorr", "correct"]
+    mounted = " ".join(command[:start])
+    assert f"{phantom_file.parent}:/mnt/pydra{phantom_file.parent}:ro" in mounted
+    assert inside[2] == f"/mnt/pydra{phantom_file}"
+    assert inside[inside.index("--mask-file") + 1] == f"/mnt/pydra{mask_file}"
+    assert all(str(tmp_path / "cache") in inside[k] for k in (3, inside.index("--bias-file") + 1))
+
+
+def test_a_failing_command_tells_the_file_and_the_rule(tmp_path, phantom, monkeypatch):
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
+    flat = tmp_path / "flat.nii.gz"
+    nifti.save(phantom.image(np.full(phantom.acquired.shape, 7.0)), flat)
+    with pytest.raises(RuntimeError, match=r"flat\.nii\.gz: "):
+        biascorr.CorrectBiasShell(in_file=flat)(worker="debug", cache_root=tmp_path / "cache")
+
+
+def test_our_task_and_a_shell_task_in_one_workflow(tmp_path, phantom_file, mask_file):
+    """A shell task's file goes into ours, and ours into a shell task."""
+    Copy = shell.define("cp <in_file:medimage/nifti-gz> <out|out_file:medimage/nifti-gz>")  # noqa: N806
+    Checksum = shell.define("sha256sum <in_file:medimage/nifti-gz>")  # noqa: N806
+
+    @workflow.define(outputs=["corrected", "checksum"])
+    def Mixed(t1w: NiftiGz, mask: NiftiGz) -> tuple[NiftiGz, str]:  # noqa: N802
+        copied = workflow.add(Copy(in_file=t1w))
+        corrected = workflow.add(biascorr.CorrectBias(in_file=copied.out_file, mask_file=mask))
+        signed = workflow.add(Checksum(in_file=corrected.out_file))
+        return corrected.out_file, signed.stdout
+
+    found = Mixed(t1w=phantom_file, mask=mask_file)(worker="debug", cache_root=tmp_path / "cache")
+    correct_file(phantom_file, tmp_path / "expected.nii.gz", mask_file=mask_file)
+    content = (tmp_path / "expected.nii.gz").read_bytes()
+    assert Path(found.corrected).read_bytes() == content
+    assert found.checksum.split()[0] == hashlib.sha256(content).hexdigest()
+
+
+def test_the_workflow_nested_in_anothers_workflow(tmp_path, phantom, phantom_file, mask_file):
+    @workflow.define(outputs=["corrected", "bias", "mask", "dseg", "tpms", "brain", "metrics"])
+    def Mine(t1w: NiftiGz, mask: NiftiGz):  # noqa: N802
+        found = workflow.add(
+            biascorr.BiasCorrection(in_file=t1w, in_mask=mask, skull_strip="given", segmentation="kmeans", device="cpu")
+        )
+        return (
+            *(found.bias_corrected, found.bias_image, found.out_mask, found.out_segm),
+            *(found.out_tpms, found.out_file, found.out_metrics),
+        )
+
+    found = Mine(t1w=phantom_file, mask=mask_file)(worker="debug", cache_root=tmp_path / "cache")
+    expected = tmp_path / "expected.nii.gz", tmp_path / "expected_bias.nii.gz"
+    correct_file(phantom_file, expected[0], mask_file=mask_file, bias_file=expected[1])
+    assert Path(found.corrected).read_bytes() == expected[0].read_bytes()
+    assert Path(found.bias).read_bytes() == expected[1].read_bytes()
+    brain = nib.load(found.mask).get_fdata() > 0
+    np.testing.assert_array_equal(brain, phantom.brain)
+    np.testing.assert_array_equal(
+        nib.load(found.brain).get_fdata(), np.where(brain, nib.load(expected[0]).get_fdata(), 0)
+    )
+    dseg = nib.load(found.dseg).get_fdata()
+    assert np.mean(dseg[brain] == phantom.dseg[brain]) > 0.9
+    most = np.argmax([nib.load(file).get_fdata() for file in found.tpms], axis=0) + 1
+    assert np.mean(most[brain] == dseg[brain]) > 0.95
+    metrics = json.loads(Path(found.metrics).read_text())
+    assert metrics["after"]["cjv"] < metrics["before"]["cjv"]
+
+
+def test_without_a_segmentation_the_metrics_say_why(tmp_path, phantom_file, mask_file):
+    task = biascorr.BiasCorrection(in_file=phantom_file, in_mask=mask_file, skull_strip="given", segmentation="none")
+    found = task(worker="debug", cache_root=tmp_path / "cache")
+    assert found.out_segm is None and found.out_tpms is None
+    metrics = json.loads(Path(found.out_metrics).read_text())
+    assert metrics["undefined"]["after.cjv"] == "no tissue segmentation was asked for"
+
+
+def test_the_example_workflow_runs(tmp_path, phantom_file, mask_file):
+    task = runpy.run_path(str(EXAMPLE))["CorrectAndSign"]
+    found = task(t1w=phantom_file, mask=mask_file)(worker="debug", cache_root=tmp_path / "cache")
+    assert found.checksum.split()[0] == hashlib.sha256(Path(found.corrected).read_bytes()).hexdigest()

@@ -1,0 +1,120 @@
+"""A cohort normalized: a derivative data set of its own, gone on with, and the sites before and after in the report."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import make_phantom
+
+from biascorr_pydra import bids
+from biascorr_pydra.errors import InvalidParameterError, OutputError
+from biascorr_pydra.images import nifti
+from biascorr_pydra.interfaces.cli.main import cli
+from biascorr_pydra.normalize import normalize_cohort
+from biascorr_pydra.report import write_report
+
+SITES = {"A": (0.25, 0.6, 1.0), "B": (0.3, 0.9, 0.6)}  # CSF, GM, WM
+
+
+def write_study(root, sites=SITES, subjects=2):
+    """One data set a site: stripped heads of 2 mm whose contrast is the site's."""
+    for number, (site, (csf, gm, wm)) in enumerate(sites.items()):
+        (root / site).mkdir(parents=True)
+        about = {"Name": site, "BIDSVersion": "1.11.0"}
+        (root / site / "dataset_description.json").write_text(json.dumps(about))
+        (root / site / "README").write_text("made by a test\n")
+        for subject in range(subjects):
+            phantom = make_phantom((24, 26, 22), voxel_mm=2.0, seed=10 * number + subject)
+            data = np.choose(phantom.dseg, [0, gm, wm, csf]) * 500.0 * (1 + number)
+            data += phantom.brain * np.random.default_rng(subject).normal(0, 10, data.shape)
+            name = f"sub-{site}{subject}"
+            (root / site / name / "anat").mkdir(parents=True)
+            nifti.save(phantom.image(np.abs(data)), root / site / name / "anat" / f"{name}_T1w.nii.gz")
+    return root
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    study = write_study(tmp_path_factory.mktemp("study"))
+    out = tmp_path_factory.mktemp("out")
+    outcome = normalize_cohort(study, out, skull_strip="none", speed="fast", device="cpu")
+    return study, out, outcome
+
+
+def test_each_site_gets_a_derivative_data_set(done):
+    study, out, outcome = done
+    assert (outcome.done, outcome.failed) == (4, [])
+    folder = out / "A" / bids.NORMALIZED / "sub-A0" / "anat"
+    assert sorted(p.name for p in folder.glob("*.nii.gz")) == [
+        "sub-A0_desc-normalized_T1w.nii.gz",
+        "sub-A0_dseg.nii.gz",
+        *[f"sub-A0_label-{tissue}_probseg.nii.gz" for tissue in ("CSF", "GM", "WM")],
+    ]
+    about = json.loads((folder / "sub-A0_desc-normalized_T1w.json").read_text())
+    assert about["Sources"] == ["bids:raw:sub-A0/anat/sub-A0_T1w.nii.gz"] and about["SkullStripped"] is True
+    source = study / "A" / "sub-A0" / "anat" / "sub-A0_T1w.nii.gz"
+    assert about["SourceSHA256"] == nifti.sha256(source) and len(about["Method"]["weights_sha256"]) == 64
+    described = json.loads((out / "A" / bids.NORMALIZED / "dataset_description.json").read_text())
+    assert described["Name"].startswith("Normalization by deepnormalize") and described["DatasetType"] == "derivative"
+    assert not list(out.glob("**/*desc-preproc*"))  # a normalized image is never called a corrected one
+
+
+def test_the_validator_accepts_it(done):
+    _, out, _ = done
+    validator = shutil.which("bids-validator-deno") or Path(sys.executable).parent / "bids-validator-deno"
+    found = subprocess.run(
+        [validator, str(out / "A" / bids.NORMALIZED), "--json"],
+        capture_output=True,
+        text=True,
+    )
+    issues = json.loads(found.stdout)["issues"]["issues"]
+    assert [issue for issue in issues if issue["severity"] == "error"] == []
+
+
+def test_the_report_compares_the_sites_before_and_after(done):
+    _, out, _ = done
+    write_report(out, scan_pages=False)
+    with open(out / "reports" / "site_differences.tsv") as stream:
+        rows = {row["site"]: row for row in csv.DictReader(stream, delimiter="\t")}
+    assert set(rows) == {"A", "B", "all sites"}
+    whole = rows["all sites"]
+    assert whole["method"] == bids.NORMALIZED and whole["n_scans"] == "4"
+    assert float(whole["jsd_after"]) > 0 and 0.1 < float(whole["jsd_before"]) < np.log(2)
+    assert bids.NORMALIZED in (out / "report.html").read_text()
+    with open(out / "reports" / "problems.tsv") as stream:
+        assert list(csv.DictReader(stream, delimiter="\t")) == []
+
+
+def test_it_goes_on_with_what_is_not_done_and_says_what_failed(tmp_path):
+    study = write_study(tmp_path / "study", {"A": SITES["A"]}, subjects=2) / "A"
+    scans = [study / f"sub-A{i}" / "anat" / f"sub-A{i}_T1w.nii.gz" for i in (0, 1)]
+    good = scans[1].read_bytes()
+    scans[1].write_bytes(b"not gzip")
+    arguments = ["normalize-cohort", str(study), str(tmp_path / "out"), "--skull-strip", "none", "--speed", "fast"]
+    first = CliRunner().invoke(cli, arguments)
+    assert first.exit_code == 1 and "1 normalized, 1 failed" in first.output and "gzip" in first.output
+    made = tmp_path / "out" / bids.NORMALIZED / "sub-A0" / "anat" / "sub-A0_desc-normalized_T1w.nii.gz"
+    before = made.stat().st_mtime_ns
+    scans[1].write_bytes(good)
+    again = CliRunner().invoke(cli, arguments)
+    assert again.exit_code == 0 and "2 normalized, 0 failed" in again.output and "cached" in again.output
+    assert made.stat().st_mtime_ns == before
+    made.unlink()  # whatever is no longer there is made again
+    third = CliRunner().invoke(cli, arguments)
+    assert "cached" in third.output and made.exists()
+
+
+def test_wrong_use_is_refused(tmp_path):
+    study = write_study(tmp_path / "study", {"A": SITES["A"]}, subjects=1) / "A"
+    with pytest.raises(InvalidParameterError, match="skull"):
+        normalize_cohort(study, tmp_path / "out", skull_strip="scissors")
+    with pytest.raises(OutputError, match="input data set"):
+        normalize_cohort(study, study, skull_strip="none")
+    assert nib.load(study / "sub-A0" / "anat" / "sub-A0_T1w.nii.gz").shape == (24, 26, 22)

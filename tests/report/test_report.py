@@ -1,0 +1,172 @@
+"""The group report, made from a small cohort of written files whose numbers are known."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from written_cohort import BEFORE, T1W, T2W, Page, read_table, write_scan, write_status
+
+from biascorr_pydra.errors import BIDSError
+from biascorr_pydra.interfaces.cli.main import cli
+from biascorr_pydra.metrics import METRICS
+from biascorr_pydra.report import write_report
+from biascorr_pydra.report.collect import Result, collect
+from biascorr_pydra.report.table import Change, tally
+
+# --- the table
+
+
+def test_table_has_the_values_of_the_metrics_files(out, cohort):
+    rows = read_table(write_report(out).metrics_tsv)
+    assert [(row["scan"], row["method"]) for row in rows] == [*cohort, (T2W, "ubc")]
+    for row in rows[:3]:
+        record = cohort[row["scan"], row["method"]]
+        for part in ("before", "after"):
+            for key, value in record[part].items():
+                assert row[f"{key}_{part}"] == ("n/a" if value is None else repr(value))
+        assert {key: float(row[key]) for key in record["field"]} == record["field"]
+        assert {step: float(row[f"runtime_{step}_s"]) for step in record["runtime_s"]} == record["runtime_s"]
+    assert rows[0]["participant_id"] == "sub-01"
+    assert (rows[0]["session_id"], rows[2]["session_id"]) == ("ses-1", "n/a")
+    assert [row["state"] for row in rows] == ["done", "done", "done", "failed"]
+    assert rows[3]["cjv_before"] == rows[3]["cjv_after"] == "n/a"
+
+
+def test_data_dictionary_covers_every_column(out, cohort):
+    write_scan(out, method="n4", metrics={"before": BEFORE | {"new thing": 2}, "runtime_s": {"upload": 1.5}})
+    paths = write_report(out)
+    dictionary = json.loads(paths.metrics_json.read_text())
+    rows = read_table(paths.metrics_tsv)
+    assert list(rows[0]) == list(dictionary)
+    assert rows[0]["new_thing_before"] == "2.0"
+    assert rows[0]["runtime_upload_s"] == "1.5"
+    for entry in dictionary.values():
+        assert entry["LongName"]
+        assert entry["Description"]
+    assert dictionary["cjv_after"]["Description"] == METRICS["cjv"].definition
+    assert dictionary["cjv_after"]["Direction"] == "lower"
+    assert dictionary["runtime_correct_s"]["Units"] == "s"
+
+
+def test_text_cannot_break_the_table(out):
+    write_scan(out, metrics={"method_version": "1\t2\nnext", "segmentation": {"method": 'a"b', "image": "\tc"}})
+    write_status(out)
+    rows = read_table(write_report(out).metrics_tsv)
+    assert len(rows) == 1
+    assert rows[0]["method_version"] == "1 2 next"
+    assert rows[0]["segmentation"] == 'a"b, c'
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "0.5", True, [1], None])
+def test_what_is_not_a_finite_number_is_undefined(value):
+    assert Result(T1W, "n4", record={"before": {"cjv": value}}).number("before", "cjv") is None
+
+
+@pytest.mark.parametrize(
+    ("key", "before", "after", "percent", "verdict"),
+    [
+        ("cjv", 0.8, 0.6, -25, "better"),
+        ("cjv", 0.8, 0.9, 12.5, "worse"),
+        ("cjv", 0.8, 0.8004, 0.05, "unchanged"),
+        ("cnr", 2.0, 3.0, 50, "better"),
+        ("cnr", -2.0, -3.0, -50, "worse"),
+        ("response_slope", 0.5, 1.25, 150, "better"),
+        ("wm_gm_contrast", 0.2, 0.1, -50, "lower"),
+        ("cjv", 0.0, 0.1, None, None),
+        ("cjv", None, 0.1, None, None),
+    ],
+)
+def test_change(key, before, after, percent, verdict):
+    change = Change(key, before, after)
+    assert change.percent == (None if percent is None else pytest.approx(percent))
+    assert change.verdict == verdict
+
+
+def test_tally_counts_worsenings_and_leaves_undefined_out():
+    afters = [0.4, 0.7, 0.88, None]
+    results = [Result(T1W, "n4", record={"before": {"cjv": 0.8}, "after": {"cjv": after}}) for after in afters]
+    found = tally(results, "cjv")
+    assert (found.n, found.counts) == (3, {"better": 2, "worse": 1})
+    assert found.median_percent == pytest.approx(-12.5)
+
+
+# --- the page
+
+
+def test_nothing_yet_and_no_folder(out):
+    paths = write_report(out)
+    assert "Nothing has been corrected here yet" in Page(paths.html).text
+    assert read_table(paths.metrics_tsv) == []
+    assert "cjv_before" in json.loads(paths.metrics_json.read_text())
+    with pytest.raises(BIDSError, match="no such folder"):
+        write_report(out / "nowhere")
+
+
+# --- missing and damaged files
+
+
+def test_damaged_records_are_reported(out, cohort):
+    (out / "n4/sub-02/anat/sub-02_desc-T2w_metrics.json").write_text('{"before": ')
+    (out / "ubc/sub-01/ses-1/anat/sub-01_ses-1_desc-preproc_T1w.json").write_text("[1]")
+    (out / "ubc/dataset_description.json").unlink()
+    paths = write_report(out)
+    text = Page(paths.html).text
+    assert "not readable as JSON" in text
+    assert "done according to status.tsv, but no readable metrics file names it" in text
+    assert "a JSON object is needed, not a list" in text
+    assert "not a BIDS data set" in text
+    rows = read_table(paths.metrics_tsv)
+    assert [row["cjv_after"] for row in rows] == ["0.6", "0.9", "n/a", "n/a"]
+    told = CliRunner().invoke(cli, ["report", str(out), "--no-scan-pages"])
+    count = len(read_table(out / "reports/problems.tsv"))
+    assert told.exit_code == 0 and count >= 4
+    assert f"Problems with files: {count};" in told.stderr
+
+
+def test_records_of_other_shapes_are_not_fatal(out):
+    odd = {
+        "before": [1],
+        "after": "x",
+        "field": 3,
+        "undefined": ["a"],
+        "segmentation": None,
+        "runtime_s": 5,
+        "warnings": 7,
+    }
+    write_scan(out, metrics=odd | {"source": 12})
+    write_status(out)
+    paths = write_report(out)
+    assert "does not say which source it belongs to" in Page(paths.html).text
+    assert read_table(paths.metrics_tsv)[0]["scan"] == T1W
+
+
+def test_status_is_read_as_it_was_written(out, cohort):
+    reasons = [result.reason for result in collect(out).results if result.failed]
+    assert reasons == ['sub-02_T2w.nii.gz: "bad" <script>alert(1)</script>']
+    (out / "status.tsv").write_text("scan\tmethod\n")
+    assert "has no column reason, state" in Page(write_report(out).html).text
+    (out / "status.tsv").unlink()
+    text = Page(write_report(out).html).text
+    assert "so that failures are not known" in text
+    assert "of 3 status.tsv does not say what became of them" in text
+
+
+def test_an_earlier_result_does_not_hide_a_failure(out, cohort):
+    write_status(out, (T1W, "n4", "failed", "no space"))
+    paths = write_report(out)
+    row = read_table(paths.metrics_tsv)[0]
+    assert (row["state"], row["cjv_after"]) == ("failed", "n/a")
+    text = Page(paths.html).text
+    assert "no space" in text
+    assert "an earlier run's files are there, not shown" in text
+
+
+def test_methods_that_were_not_scored_alike_are_reported(out, cohort):
+    write_scan(
+        out,
+        method="ubc",
+        metrics={"before": BEFORE | {"cjv": 0.81}, "segmentation": {"method": "kmeans", "image": "the acquired image"}},
+    )
+    text = Page(write_report(out).html).text
+    assert "CJV before differs between methods" in text
+    assert "the methods were scored with different segmentations" in text
