@@ -28,7 +28,7 @@ from biascorr_pydra.errors import (
 from biascorr_pydra.images import nifti
 from biascorr_pydra.methods import DEFAULT_METHOD, get_corrector
 from biascorr_pydra.methods.corrector import Corrector, Scan
-from biascorr_pydra.quality import GATE_VERSION
+from biascorr_pydra.methods.identity import weights_sha256
 from biascorr_pydra.resources import resolve_device
 
 from .apply import apply_file
@@ -43,21 +43,7 @@ __all__ = [
     "correct_file",
     "correct_image",
     "estimate_together",
-    "implementation",
 ]
-
-
-def implementation(method: str, fallback: str = NO_FALLBACK) -> str:
-    """Version and weights of a method, of its fallback and of the gate as one string, for the keys of cached results.
-
-    Raises
-    ------
-    UnknownMethodError, InvalidParameterError
-    """
-    corrector, other = get_corrector(method), parse_fallback(fallback)
-    parts = [corrector] if other is None else [corrector, other]
-    named = [f"{part.name} {part.version} {_weights_sha256(part) or 'no weights'}" for part in parts]
-    return ", ".join([*named, f"gate {GATE_VERSION}"])
 
 
 def correct_image(
@@ -166,7 +152,7 @@ def correct_image(
         method_version=corrector.version,
         preset=preset or next(iter(corrector.presets)),
         parameters=corrector.parameters(),
-        weights_sha256=_weights_sha256(corrector),
+        weights_sha256=weights_sha256(corrector),
         device=device if corrector.uses_device else "cpu",
         seed=seed,
         in_file=img.get_filename() and str(img.get_filename()),
@@ -369,13 +355,3 @@ def _mean_frame(frames: np.ndarray, img) -> nib.Nifti1Image:
     mean = nifti.save_like(frames.mean(axis=3), img)
     mean.set_filename(img.get_filename() or "series")
     return mean
-
-
-def _weights_sha256(corrector: Corrector | type[Corrector]) -> str | None:
-    # A corrector may be given weights of the user's own instead of the packaged ones.
-    source = getattr(corrector, "weights_file", None) or corrector.weights
-    if source is None:
-        return None
-    from biascorr_pydra import weights
-
-    return weights.sha256_of(source)

@@ -17,11 +17,12 @@ from biascorr_pydra.bids.signs import Signs, signs_of_correction
 from biascorr_pydra.cohort import status
 from biascorr_pydra.correction import correct
 from biascorr_pydra.correction import decide as decision
-from biascorr_pydra.correction.correct import correct_file, correct_image, implementation
+from biascorr_pydra.correction.correct import correct_file, correct_image
 from biascorr_pydra.errors import BiasCorrError, InvalidImageError, InvalidParameterError, UnknownMethodError
 from biascorr_pydra.images import nifti
 from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.methods.corrector import Corrector, Estimate
+from biascorr_pydra.methods.identity import implementation
 from biascorr_pydra.quality import LIMITS, decide, field_numbers, judge
 
 WORKFLOW = Path(__file__).parents[2] / "workflows" / "correct_bids.py"

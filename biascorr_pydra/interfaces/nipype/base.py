@@ -111,7 +111,7 @@ class ThreadedInputSpec(VersionedInputSpec):
 
 def method_version(method: str, fallback: str = NO_FALLBACK) -> str:
     """Version of this package, of a correction method, of its weights and of its fallback, as one string."""
-    from biascorr_pydra.correction.correct import implementation
+    from biascorr_pydra.methods.identity import implementation
 
     try:
         return f"{__version__} {implementation(method, fallback)}"

@@ -324,7 +324,7 @@ def MeasureBias(  # noqa: N802
 
 def method_implementation(method: str, fallback: str = NO_FALLBACK) -> str:
     """Version and weights of a method and its fallback, for the ``implementation`` of :class:`CorrectBias`."""
-    from biascorr_pydra.correction.correct import implementation
+    from biascorr_pydra.methods.identity import implementation
 
     return f"{__version__} {implementation(method, fallback)}"
 
