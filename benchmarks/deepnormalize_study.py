@@ -31,7 +31,7 @@ from scipy.io import loadmat
 from biascorr_pydra.anatomy.brain import extract_brain
 from biascorr_pydra.anatomy.tissue import segment_tissue
 from biascorr_pydra.correction.correct import correct_image
-from biascorr_pydra.images.files import write_atomic
+from biascorr_pydra.images.files import write_text
 from biascorr_pydra.images.nifti import load, save
 from biascorr_pydra.metrics import DSEG_LABELS
 from biascorr_pydra.simulation.heads import FIRST_EXTRA_CEREBRAL, GROUPS, HeadSampler, load_label_map, simulate_head
@@ -130,8 +130,7 @@ def write_scan(root: Path, subject: str, images: Mapping[str, np.ndarray], dseg:
         if kind:
             about["GeneratedBy"] = [{"Name": "deepnormalize_study.py"}]
         (folder / f"sub-{subject}" / "anat").mkdir(parents=True, exist_ok=True)
-        text = json.dumps(about).encode()
-        write_atomic(folder / "dataset_description.json", lambda stream, text=text: stream.write(text))
+        write_text(folder / "dataset_description.json", json.dumps(about))
     for suffix, data in images.items():
         save(nib.Nifti1Image(data, affine), root / f"sub-{subject}" / "anat" / f"sub-{subject}_{suffix}.nii.gz")
     derived = root / "derivatives" / f"sub-{subject}" / "anat" / f"sub-{subject}_dseg.nii.gz"
@@ -142,8 +141,7 @@ def name_sites(out: Path) -> None:
     """participants.tsv with the site of each participant, so that each data set can stand alone."""
     for root in sorted(path.parent for path in out.glob("*/*/dataset_description.json")):
         lines = [f"{path.name}\t{root.name}" for path in sorted(root.glob("sub-*"))]
-        text = "\n".join(["participant_id\tsite", *lines, ""]).encode()
-        write_atomic(root / "participants.tsv", lambda stream, text=text: stream.write(text))
+        write_text(root / "participants.tsv", "\n".join(["participant_id\tsite", *lines, ""]))
 
 
 def make_study(out: Path, labels: Path, abide_folder: Path | None, lesjak_folder: Path | None) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from biascorr_pydra.errors import OutputError, RunLockedError
-from biascorr_pydra.images.files import write_atomic
+from biascorr_pydra.images.files import write_json
 
 __all__ = ["FOLDER", "alive", "current", "describe", "exclusive", "remove_stale_locks", "remove_temporary_files"]
 
@@ -109,8 +109,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    text = json.dumps(content, indent=2, default=str) + "\n"
-    write_atomic(path, lambda stream: stream.write(text.encode()))
+    write_json(path, content)
 
 
 # --- what a killed run leaves

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biascorr_pydra.errors import WeightsError
-from biascorr_pydra.images.nifti import sha256, write_atomic
+from biascorr_pydra.images.files import sha256, write_bytes, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -217,12 +217,12 @@ def save(state: Mapping[str, torch.Tensor], card: Mapping[str, Any], file: str |
     if path.suffix != SUFFIX:
         raise WeightsError(f"weights are written to {SUFFIX} files", file=path, next_step="Change the suffix.")
     content = serialise({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
-    write_atomic(path, lambda stream: stream.write(content))
+    write_bytes(path, content)
     card = {
         **card,
         "sha256": sha256(path),
         "n_parameters": sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point()),
     }
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
-    write_atomic(path.with_suffix(".json"), lambda stream: stream.write(text.encode()))
+    write_text(path.with_suffix(".json"), text)
     return card

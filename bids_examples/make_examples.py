@@ -14,7 +14,6 @@ tests/data/ds000031_sub-01_ses-006_run-001_T1w.nii.gz in the source distribution
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +23,7 @@ import numpy as np
 from nibabel.processing import resample_from_to
 from scipy import ndimage
 
-from biascorr_pydra.images import nifti
+from biascorr_pydra.images import files, nifti
 from biascorr_pydra.images.field import LogBiasSpline
 
 HERE = Path(__file__).parent
@@ -263,13 +262,12 @@ def stored(data: np.ndarray, affine: np.ndarray, dtype, slope: float = 1.0) -> n
 
 def write_json(file: Path, content) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, indent=2) + "\n"
-    nifti.write_atomic(file, lambda stream: stream.write(text.encode()))
+    files.write_json(file, content)
 
 
 def write_text(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    nifti.write_atomic(file, lambda stream: stream.write(text.encode()))
+    files.write_text(file, text)
 
 
 def write_session(anatomy: Anatomy, session: Session, phantom: Path, truth: Path) -> None:
@@ -379,7 +377,7 @@ def make_phantom(out: Path, participants=None) -> None:
 
 def make_real(out: Path, source: Path) -> None:
     """Write ``real_t1w`` under ``out``: the source at 2.2 times its voxel size, smoothed against aliasing first."""
-    if nifti.sha256(source) != REAL_SHA256:
+    if files.sha256(source) != REAL_SHA256:
         raise SystemExit(f"{source}: not the file named at the top of this script (sha256 {REAL_SHA256}).")
     original = nib.load(source)
     factor = 2.2

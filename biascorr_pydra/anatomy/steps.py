@@ -16,7 +16,7 @@ import numpy as np
 
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.images import nifti
-from biascorr_pydra.images.files import write_atomic
+from biascorr_pydra.images.files import write_text
 from biascorr_pydra.quality import measure
 
 from .brain import extract_brain
@@ -186,5 +186,5 @@ def _makes_nothing(what: str, method: str) -> InvalidParameterError:
 
 def _write(record: dict, path: Path) -> Path:
     text = json.dumps(record, indent=2, default=str)
-    write_atomic(path, lambda stream: stream.write(text.encode()))
+    write_text(path, text)
     return path

@@ -16,7 +16,7 @@ import pandas as pd
 from biascorr_pydra import weights
 from biascorr_pydra.correction.estimate import estimate
 from biascorr_pydra.errors import BiasCorrError, InvalidParameterError, OutputExistsError, WeightsError
-from biascorr_pydra.images.files import write_atomic
+from biascorr_pydra.images.files import write_bytes, write_text
 from biascorr_pydra.lock import exclusive
 from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.methods.corrector import Corrector, Scan
@@ -293,21 +293,17 @@ def _write(out: Path, rows: pd.DataFrame, summary: pd.DataFrame, paired: pd.Data
     write_table(paired, out / "paired.tsv")
     tables = {"summary": summary, "paired": paired}
     content = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
-    _write_text(out / "summary.json", json.dumps(content, indent=1) + "\n")
+    write_text(out / "summary.json", json.dumps(content, indent=1) + "\n")
     _write_record(out, record)
-    _write_text(out / "bench.md", _page(rows, summary, paired, record))
+    write_text(out / "bench.md", _page(rows, summary, paired, record))
     for kind in ("png", "svg"):
         picture = draw(rows, kind)
         if picture:
-            write_atomic(out / f"bench.{kind}", lambda stream, content=picture: stream.write(content))
+            write_bytes(out / f"bench.{kind}", picture)
 
 
 def _write_record(out: Path, record: Mapping) -> None:
-    _write_text(out / "bench.json", json.dumps(record, indent=1) + "\n")
-
-
-def _write_text(file: Path, text: str) -> None:
-    write_atomic(file, lambda stream: stream.write(text.encode("utf-8", "backslashreplace")))
+    write_text(out / "bench.json", json.dumps(record, indent=1) + "\n")
 
 
 def _page(rows: pd.DataFrame, summary: pd.DataFrame, paired: pd.DataFrame, record: Mapping) -> str:

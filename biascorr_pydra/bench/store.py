@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from biascorr_pydra.errors import InvalidParameterError
-from biascorr_pydra.images.files import write_atomic
+from biascorr_pydra.images.files import write_text
 
 from .case import FACTS
 
@@ -151,7 +151,7 @@ def write_table(table: pd.DataFrame, file: Path) -> None:
     text.write("\t".join(table.columns) + "\n")
     for row in table.itertuples(index=False):
         text.write("\t".join(map(_cell, row)) + "\n")
-    write_atomic(file, lambda stream: stream.write(text.getvalue().encode("utf-8", "backslashreplace")))
+    write_text(file, text.getvalue())
 
 
 def _cell(value: Any) -> str:

@@ -22,7 +22,6 @@ from .outputs import (
     prepare_dataset,
     sidecar,
     sidecars,
-    write_json,
 )
 from .sites import (
     Phenotypes,
@@ -67,5 +66,4 @@ __all__ = [
     "sidecar",
     "sidecars",
     "survey",
-    "write_json",
 ]

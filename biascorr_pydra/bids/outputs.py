@@ -10,7 +10,7 @@ from pathlib import Path
 from biascorr_pydra import __version__
 from biascorr_pydra.choices import NO_FALLBACK
 from biascorr_pydra.errors import OutputError, OutputExistsError
-from biascorr_pydra.images.nifti import write_atomic
+from biascorr_pydra.images.files import write_json, write_text
 
 from .jobs import DATASET_DESCRIPTION, TISSUES, Job
 
@@ -24,7 +24,6 @@ __all__ = [
     "prepare_dataset",
     "sidecar",
     "sidecars",
-    "write_json",
 ]
 
 # in the output folder, beside the methods' data sets; the status table comes first, both here and in time
@@ -59,12 +58,6 @@ def sidecar(path: Path) -> Path:
 def bids_uri(job: Job, dataset: str = RAW) -> str:
     """The scan as a BIDS URI."""
     return f"bids:{dataset}:{job.relative}"
-
-
-def write_json(path: Path, content: Mapping) -> None:
-    """Write JSON whole or not at all."""
-    text = json.dumps(content, indent=2, default=str) + "\n"
-    write_atomic(path, lambda stream: stream.write(text.encode()))
 
 
 def prepare_dataset(
@@ -169,7 +162,7 @@ def _ours(dataset: Path) -> bool:
 
 def _write_text(path: Path, text: str) -> None:
     if not path.is_file() or path.read_text() != text:
-        write_atomic(path, lambda stream: stream.write(text.encode()))
+        write_text(path, text)
 
 
 def _description(gate: Mapping) -> str:

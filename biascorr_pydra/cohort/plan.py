@@ -18,7 +18,7 @@ from biascorr_pydra.anatomy import brain, tissue
 from biascorr_pydra.bids import Job
 from biascorr_pydra.choices import NO_FALLBACK
 from biascorr_pydra.errors import InvalidParameterError, OutputError
-from biascorr_pydra.images import nifti
+from biascorr_pydra.images import files
 from biascorr_pydra.images.files import Hashes
 from biascorr_pydra.methods.spec import MethodSpec
 from biascorr_pydra.resources import DEVICES
@@ -209,7 +209,7 @@ def _check_out_dir(settings: Settings) -> None:
     existing = next(path for path in (out, *out.parents) if path.exists())
     if not existing.is_dir():
         raise OutputError("the output folder cannot be made under a file", file=existing)
-    nifti.check_writable(existing)
+    files.check_writable(existing)
     inside = out.relative_to(source).parts if out.is_relative_to(source) else ()
     if inside and inside[0] not in BIDS_ASIDE:
         raise OutputError(
@@ -221,7 +221,7 @@ def _check_out_dir(settings: Settings) -> None:
         dataset = settings.out_dir / spec.label
         bids.check_ours(dataset, overwrite=settings.overwrite)
         if dataset.is_dir():
-            nifti.check_writable(dataset)
+            files.check_writable(dataset)
 
 
 def _fingerprint(job: Job, settings: Settings, hashes: Hashes) -> dict:

@@ -10,7 +10,7 @@ from pathlib import Path
 from biascorr_pydra import bids
 from biascorr_pydra.bids import Job
 from biascorr_pydra.errors import OutputExistsError
-from biascorr_pydra.images.nifti import write_atomic
+from biascorr_pydra.images.files import write_atomic, write_json
 
 __all__ = ["publish"]
 
@@ -59,10 +59,10 @@ def publish(
     sidecars = bids.sidecars(job, records["correction"], records.get("brain"), records.get("tissue"))
     sizes = {}
     for kind, file in files.items():
-        bids.write_json(bids.sidecar(paths[kind]), sidecars[kind])
+        write_json(bids.sidecar(paths[kind]), sidecars[kind])
         _copy(file, paths[kind])
         sizes[paths[kind].relative_to(dataset).as_posix()] = paths[kind].stat().st_size
-    bids.write_json(paths["metrics"], _metrics(job, records) | {"work": {"key": key, "run_id": run_id, "files": sizes}})
+    write_json(paths["metrics"], _metrics(job, records) | {"work": {"key": key, "run_id": run_id, "files": sizes}})
     return paths["metrics"]
 
 

@@ -18,7 +18,7 @@ from biascorr_pydra import lock
 from biascorr_pydra.bids import GROUP_FILES, STATUS_COLUMNS, make_folder, output_paths
 from biascorr_pydra.choices import NO_FALLBACK
 from biascorr_pydra.errors import BIDSError
-from biascorr_pydra.images.nifti import write_atomic
+from biascorr_pydra.images.files import write_text
 from biascorr_pydra.quality import NEGLIGIBLE, REJECTED
 
 from .plan import Plan, is_done, metrics_complete
@@ -75,8 +75,7 @@ def begin(plan: Plan) -> None:
         for spec in plan.settings.methods:
             metrics = output_paths(job, Path(spec.label))["metrics"]
             keys[f"{spec.label}/{job.relative}"] = [metrics.as_posix(), plan.keys[job.relative, spec.label]]
-    text = json.dumps(keys, indent=0)
-    write_atomic(path, lambda stream: stream.write(text.encode()))
+    write_text(path, json.dumps(keys, indent=0))
     rows = [row._replace(state="waiting") if row.state == "done" else row for row in expected(plan)]
     settings = plan.settings
     everything = not (settings.participants or settings.sessions or settings.suffixes)
@@ -133,7 +132,7 @@ def write(out_dir: Path, rows: Iterable[Row], *, forget: Sequence[str] = ()) -> 
     table = csv.writer(text, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
     table.writerow(STATUS_COLUMNS)
     table.writerows(merged[name] for name in sorted(merged))
-    write_atomic(path, lambda stream: stream.write(text.getvalue().encode("utf-8", "backslashreplace")))
+    write_text(path, text.getvalue())
     return path
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from biascorr_pydra.errors import GridMismatchError, InvalidImageError
-from biascorr_pydra.images import nifti
+from biascorr_pydra.images import files, nifti
 
 __all__ = ["apply_file"]
 
@@ -28,7 +28,7 @@ def apply_file(bias_file: str | Path, in_file: str | Path, out_file: str | Path,
     InvalidImageError
         The field has values that cannot be divided by.
     """
-    nifti.check_output(out_file, inputs=(bias_file, in_file), overwrite=overwrite)
+    files.check_output(out_file, inputs=(bias_file, in_file), overwrite=overwrite)
     bias_img, img = nifti.load(bias_file), nifti.load(in_file)
     nifti.check_real(bias_img)
     nifti.check_real(img)

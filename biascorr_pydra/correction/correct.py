@@ -25,7 +25,7 @@ from biascorr_pydra.errors import (
     InvalidMaskError,
     InvalidParameterError,
 )
-from biascorr_pydra.images import nifti
+from biascorr_pydra.images import files, nifti
 from biascorr_pydra.methods import DEFAULT_METHOD, get_corrector
 from biascorr_pydra.methods.corrector import Corrector, Scan
 from biascorr_pydra.methods.identity import weights_sha256
@@ -158,9 +158,9 @@ def correct_image(
         in_file=img.get_filename() and str(img.get_filename()),
         in_sha256=None,
         mask_file=str(mask) if isinstance(mask, str | Path) else None,
-        mask_sha256=nifti.sha256(mask) if isinstance(mask, str | Path) else None,
+        mask_sha256=files.sha256(mask) if isinstance(mask, str | Path) else None,
         weight_file=str(weight) if isinstance(weight, str | Path) else None,
-        weight_sha256=nifti.sha256(weight) if isinstance(weight, str | Path) else None,
+        weight_sha256=files.sha256(weight) if isinstance(weight, str | Path) else None,
         mask_resampled=resampled,
         scaled_over="detected head" if mask_array is None else "given mask",
         n_mask_voxels=int(scale_mask.sum()),
@@ -263,12 +263,12 @@ def correct_file(
     if uncertainty_file is not None:
         contents[uncertainty_file] = nifti.encode(result.uncertainty, uncertainty_file)
     encode_s = time.perf_counter() - encoding
-    record = result.correction.as_dict() | {"in_sha256": nifti.sha256(in_file)}
+    record = result.correction.as_dict() | {"in_sha256": files.sha256(in_file)}
     record["warnings"] = (*record["warnings"], *unreadable)
     record["runtime_s"] = {"read": round(read_s, 4), **record["runtime_s"], "encode": round(encode_s, 4)}
     if record_file is not None:
         contents[record_file] = json.dumps(record, indent=2).encode()
-    nifti.write_all(contents)
+    files.write_all(contents)
     return Correction(**record)
 
 
@@ -305,9 +305,9 @@ def _check_outputs(images, record_file, inputs, overwrite: bool) -> None:
         raise InvalidParameterError("every output needs a name of its own", value=", ".join(map(str, outputs)))
     for file in images:
         if file is not None:
-            nifti.check_output(file, inputs=inputs, overwrite=overwrite)
+            files.check_output(file, inputs=inputs, overwrite=overwrite)
     if record_file is not None:
-        nifti.check_output(record_file, inputs=inputs, overwrite=overwrite, suffixes=(".json",))
+        files.check_output(record_file, inputs=inputs, overwrite=overwrite, suffixes=(".json",))
 
 
 # --- steps

@@ -10,10 +10,22 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from biascorr_pydra.errors import OutputError, OutputExistsError
 
-__all__ = ["SUFFIXES", "Hashes", "check_output", "check_writable", "sha256", "write_all", "write_atomic"]
+__all__ = [
+    "SUFFIXES",
+    "Hashes",
+    "check_output",
+    "check_writable",
+    "sha256",
+    "write_all",
+    "write_atomic",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -56,8 +68,7 @@ class Hashes:
     def keep(self) -> None:
         """Write what is new, for the next run."""
         if self._new:
-            text = json.dumps(self._kept, indent=0)
-            write_atomic(self._store, lambda stream: stream.write(text.encode()))
+            write_text(self._store, json.dumps(self._kept, indent=0))
             self._new = False
 
     def _read(self) -> dict[str, list]:
@@ -108,6 +119,24 @@ def write_atomic(file: str | Path, write: Callable) -> None:
         Naming the file and the system's reason (no space, no permission ...); nothing is left behind.
     """
     _write_then_rename({Path(file): write})
+
+
+def write_bytes(file: str | Path, content: bytes) -> None:
+    """Write a file whole or not at all; raises as :func:`write_atomic` does."""
+    write_all({file: content})
+
+
+def write_text(file: str | Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all; file names that are not valid Unicode are shown escaped in it."""
+    write_bytes(file, text.encode("utf-8", "backslashreplace"))
+
+
+def write_json(file: str | Path, value: Any) -> None:
+    """Write a value as JSON with an indent of 2 and a newline at the end, whole or not at all.
+
+    What JSON has no form for (a path, a NumPy number) is written as its ``str``.
+    """
+    write_text(file, json.dumps(value, indent=2, default=str) + "\n")
 
 
 def write_all(contents: Mapping[str | Path, bytes]) -> None:

@@ -18,13 +18,11 @@ from scipy import ndimage
 
 from biascorr_pydra.errors import GridMismatchError, InvalidImageError, InvalidMaskError, UnreadableImageError
 
-from .files import SUFFIXES, check_output, check_writable, sha256, write_all, write_atomic
+from .files import SUFFIXES, write_bytes
 
 __all__ = [
     "Intensities",
-    "check_output",
     "check_real",
-    "check_writable",
     "detect_head",
     "encode",
     "inspect",
@@ -33,10 +31,7 @@ __all__ = [
     "same_grid",
     "save",
     "save_like",
-    "sha256",
     "voxel_size_mm",
-    "write_all",
-    "write_atomic",
 ]
 
 GRID_TOLERANCE_VOXELS = 1e-2
@@ -359,7 +354,7 @@ def save_like(data: np.ndarray, like: nib.Nifti1Image, *, dtype=np.float32) -> n
 
 def save(img: nib.Nifti1Image, file: str | Path) -> None:
     """Write an image, whole or not at all; equal images give equal bytes."""
-    write_all({file: encode(img, file)})
+    write_bytes(file, encode(img, file))
 
 
 def encode(img: nib.Nifti1Image, file: str | Path) -> bytes:

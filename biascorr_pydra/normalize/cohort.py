@@ -15,7 +15,7 @@ from biascorr_pydra.anatomy.steps import extract_file
 from biascorr_pydra.cohort.plan import metrics_complete
 from biascorr_pydra.cohort.status import Row, write
 from biascorr_pydra.errors import BiasCorrError, InvalidParameterError, OutputError
-from biascorr_pydra.images import nifti
+from biascorr_pydra.images import files
 
 from .file import normalize_file
 
@@ -160,20 +160,19 @@ def _normalize(job: bids.Job, dataset: Path, paths, how, device: str, weights_fi
             overwrite=True,
         ).as_dict()
         if mask_file is not None:
-            content = mask_file.read_bytes()
-            nifti.write_atomic(paths["mask"], lambda stream: stream.write(content))
+            files.write_bytes(paths["mask"], mask_file.read_bytes())
     record["method"] = {**record["method"], "version": __version__}
     sidecars = bids.normalized_sidecars(job, record, brain)
     for kind, about in sidecars.items():
-        bids.write_json(bids.sidecar(paths[kind]), about)
+        files.write_json(bids.sidecar(paths[kind]), about)
     sizes = {paths[kind].relative_to(dataset).as_posix(): paths[kind].stat().st_size for kind in sidecars}
     facts = {"source": bids.bids_uri(job), "suffix": job.suffix, "skull_strip": brain and brain["Name"], **record}
     facts["mask_file"] = None  # it was a temporary one; the data set has it
-    bids.write_json(paths["record"], facts | {"work": {"key": key, "run_id": None, "files": sizes}})
+    files.write_json(paths["record"], facts | {"work": {"key": key, "run_id": None, "files": sizes}})
 
 
 def _key(job: bids.Job, how: Mapping) -> str:
     """A name for this work: everything that the result depends on."""
-    given = nifti.sha256(job.given["mask"]) if "mask" in job.given and how["skull_strip"] == "given" else None
-    content = {**how, "source": nifti.sha256(job.source), "mask": given, "package": __version__}
+    given = files.sha256(job.given["mask"]) if "mask" in job.given and how["skull_strip"] == "given" else None
+    content = {**how, "source": files.sha256(job.source), "mask": given, "package": __version__}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -14,7 +14,7 @@ import numpy as np
 
 from biascorr_pydra.correction.record import software_versions
 from biascorr_pydra.errors import GridMismatchError, InvalidParameterError
-from biascorr_pydra.images import nifti
+from biascorr_pydra.images import files, nifti
 from biascorr_pydra.metrics import DSEG_LABELS, HISTOGRAM_RANGE, UndefinedMetricError, normalized_histogram
 from biascorr_pydra.resources import resolve_device
 
@@ -105,9 +105,9 @@ def normalize_file(
         raise InvalidParameterError("one output for each input", value=f"{len(ins)} and {len(outs)}")
     targets = [*outs, *([dseg_file] if dseg_file else []), *(probseg_files or {}).values()]
     for file in targets:
-        nifti.check_output(file, inputs=(*ins, mask_file), overwrite=overwrite)
+        files.check_output(file, inputs=(*ins, mask_file), overwrite=overwrite)
     if record_file:
-        nifti.check_output(record_file, inputs=(*ins, mask_file), overwrite=overwrite, suffixes=(".json",))
+        files.check_output(record_file, inputs=(*ins, mask_file), overwrite=overwrite, suffixes=(".json",))
     imgs = [nifti.load(file) for file in ins]
     data = _inspected(imgs)
     mask, warnings = None, [NO_MASK]
@@ -133,7 +133,7 @@ def normalize_file(
     voxel_ml = abs(float(np.linalg.det(imgs[0].affine[:3, :3]))) / 1000
     record = Normalization(
         in_files=tuple(map(str, ins)),
-        in_sha256=tuple(nifti.sha256(file) for file in ins),
+        in_sha256=tuple(files.sha256(file) for file in ins),
         method={"name": "deepnormalize", **found.record, "device": device},
         mask_file=str(mask_file) if mask_file else None,
         n_mask_voxels=int(found.mask.sum()),
@@ -145,7 +145,7 @@ def normalize_file(
     )
     if record_file:
         contents[record_file] = json.dumps(record.as_dict(), indent=2).encode()
-    nifti.write_all(contents)
+    files.write_all(contents)
     return record
 
 

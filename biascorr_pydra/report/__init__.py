@@ -15,11 +15,12 @@ from urllib.parse import quote
 from biascorr_pydra import __version__
 from biascorr_pydra.bids import make_folder
 from biascorr_pydra.errors import InvalidParameterError
+from biascorr_pydra.images.files import write_text
 from biascorr_pydra.lock import FOLDER, alive
 
 from .collect import Cohort
 from .paths import PAGES, scan_page
-from .study.design import EvaluationPaths, check_evaluation, to_json, write_design, write_text
+from .study.design import EvaluationPaths, check_evaluation, to_json, write_design
 from .table import columns, data_dictionary, to_tsv
 
 __all__ = [

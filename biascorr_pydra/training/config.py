@@ -11,7 +11,7 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from biascorr_pydra.errors import InvalidParameterError
-from biascorr_pydra.images.files import write_atomic
+from biascorr_pydra.images.files import write_text
 
 from .base import Training
 
@@ -108,5 +108,5 @@ def keep(config: Training, folder: Path) -> Path:
     """Write the configuration in force as config.json, from which the run can be repeated."""
     text = json.dumps({"method": config.method, **asdict(config)}, indent=2) + "\n"
     path = folder / "config.json"
-    write_atomic(path, lambda stream: stream.write(text.encode()))
+    write_text(path, text)
     return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from biascorr_pydra.images.files import write_atomic
+from biascorr_pydra.images.files import write_atomic, write_text
 
 __all__ = ["Log", "plot_log", "read_log"]
 
@@ -23,7 +23,7 @@ class Log:
             lines = self.file.read_text().splitlines(keepends=True)
             kept = [line for line in lines[1:] if line.endswith("\n") and int(line.split("\t")[0]) <= step]
             text = "".join([*lines[:1], *kept])
-            write_atomic(self.file, lambda stream: stream.write(text.encode()))
+            write_text(self.file, text)
 
     def add(self, row: dict[str, float]) -> None:
         self.rows.append(row)

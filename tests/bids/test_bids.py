@@ -13,7 +13,7 @@ from biascorr_pydra.cohort import status
 from biascorr_pydra.cohort.plan import Settings, is_done, make_plan
 from biascorr_pydra.cohort.publish import publish
 from biascorr_pydra.errors import BIDSError, InvalidParameterError, OutputError, OutputExistsError
-from biascorr_pydra.images import nifti
+from biascorr_pydra.images import files, nifti
 from biascorr_pydra.methods.spec import MethodSpec
 
 DESCRIPTION = {"Name": "tiny", "BIDSVersion": "1.11.0", "License": "CC0"}
@@ -185,7 +185,7 @@ def put(job, plan, phantom_file, **options):
         "x",
     )
     correction |= {"method": "n4", "runtime_s": {"estimate": 1.5}, "warnings": [], "mask_resampled": False}
-    correction |= {"field": {}, "estimate": {}, "software": {}, "in_sha256": nifti.sha256(job.source)}
+    correction |= {"field": {}, "estimate": {}, "software": {}, "in_sha256": files.sha256(job.source)}
     correction["gate"] = {"verdict": "accepted", "applied": "n4"}
     metrics = {"before": {}, "after": {}, "field": {}, "undefined": {}}
     return publish(
@@ -320,5 +320,5 @@ def test_the_derivative_data_set_says_where_it_comes_from(published, dataset):
     paths = bids.output_paths(published.jobs[0], published.settings.out_dir / "n4")
     sources = json.loads(bids.sidecar(paths["corrected"]).read_text())
     assert sources["Sources"] == ["bids:raw:sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz"]
-    assert sources["SourceSHA256"] == nifti.sha256(dataset / published.jobs[0].relative)
+    assert sources["SourceSHA256"] == files.sha256(dataset / published.jobs[0].relative)
     shutil.rmtree(published.settings.out_dir)

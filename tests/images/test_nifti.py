@@ -16,7 +16,7 @@ from biascorr_pydra.errors import (
     OutputExistsError,
     UnreadableImageError,
 )
-from biascorr_pydra.images import nifti
+from biascorr_pydra.images import files, nifti
 from biascorr_pydra.images.canonical import crop, spline_from_canonical, to_canonical
 from biascorr_pydra.images.field import LogBiasSpline
 
@@ -243,21 +243,21 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OutputError, match=r"kept.txt: cannot be written.*No space left"):
-        nifti.write_atomic(path, fail)
+        files.write_atomic(path, fail)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["kept.txt"]
 
 
 def test_outputs_that_must_not_be_written(tmp_path, phantom_file):
     with pytest.raises(OutputError, match="same file"):
-        nifti.check_output(phantom_file, inputs=(phantom_file,), overwrite=True)
+        files.check_output(phantom_file, inputs=(phantom_file,), overwrite=True)
     with pytest.raises(OutputExistsError, match="the output exists"):
-        nifti.check_output(phantom_file)
+        files.check_output(phantom_file)
     with pytest.raises(OutputError, match="does not exist"):
-        nifti.check_output(tmp_path / "no" / "out.nii.gz")
+        files.check_output(tmp_path / "no" / "out.nii.gz")
     with pytest.raises(OutputError, match=r"must end in \.nii\.gz or \.nii.*suffix"):
-        nifti.check_output(tmp_path / "out.mgz")
-    assert nifti.check_output(phantom_file, overwrite=True) == phantom_file
+        files.check_output(tmp_path / "out.mgz")
+    assert files.check_output(phantom_file, overwrite=True) == phantom_file
 
 
 @pytest.mark.parametrize("codes", ORIENTATIONS)

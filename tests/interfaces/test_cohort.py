@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from small_cohort import SCANS, WITHOUT, WORKFLOW, run, states
 
-from biascorr_pydra.images import nifti
+from biascorr_pydra.images import files, nifti
 from biascorr_pydra.metrics import cjv, residual_cov
 
 
@@ -40,7 +40,7 @@ def test_the_whole_path(dataset, phantoms, worker):
         )
         assert found["after"]["cjv"] < found["before"]["cjv"]
         sidecar = json.loads(Path(f"{stem}_desc-preproc_T1w.json").read_text())
-        assert sidecar["SourceSHA256"] == nifti.sha256(dataset / scan)
+        assert sidecar["SourceSHA256"] == files.sha256(dataset / scan)
         assert sidecar["Method"]["Name"] == "n4" and sidecar["SkullStripped"] is False
     table = (out / "metrics.tsv").read_text().splitlines()
     assert len(table) == 4
@@ -68,7 +68,7 @@ def test_a_second_run_computes_nothing_and_a_changed_scan_only_itself(dataset, p
     moved = {path.parts[-3] for path, time in times.items() if path.stat().st_mtime_ns != time}
     assert moved == {"sub-02"}
     sidecar = json.loads((out / "sub-02/anat/sub-02_desc-preproc_T1w.json").read_text())
-    assert sidecar["SourceSHA256"] == nifti.sha256(dataset / SCANS[1])
+    assert sidecar["SourceSHA256"] == files.sha256(dataset / SCANS[1])
 
 
 def test_a_deleted_output_comes_back_with_and_without_the_work_folder(dataset):

@@ -13,7 +13,7 @@ from conftest import make_phantom, reorient
 from biascorr_pydra import weights
 from biascorr_pydra.anatomy.tissue import reason_against, segment_tissue
 from biascorr_pydra.errors import InvalidMaskError, InvalidParameterError, SegmentationError
-from biascorr_pydra.images import nifti
+from biascorr_pydra.images import files, nifti
 from biascorr_pydra.images.canonical import from_canonical, to_canonical
 from biascorr_pydra.interfaces.cli.main import cli
 from biascorr_pydra.methods import get_corrector
@@ -186,7 +186,7 @@ def test_both_outputs_each_under_its_own_name(tmp_path, small):
     assert set(np.unique(dseg.get_fdata())) <= {0, 1, 2, 3}
     record = json.loads((tmp_path / "r.json").read_text())
     assert record["method"]["weights_sha256"] == weights.sha256_of("deepnormalize")
-    assert record["method"]["stride"] == 16 and record["in_sha256"] == [nifti.sha256(tmp_path / "in.nii.gz")]
+    assert record["method"]["stride"] == 16 and record["in_sha256"] == [files.sha256(tmp_path / "in.nii.gz")]
     assert sum(record["histogram"]["after"]) == record["n_mask_voxels"] == phantom.brain.sum()
     again = CliRunner().invoke(cli, [str(a) for a in arguments])
     assert again.exit_code == 1 and "exists" in str(again.exception)

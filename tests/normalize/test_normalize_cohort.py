@@ -15,7 +15,7 @@ from conftest import make_phantom
 
 from biascorr_pydra import bids
 from biascorr_pydra.errors import InvalidParameterError, OutputError
-from biascorr_pydra.images import nifti
+from biascorr_pydra.images import files, nifti
 from biascorr_pydra.interfaces.cli.main import cli
 from biascorr_pydra.normalize import normalize_cohort
 from biascorr_pydra.report import write_report
@@ -60,7 +60,7 @@ def test_each_site_gets_a_derivative_data_set(done):
     about = json.loads((folder / "sub-A0_desc-normalized_T1w.json").read_text())
     assert about["Sources"] == ["bids:raw:sub-A0/anat/sub-A0_T1w.nii.gz"] and about["SkullStripped"] is True
     source = study / "A" / "sub-A0" / "anat" / "sub-A0_T1w.nii.gz"
-    assert about["SourceSHA256"] == nifti.sha256(source) and len(about["Method"]["weights_sha256"]) == 64
+    assert about["SourceSHA256"] == files.sha256(source) and len(about["Method"]["weights_sha256"]) == 64
     described = json.loads((out / "A" / bids.NORMALIZED / "dataset_description.json").read_text())
     assert described["Name"].startswith("Normalization by deepnormalize") and described["DatasetType"] == "derivative"
     assert not list(out.glob("**/*desc-preproc*"))  # a normalized image is never called a corrected one

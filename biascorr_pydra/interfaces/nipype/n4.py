@@ -21,7 +21,7 @@ from pathlib import Path
 
 from biascorr_pydra.choices import NO_FALLBACK
 from biascorr_pydra.errors import InvalidParameterError
-from biascorr_pydra.images import nifti
+from biascorr_pydra.images import files, nifti
 from biascorr_pydra.methods import REFERENCE_METHOD, get_corrector
 
 from .base import FileInterface, ThreadedInputSpec, given, method_version
@@ -169,7 +169,7 @@ class BiascorrN4(FileInterface):
         if "%s" in name:
             source = Path(self.inputs.input_image).name
             stem = Path(fname_presuffix(source, newpath="", use_ext=False)).name
-            name = (name % stem) + ("" if name.endswith(nifti.SUFFIXES) else source[len(stem) :])
+            name = (name % stem) + ("" if name.endswith(files.SUFFIXES) else source[len(stem) :])
         return folder / name
 
     def _bias(self, folder: Path) -> Path:

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from biascorr_pydra.bids import make_folder
-from biascorr_pydra.images.files import write_atomic
+from biascorr_pydra.images.files import write_bytes
 from biascorr_pydra.report.study.figure import COLORS, ROW_INCHES, changes_figure
 from biascorr_pydra.report.table import hint, image_keys, long_name
 
@@ -48,8 +48,7 @@ def write_figures(findings: Findings, folder: str | Path) -> list[Path]:
                 stream = io.BytesIO()
                 figure.savefig(stream, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
                 written.append(folder / f"{name}.{kind}")
-                content = stream.getvalue()
-                write_atomic(written[-1], lambda out, content=content: out.write(content))
+                write_bytes(written[-1], stream.getvalue())
     return written
 
 

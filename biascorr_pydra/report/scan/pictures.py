@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from biascorr_pydra.errors import BiasCorrError
-from biascorr_pydra.images.files import write_atomic
+from biascorr_pydra.images.files import write_bytes
 from biascorr_pydra.report.collect import Result
 from biascorr_pydra.report.paths import figures_folder, page_name
 
@@ -214,6 +214,6 @@ def _labels(methods: Sequence[str]) -> list[str]:
 def _write(out_dir: Path, scan: str, desc: str, kind: str, content: bytes, alt: str) -> Picture:
     stem, _, suffix = page_name(scan).rpartition("_")
     path = figures_folder(out_dir) / f"{stem}_desc-{desc}_{suffix}.{kind}"
-    write_atomic(path, lambda stream: stream.write(content))
+    write_bytes(path, content)
     width, height = Image.open(io.BytesIO(content)).size
     return Picture(f"{path.parent.name}/{path.name}", width, height, alt)

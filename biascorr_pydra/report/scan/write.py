@@ -17,7 +17,7 @@ from urllib.parse import quote
 from biascorr_pydra import __version__
 from biascorr_pydra.bids import make_folder
 from biascorr_pydra.errors import BiasCorrError, OutputError
-from biascorr_pydra.images.files import write_atomic
+from biascorr_pydra.images.files import write_text
 from biascorr_pydra.lock import FOLDER
 from biascorr_pydra.report.collect import Cohort, Problem, Result
 from biascorr_pydra.report.paths import PAGES, figures_folder, page_name, scan_page
@@ -175,7 +175,7 @@ def _page(order: _Order) -> list[str]:
     else:
         old = []
     html, problems = render(order, pictures)
-    write_atomic(scan_page(order.out_dir, order.scan), lambda s: s.write(html.encode("utf-8", "backslashreplace")))
+    write_text(scan_page(order.out_dir, order.scan), html)
     for file in set(map(str, old)) - pictures.files():
         _remove_picture(order.out_dir, file)
     # With problems nothing is kept: an image that is put right with its old size and time would not be looked at.
@@ -229,8 +229,7 @@ def _read_state(out_dir: Path, name: str) -> dict[str, Any]:
 def _keep_state(out_dir: Path, name: str, content: dict[str, Any]) -> None:
     """What cannot be kept is only made again."""
     try:
-        text = json.dumps(content)
-        write_atomic(_state_file(out_dir, name), lambda stream: stream.write(text.encode("utf-8", "backslashreplace")))
+        write_text(_state_file(out_dir, name), json.dumps(content))
     except (OSError, OutputError):
         return
 

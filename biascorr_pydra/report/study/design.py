@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from biascorr_pydra.errors import BIDSError, OutputExistsError
-from biascorr_pydra.images.files import write_atomic
+from biascorr_pydra.images.files import write_text
 
-__all__ = ["EvaluationPaths", "check_evaluation", "read_design", "to_json", "write_design", "write_text"]
+__all__ = ["EvaluationPaths", "check_evaluation", "read_design", "to_json", "write_design"]
 
 GENERATOR = "biascorr_pydra"
 
@@ -99,8 +99,3 @@ def read_design(out_dir: str | Path) -> dict[str, Any]:
 def to_json(content: Mapping) -> str:
     """JSON as the evaluation's files have it."""
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a text whole or not at all; names that are not valid Unicode are shown escaped."""
-    write_atomic(file, lambda stream: stream.write(text.encode("utf-8", "backslashreplace")))

@@ -15,14 +15,14 @@ from typing import Any
 import pandas as pd
 
 from biascorr_pydra.errors import BIDSError
-from biascorr_pydra.images.files import write_atomic
+from biascorr_pydra.images.files import write_bytes, write_text
 from biascorr_pydra.report.cohort.pairing import adjusted, by_method, comparison_row, comparisons, pairs, values_of
 from biascorr_pydra.report.collect import Cohort, Problem, Result, collect
 from biascorr_pydra.report.table import IMAGE_METRICS, direction
 from biascorr_pydra.statistics.compare import compare
 
 from .columns import PROBLEM_COLUMNS, comparison_dictionary, scan_dictionary
-from .design import EvaluationPaths, read_design, to_json, write_text
+from .design import EvaluationPaths, read_design, to_json
 
 __all__ = ["Evaluation", "evaluate", "read_problems", "write_evaluation"]
 
@@ -201,7 +201,7 @@ def write_evaluation(out_dir: str | Path) -> EvaluationPaths:
     if picture is None:
         paths.figure.unlink(missing_ok=True)
     else:
-        write_atomic(paths.figure, lambda stream: stream.write(picture))
+        write_bytes(paths.figure, picture)
     blocks = summary(found, has_figure=picture is not None)
     write_text(paths.markdown, to_markdown(blocks, paths.figure.name))
     write_text(paths.html, to_html(blocks, picture))

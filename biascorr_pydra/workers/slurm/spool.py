@@ -27,7 +27,7 @@ from pathlib import Path
 
 from filelock import SoftFileLock, Timeout
 
-from biascorr_pydra.images.files import write_atomic
+from biascorr_pydra.images.files import write_bytes, write_text
 from biascorr_pydra.resources import Resources
 
 __all__ = ["Batch", "Entry", "Progress", "Spool", "release_locks_of", "remove_dead_drivers"]
@@ -191,8 +191,8 @@ class Spool:
                 "most_starts": most_starts,
                 "parcels": [parcel for _, parcel in chunk],
             }
-            _write(folder / "parcels" / str(number), pickle.dumps(content))
-        _write(folder / "job.sh", script.replace("@FOLDER@", shlex.quote(str(folder))).encode())
+            write_bytes(folder / "parcels" / str(number), pickle.dumps(content))
+        write_bytes(folder / "job.sh", script.replace("@FOLDER@", shlex.quote(str(folder))).encode())
         batch.save()
         self._mark(batch).touch()
         return batch
@@ -256,9 +256,5 @@ def _is_alive(file: Path) -> bool:
         return True
 
 
-def _write(file: Path, content: bytes) -> None:
-    write_atomic(file, lambda stream: stream.write(content))
-
-
 def _write_json(file: Path, content: dict) -> None:
-    _write(file, json.dumps(content).encode())
+    write_text(file, json.dumps(content))
