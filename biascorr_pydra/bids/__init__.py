@@ -14,6 +14,7 @@ from .jobs import ANATOMICAL_SUFFIXES, DATASET_DESCRIPTION, TISSUES, Job, index,
 from .normalized import NORMALIZED, NORMALIZED_README, normalized_paths, normalized_sidecars
 from .outputs import (
     GROUP_FILES,
+    NOT_CORRECTED,
     STATUS_COLUMNS,
     bids_uri,
     check_ours,
@@ -42,6 +43,7 @@ __all__ = [
     "GROUP_FILES",
     "NORMALIZED",
     "NORMALIZED_README",
+    "NOT_CORRECTED",
     "STATUS_COLUMNS",
     "TISSUES",
     "Job",

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from biascorr_pydra import __version__
-from biascorr_pydra.choices import NO_FALLBACK
 from biascorr_pydra.errors import OutputError, OutputExistsError
 from biascorr_pydra.images.files import write_json, write_text
 
@@ -16,6 +15,7 @@ from .jobs import DATASET_DESCRIPTION, TISSUES, Job
 
 __all__ = [
     "GROUP_FILES",
+    "NOT_CORRECTED",
     "STATUS_COLUMNS",
     "bids_uri",
     "check_ours",
@@ -30,6 +30,8 @@ __all__ = [
 GROUP_FILES = ("status.tsv", "metrics.tsv", "metrics.json", "report.html", "reports")
 STATUS_COLUMNS = ("scan", "method", "state", "reason")
 BIDS_VERSION = "1.11.0"
+#: "applied" in the gate of a correction's record where no field was divided out; else a method is named there.
+NOT_CORRECTED = "none"
 RAW = "raw"
 # BIDS common labels as fMRIPrep writes them
 DSEG_LABELS = "index\tname\tabbreviation\n1\tGray Matter\tGM\n2\tWhite Matter\tWM\n3\tCerebrospinal Fluid\tCSF\n"
@@ -166,7 +168,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _description(gate: Mapping) -> str:
-    if gate["applied"] == NO_FALLBACK:
+    if gate["applied"] == NOT_CORRECTED:
         return f"Acquired image as it is: its bias field was {gate['verdict']}"
     return "Acquired image divided by the bias field"
 

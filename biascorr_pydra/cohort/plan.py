@@ -16,7 +16,7 @@ from pathlib import Path
 from biascorr_pydra import __version__, bids, lock, weights
 from biascorr_pydra.anatomy import brain, tissue
 from biascorr_pydra.bids import Job
-from biascorr_pydra.choices import NO_FALLBACK
+from biascorr_pydra.correction.options import NO_FALLBACK
 from biascorr_pydra.errors import InvalidParameterError, OutputError
 from biascorr_pydra.images import files
 from biascorr_pydra.images.files import Hashes

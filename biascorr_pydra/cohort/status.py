@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from biascorr_pydra import lock
-from biascorr_pydra.bids import GROUP_FILES, STATUS_COLUMNS, make_folder, output_paths
-from biascorr_pydra.choices import NO_FALLBACK
+from biascorr_pydra.bids import GROUP_FILES, NOT_CORRECTED, STATUS_COLUMNS, make_folder, output_paths
 from biascorr_pydra.errors import BIDSError
 from biascorr_pydra.images.files import write_text
 from biascorr_pydra.quality import NEGLIGIBLE, REJECTED
@@ -115,7 +114,7 @@ def _judged(row: Row, out_dir: Path, known: list[str] | None) -> Row:
     except (OSError, ValueError, KeyError, TypeError):
         return row  # absent or damaged: whether the files are whole is judged elsewhere
     if verdict == REJECTED:
-        instead = "passed on as it is" if applied == NO_FALLBACK else f"corrected by {applied}"
+        instead = "passed on as it is" if applied == NOT_CORRECTED else f"corrected by {applied}"
         return row._replace(state="rejected", reason=f"{reasons}; {instead}")
     return row._replace(reason=f"{verdict}: {reasons}") if verdict == NEGLIGIBLE else row
 

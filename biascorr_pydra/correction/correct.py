@@ -17,7 +17,6 @@ import nibabel as nib
 import numpy as np
 
 from biascorr_pydra.bids.signs import metadata_beside, signs_of_correction
-from biascorr_pydra.choices import NO_FALLBACK
 from biascorr_pydra.errors import (
     BiasCorrError,
     GridMismatchError,
@@ -34,6 +33,7 @@ from biascorr_pydra.resources import resolve_device
 from .apply import apply_file
 from .decide import GateOptions, decide_field, parse_fallback
 from .estimate import estimate_ahead, scan_on_grid
+from .options import NO_FALLBACK
 from .record import CorrectedImage, Correction, software_versions, summarize
 
 __all__ = [

@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from biascorr_pydra.bids import NOT_CORRECTED
 from biascorr_pydra.bids.signs import Signs
-from biascorr_pydra.choices import NO_FALLBACK
 from biascorr_pydra.errors import BiasCorrError, InvalidImageError
 from biascorr_pydra.images.field import mean_one
-from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.methods.corrector import Corrector, Estimate, Scan
+from biascorr_pydra.methods.spec import MethodSpec
 from biascorr_pydra.quality import REJECTED, Verdict, judge, not_judged
 
 from .estimate import disagreement_of_flips, estimate_in_full, response
+from .options import NO_FALLBACK
 
 __all__ = ["Decision", "GateOptions", "decide_field", "parse_fallback"]
 
@@ -90,9 +91,8 @@ def parse_fallback(text: str, corrector: Corrector | None = None) -> Corrector |
     """
     if text == NO_FALLBACK:
         return None
-    name, _, preset = text.partition(":")
-    found = get_corrector(name).from_options(preset or None)
-    return None if found == corrector else found
+    fallback = MethodSpec.parse(text).corrector()
+    return None if fallback == corrector else fallback
 
 
 def decide_field(
@@ -155,7 +155,7 @@ def decide_field(
     decision.gate = {
         "judged": options.gate,
         **verdict.as_dict(),
-        "applied": decision.corrector.name if decision.corrector else NO_FALLBACK,
+        "applied": decision.corrector.name if decision.corrector else NOT_CORRECTED,
         "fallback": options.fallback,
         "fallback_verdict": stand_in and stand_in.as_dict(),
     }

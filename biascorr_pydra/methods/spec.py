@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from biascorr_pydra.errors import InvalidParameterError
+
+from .corrector import Corrector
+from .registry import get_corrector
 
 __all__ = ["MethodSpec"]
 
@@ -15,10 +21,32 @@ class MethodSpec:
     preset: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> MethodSpec:
-        """From ``name`` or ``name:preset``, unchecked."""
-        name, _, preset = text.partition(":")
-        return cls(name, preset or None)
+    def parse(cls, text: str, preset: str | None = None) -> MethodSpec:
+        """From ``METHOD`` or ``METHOD:PRESET``, and a preset that was given by itself; whether they exist is unchecked.
+
+        Raises
+        ------
+        InvalidParameterError
+            The preset is given twice, and differently.
+        """
+        name, _, inner = text.partition(":")
+        if inner and preset and inner != preset:
+            raise InvalidParameterError(
+                "a preset is given once, with the method or by itself",
+                value=f"method {text!r} and preset {preset!r}",
+                next_step=f"Give method {name!r} with one of them.",
+            )
+        return cls(name, inner or preset or None)
+
+    def corrector(self, **parameters: Any) -> Corrector:
+        """The method with its preset, and single parameters on top of it.
+
+        Raises
+        ------
+        UnknownMethodError, InvalidParameterError
+            No such method, preset or parameter, or a value that the method refuses.
+        """
+        return get_corrector(self.method).from_options(self.preset, **parameters)
 
     def __str__(self) -> str:
         return f"{self.method}:{self.preset}" if self.preset else self.method

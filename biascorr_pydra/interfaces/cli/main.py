@@ -8,7 +8,7 @@ import sys
 import click
 
 from biascorr_pydra import __version__
-from biascorr_pydra.choices import NO_FALLBACK
+from biascorr_pydra.correction.options import NO_FALLBACK
 from biascorr_pydra.errors import BiasCorrError, InvalidParameterError, UnknownMethodError, WeightsError
 from biascorr_pydra.interfaces.pydra.options import name_and_value
 from biascorr_pydra.interfaces.pydra.run import run

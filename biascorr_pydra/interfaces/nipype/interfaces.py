@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from biascorr_pydra.bids.signs import metadata_beside, signs_of_correction
-from biascorr_pydra.choices import NO_FALLBACK
+from biascorr_pydra.correction.options import NO_FALLBACK
 from biascorr_pydra.methods import DEFAULT_METHOD
 
 from .base import FileInterface, ThreadedInputSpec, VersionedInputSpec, given, method_version

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
-from biascorr_pydra.choices import NO_FALLBACK
+from biascorr_pydra.correction.options import NO_FALLBACK
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.images import files, nifti
 from biascorr_pydra.methods import REFERENCE_METHOD, get_corrector

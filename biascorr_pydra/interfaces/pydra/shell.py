@@ -10,7 +10,7 @@ from fileformats.generic import File
 from fileformats.medimage import NiftiGz
 from pydra.compose import shell
 
-from biascorr_pydra.choices import NO_FALLBACK
+from biascorr_pydra.correction.options import NO_FALLBACK
 from biascorr_pydra.methods import DEFAULT_METHOD
 
 __all__ = ["CorrectBiasShell"]

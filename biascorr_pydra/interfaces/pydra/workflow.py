@@ -10,7 +10,7 @@ from pydra.compose import python, workflow
 
 from biascorr_pydra import __version__
 from biascorr_pydra.anatomy.tissue import reason_against
-from biascorr_pydra.choices import NO_FALLBACK
+from biascorr_pydra.correction.options import NO_FALLBACK
 from biascorr_pydra.methods import DEFAULT_METHOD
 
 from .tasks import CorrectBias, ExtractBrain, MeasureBias, SegmentTissue, method_implementation

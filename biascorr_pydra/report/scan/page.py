@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from biascorr_pydra import __version__
-from biascorr_pydra.choices import NO_FALLBACK
+from biascorr_pydra.bids import NOT_CORRECTED
 from biascorr_pydra.images.files import sha256
 from biascorr_pydra.report.cohort.agreement import disagreements_of
 from biascorr_pydra.report.cohort.boilerplate import boilerplate
@@ -82,7 +82,7 @@ def _layers(results: Sequence[Result], pictures: ScanPictures) -> list[dict[str,
     for result in results:
         method = pictures.methods[result.method]
         if method.corrected:
-            remark = " (unchanged)" if result.part("gate").get("applied") == NO_FALLBACK else ""
+            remark = " (unchanged)" if result.part("gate").get("applied") == NOT_CORRECTED else ""
             layer = {"picture": method.corrected, "bias": method.bias, "remark": remark}
             found.append({"name": result.method, **layer})
     return found
