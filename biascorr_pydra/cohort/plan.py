@@ -16,11 +16,10 @@ from pathlib import Path
 from biascorr_pydra import __version__, bids, lock, weights
 from biascorr_pydra.anatomy import brain, tissue
 from biascorr_pydra.bids import Job
-from biascorr_pydra.correction.options import NO_FALLBACK
 from biascorr_pydra.errors import InvalidParameterError, OutputError
 from biascorr_pydra.images import files
 from biascorr_pydra.images.files import Hashes
-from biascorr_pydra.methods.spec import MethodSpec
+from biascorr_pydra.methods.spec import NO_FALLBACK, MethodSpec
 from biascorr_pydra.resources import DEVICES
 
 __all__ = ["Plan", "Settings", "is_done", "make_plan", "metrics_complete"]

@@ -28,12 +28,12 @@ from biascorr_pydra.images import files, nifti
 from biascorr_pydra.methods import DEFAULT_METHOD, get_corrector
 from biascorr_pydra.methods.corrector import Corrector, Scan
 from biascorr_pydra.methods.identity import weights_sha256
+from biascorr_pydra.methods.spec import NO_FALLBACK
 from biascorr_pydra.resources import resolve_device
 
 from .apply import apply_file
 from .decide import GateOptions, decide_field, parse_fallback
 from .estimate import estimate_ahead, scan_on_grid
-from .options import NO_FALLBACK
 from .record import CorrectedImage, Correction, software_versions, summarize
 
 __all__ = [

@@ -20,11 +20,10 @@ from biascorr_pydra.bids.signs import Signs
 from biascorr_pydra.errors import BiasCorrError, InvalidImageError
 from biascorr_pydra.images.field import mean_one
 from biascorr_pydra.methods.corrector import Corrector, Estimate, Scan
-from biascorr_pydra.methods.spec import MethodSpec
+from biascorr_pydra.methods.spec import NO_FALLBACK, MethodSpec
 from biascorr_pydra.quality import REJECTED, Verdict, judge, not_judged
 
 from .estimate import disagreement_of_flips, estimate_in_full, response
-from .options import NO_FALLBACK
 
 __all__ = ["Decision", "GateOptions", "decide_field", "parse_fallback"]
 

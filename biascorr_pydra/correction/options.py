@@ -15,13 +15,10 @@ from typing import Any
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.methods import DEFAULT_METHOD
 from biascorr_pydra.methods.corrector import Corrector
-from biascorr_pydra.methods.spec import MethodSpec
+from biascorr_pydra.methods.spec import NO_FALLBACK, MethodSpec
 from biascorr_pydra.resources import DEVICES
 
-__all__ = ["DEFAULTS", "FILE_HELP", "NO_FALLBACK", "CorrectionOptions", "choices_of", "help_of"]
-
-#: Stands where a method to fall back on could be named.
-NO_FALLBACK = "none"
+__all__ = ["DEFAULTS", "FILE_HELP", "CorrectionOptions", "choices_of", "help_of"]
 
 #: What is read and written, by the names that it has in every face.
 FILE_HELP: Mapping[str, str] = {

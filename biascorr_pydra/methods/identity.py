@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from biascorr_pydra import weights
-from biascorr_pydra.choices import NO_FALLBACK
 
 from .corrector import Corrector
 from .registry import get_corrector
-from .spec import MethodSpec
+from .spec import NO_FALLBACK, MethodSpec
 
 __all__ = ["identity", "implementation", "weights_sha256"]
 

@@ -10,7 +10,10 @@ from biascorr_pydra.errors import InvalidParameterError
 from .corrector import Corrector
 from .registry import get_corrector
 
-__all__ = ["MethodSpec"]
+__all__ = ["NO_FALLBACK", "MethodSpec"]
+
+#: Stands where a method to fall back on could be named.
+NO_FALLBACK = "none"
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import sys
 import click
 
 from biascorr_pydra import __version__
-from biascorr_pydra.correction.options import NO_FALLBACK
 from biascorr_pydra.errors import BiasCorrError, InvalidParameterError, UnknownMethodError, WeightsError
 from biascorr_pydra.interfaces.pydra.options import name_and_value
 from biascorr_pydra.interfaces.pydra.run import run
 from biascorr_pydra.methods import DEFAULT_METHOD, get_corrector, method_names
+from biascorr_pydra.methods.spec import NO_FALLBACK
 
 from .bench import bench
 from .normalize import normalize, normalize_cohort

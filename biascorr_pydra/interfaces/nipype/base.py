@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from biascorr_pydra import __version__
-from biascorr_pydra.correction.options import NO_FALLBACK
 from biascorr_pydra.errors import BiasCorrError
 from biascorr_pydra.interfaces.extras import missing
+from biascorr_pydra.methods.spec import NO_FALLBACK
 
 try:
     from nipype.interfaces.base import (

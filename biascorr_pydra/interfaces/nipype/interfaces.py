@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from biascorr_pydra.bids.signs import metadata_beside, signs_of_correction
-from biascorr_pydra.correction.options import NO_FALLBACK
 from biascorr_pydra.methods import DEFAULT_METHOD
+from biascorr_pydra.methods.spec import NO_FALLBACK
 
 from .base import FileInterface, ThreadedInputSpec, VersionedInputSpec, given, method_version
 

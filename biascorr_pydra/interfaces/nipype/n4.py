@@ -19,10 +19,10 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
-from biascorr_pydra.correction.options import NO_FALLBACK
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.images import files, nifti
 from biascorr_pydra.methods import REFERENCE_METHOD, get_corrector
+from biascorr_pydra.methods.spec import NO_FALLBACK
 
 from .base import FileInterface, ThreadedInputSpec, given, method_version
 

@@ -10,10 +10,10 @@ from biascorr_pydra.anatomy.brain import resolve_method
 from biascorr_pydra.anatomy.tissue import METHODS as TISSUE_METHODS
 from biascorr_pydra.anatomy.tissue import reason_against
 from biascorr_pydra.correction.decide import parse_fallback
-from biascorr_pydra.correction.options import NO_FALLBACK
 from biascorr_pydra.errors import InvalidParameterError, UnknownMethodError
 from biascorr_pydra.interfaces.extras import missing
 from biascorr_pydra.methods import DEFAULT_METHOD, get_corrector
+from biascorr_pydra.methods.spec import NO_FALLBACK
 
 try:
     from nipype.interfaces import utility as niu

@@ -12,10 +12,9 @@ from biascorr_pydra import bids, report
 from biascorr_pydra.bids import Job
 from biascorr_pydra.cohort import status
 from biascorr_pydra.cohort.plan import Plan, Settings, make_plan
-from biascorr_pydra.correction.options import NO_FALLBACK
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.methods import DEFAULT_METHOD, REFERENCE_METHOD, get_corrector
-from biascorr_pydra.methods.spec import MethodSpec
+from biascorr_pydra.methods.spec import NO_FALLBACK, MethodSpec
 
 from .scan import CorrectScan
 from .tasks import method_implementation

@@ -10,8 +10,8 @@ from fileformats.generic import File
 from fileformats.medimage import NiftiGz
 from pydra.compose import shell
 
-from biascorr_pydra.correction.options import NO_FALLBACK
 from biascorr_pydra.methods import DEFAULT_METHOD
+from biascorr_pydra.methods.spec import NO_FALLBACK
 
 __all__ = ["CorrectBiasShell"]
 

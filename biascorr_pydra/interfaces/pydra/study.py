@@ -18,10 +18,9 @@ from pydra.compose import python, workflow
 from biascorr_pydra import bids, report
 from biascorr_pydra.bids import Phenotypes, SiteProblem, SiteRoot
 from biascorr_pydra.cohort.plan import Plan
-from biascorr_pydra.correction.options import NO_FALLBACK
 from biascorr_pydra.errors import BIDSError, InvalidParameterError, OutputError, OutputExistsError
 from biascorr_pydra.methods import DEFAULT_METHOD, REFERENCE_METHOD
-from biascorr_pydra.methods.spec import MethodSpec
+from biascorr_pydra.methods.spec import NO_FALLBACK, MethodSpec
 
 from .cohort import CorrectBids, plan_of, settings_of
 

@@ -13,8 +13,8 @@ from fileformats.medimage import NiftiGz
 from pydra.compose import python
 
 from biascorr_pydra import __version__
-from biascorr_pydra.correction.options import NO_FALLBACK
 from biascorr_pydra.methods import DEFAULT_METHOD
+from biascorr_pydra.methods.spec import NO_FALLBACK
 from biascorr_pydra.resources import requires, together
 
 from . import needs

@@ -10,8 +10,8 @@ from pydra.compose import python, workflow
 
 from biascorr_pydra import __version__
 from biascorr_pydra.anatomy.tissue import reason_against
-from biascorr_pydra.correction.options import NO_FALLBACK
 from biascorr_pydra.methods import DEFAULT_METHOD
+from biascorr_pydra.methods.spec import NO_FALLBACK
 
 from .tasks import CorrectBias, ExtractBrain, MeasureBias, SegmentTissue, method_implementation
 
