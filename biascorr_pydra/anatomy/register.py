@@ -19,6 +19,7 @@ AFFINE = {"aff_iterations": (100, 50), "aff_shrink_factors": (2, 2), "aff_smooth
 
 
 def main(folder: Path) -> None:
+    """Register the scan of ``folder/input.npz``: rigidly from each start, then affinely from the best of them."""
     ants.config._random_seed = 1  # antspyx samples voxels at random, and takes a seed from nowhere else
     given = np.load(folder / "input.npz")
     fixed = to_ants(given["labels"], given["template_affine"])
@@ -46,6 +47,7 @@ def main(folder: Path) -> None:
 
 
 def register(common: dict, kind: str, start: list[str], prefix: Path, levels: dict) -> list[str]:
+    """The files of the transform that ANTs finds from ``start``."""
     return ants.registration(
         type_of_transform=kind, initial_transform=start, outprefix=str(prefix), **common, **levels
     )["fwdtransforms"]

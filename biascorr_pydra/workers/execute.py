@@ -1,5 +1,4 @@
-"""Run one Pydra job, a task or a whole workflow, from end to end in this process: what every worker of ours does with
-what it is sent.
+"""Run one Pydra job, a task or a whole workflow, in this process: what every worker here does with what it is sent.
 
 Pydra's own ``Job.run`` pickles the job, with its task, its submitter and for a workflow its graph, twice per task and
 takes three lock files; over many short tasks that is most of the time. Here a job travels as its task's values and is

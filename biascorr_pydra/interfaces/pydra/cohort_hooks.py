@@ -158,7 +158,7 @@ def name_of_run(task, choices: str) -> str:
 
 
 def device_for(device: str, worker) -> str:
-    """ "auto" means this machine's GPUs where the worker uses them; an absent GPU is said before any scan is begun."""
+    """``auto`` means this machine's GPUs where the worker uses them; an absent GPU is said before any scan is begun."""
     if is_remote(worker):
         return device
     if device == "auto":

@@ -86,12 +86,14 @@ def name_and_value(text: str) -> tuple[str, ty.Any]:
 
 
 def constructor_of(workflow_class):
+    """The function that a workflow class was made of."""
     from pydra.utils.general import get_fields
 
     return next(field.default for field in get_fields(workflow_class) if field.name == "constructor")
 
 
 def run_options() -> list[click.Option]:
+    """The options that every workflow file has beside its own inputs."""
     return [
         click.Option(["--worker"], default="lanes", show_default=True, help=WORKERS),
         click.Option(["--n-procs"], type=click.IntRange(min=1), help="CPUs to use on this machine [all]"),

@@ -91,7 +91,6 @@ def _smooth(histograms: torch.Tensor) -> torch.Tensor:
 
 def seen(prior: torch.Tensor, after: torch.Tensor, log_image: torch.Tensor) -> torch.Tensor:
     """What :class:`~biascorr_pydra.methods.deepem.networks.PureVoxels` sees of one image: (20, I, J, K)."""
-
     result = torch.empty((2 * len(prior) + 2, *log_image.shape), device=log_image.device)
     result[: len(prior)], result[len(prior) : -2] = prior, after
     result[:-2].clamp_(min=LEAST).log_().div_(3).add_(1)

@@ -66,7 +66,7 @@ def foreground(image: torch.Tensor) -> torch.Tensor:
 
 
 def loss_terms(image: torch.Tensor, log_inverse: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The four terms of Equation 2, each of shape (B,), before their weights ``TERMS``; in float32.
+    r"""The four terms of Equation 2, each of shape (B,), before their weights ``TERMS``; in float32.
 
     Parameters
     ----------
@@ -78,8 +78,8 @@ def loss_terms(image: torch.Tensor, log_inverse: torch.Tensor) -> dict[str, torc
     Returns
     -------
     entropy : of log Y over the foreground, in nats; Y the corrected image with foreground mean 1
-    gradient_entropy : of log(\\|grad Y\\| + 0.02), forward differences per voxel, over the foreground
-    roughness : mean over the grid of the sum of \\|dB\\| along the three axes, per tenth of the image's extent
+    gradient_entropy : of log(\|grad Y\| + 0.02), forward differences per voxel, over the foreground
+    roughness : mean over the grid of the sum of \|dB\| along the three axes, per tenth of the image's extent
     spread : absolute difference of the standard deviations over the foreground before and after
     """
     with torch.autocast(image.device.type, enabled=False):

@@ -40,8 +40,10 @@ def draw_anatomy(images: ScanImages, slices: Slices) -> bytes:
 
 
 def draw_field(images: ScanImages, bias: Slices, anatomy: Slices | None, scale: tuple[float, float]) -> bytes:
-    """A field in colors, from blue (too dark) by white (1) to red (too bright) on a logarithmic scale symmetric
-    around 1, laid over the acquired image where there is one, with the mask's outline."""
+    """A field in colors, laid over the acquired image where there is one, with the mask's outline.
+
+    From blue (too dark) by white (1) to red (too bright), on a logarithmic scale symmetric around 1.
+    """
     top = scale[1]
     outline = {BLACK: _outlines(images.outline)}
     ticks = [(part, f"{top ** (2 * part - 1):.3g}") for part in (0.0, 0.25, 0.5, 0.75, 1.0)]

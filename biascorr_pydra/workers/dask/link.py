@@ -262,7 +262,7 @@ class Link:
         )
 
     def _folder(self, cache_root: Path) -> Path:
-        """This process's own folder in the cache: a worker that sees it sees the cache."""
+        """The process's own folder in the cache: a worker that sees it sees the cache."""
         if cache_root not in self._folders:
             mine = f".dask-{socket.gethostname()}-"
             for folder in cache_root.glob(f"{mine}*"):  # of processes that were killed

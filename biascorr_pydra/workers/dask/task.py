@@ -176,7 +176,7 @@ def _write(mark: Path, line: str) -> None:
 
 
 def _holder(folder: Path) -> str:
-    """This process as its locks name it: number and host."""
+    """The process as its locks name it: number and host."""
     if os.getpid() not in _holders:
         with SoftFileLock(folder / f"{socket.gethostname()}-{os.getpid()}.lock") as lock:
             _holders[os.getpid()] = " ".join(Path(lock.lock_file).read_text().split()[:2])

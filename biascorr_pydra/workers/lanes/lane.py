@@ -25,6 +25,7 @@ OOM_SCORE = "500"  # where memory runs out, a lane is to go before the process t
 
 
 def main(channel: socket.socket, lifeline: int) -> None:
+    """Take parcels of work from a channel and answer each, until the channel or the lifeline ends."""
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     _volunteer()
     use_paths(cloudpickle.loads(receive(channel)))
