@@ -30,11 +30,10 @@ from .case import Case, Planned
 from .choices import MASKS
 from .memory import PeakMemory
 
-__all__ = ["TISSUE_SCORES", "WORSE_BY", "corrector_of", "score", "score_cases"]
+__all__ = ["WORSE_BY", "corrector_of", "score", "score_cases"]
 
 #: A scan is worse than before if its residual CoV rose by more than this.
 WORSE_BY = 0.005
-TISSUE_SCORES = ("cjv", "cv_wm", "cv_gm", "wm_gm_contrast")
 
 
 def corrector_of(method: str) -> Corrector:

@@ -13,7 +13,7 @@ from biascorr_pydra.statistics.compare import bootstrap_median, compare, holm
 
 from .case import FACTS
 
-__all__ = ["AVERAGED", "COMPARED", "FIELDED", "compare_methods", "summarize"]
+__all__ = ["AVERAGED", "COMPARED", "compare_methods", "summarize"]
 
 #: Numbers of a row that are summarized.
 AVERAGED = (
@@ -30,8 +30,6 @@ COMPARED = {
     "cpu_seconds": "lower",
 }
 NO_FIELD = "none"
-#: Whether there was a field to be found: scans without one tell what a method invents.
-FIELDED = ("yes", "no")
 
 
 def summarize(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:

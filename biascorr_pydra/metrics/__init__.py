@@ -1,4 +1,4 @@
-"""Metrics: what each one is, in which unit, and which way is better; one table of them (:data:`METRICS`).
+"""Metrics: what each one is, in which unit, and which way is better; each declared once (:mod:`.registry`).
 
 Image metrics judge an image from its tissue masks, without a true field. Field metrics describe a field. Scores compare
 a field, an image or a mask with the truth. A metric that cannot be computed is undefined: its function raises
@@ -9,10 +9,10 @@ contrast does, so ``cv_wm`` and ``cv_gm`` are to be read next to ``wm_gm_contras
 """
 
 from .base import UndefinedMetricError
-from .catalogue import METRICS, Metric
-from .collected import field_metrics, field_scores, image_metrics
+from .collected import field_metrics, field_scores, image_metrics, undefined_image_metrics
 from .fields import field_correlation, inu_range, log_field_rmse, residual_cov, response_slope
 from .histogram import HISTOGRAM_BINS, HISTOGRAM_RANGE, normalized_histogram
+from .registry import METRICS, Metric, in_group, metric, shown_metrics
 from .tissues import (
     DSEG_LABELS,
     cjv,
@@ -43,15 +43,19 @@ __all__ = [
     "field_metrics",
     "field_scores",
     "image_metrics",
+    "in_group",
     "inu_range",
     "jsd",
     "log_field_rmse",
     "mean_hausdorff",
+    "metric",
     "normalized_histogram",
     "relative_mae",
     "residual_cov",
     "response_slope",
+    "shown_metrics",
     "tissue_masks",
+    "undefined_image_metrics",
     "wm2max",
     "wm_gm_contrast",
 ]

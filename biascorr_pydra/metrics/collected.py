@@ -1,29 +1,34 @@
-"""Several metrics at once; what is undefined is None, with the reason."""
+"""All metrics of a group at once; what is undefined is None, with the reason."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from .base import UndefinedMetricError, values_in
-from .fields import field_correlation, inu_range, log_field_rmse, residual_cov, response_slope
-from .tissues import cjv, cjv_mriqc, cjv_smoothed, cnr, cv, wm2max, wm_gm_contrast
+from .base import UndefinedMetricError
+from .registry import in_group
 
-__all__ = ["field_metrics", "field_scores", "image_metrics"]
+__all__ = ["field_metrics", "field_scores", "image_metrics", "undefined_image_metrics"]
 
 
-def _collect(functions: dict[str, Callable[[], float]]) -> dict:
-    """Values by name, None where undefined, and the reasons under 'undefined'."""
-    values: dict = {}
+def _collect(group: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics of a group by name, None where undefined, and the reasons under 'undefined'.
+
+    A metric that needs what is not known here, such as air, is left out.
+    """
+    collected: dict[str, Any] = {}
     undefined: dict[str, str] = {}
-    for name, function in functions.items():
+    for entry in in_group(group):
+        if not set(entry.needs) <= set(values):
+            continue
         try:
-            values[name] = function()
+            collected[entry.name] = entry.of(values)
         except UndefinedMetricError as reason:
-            values[name], undefined[name] = None, str(reason)
-    values["undefined"] = undefined
-    return values
+            collected[entry.name], undefined[entry.name] = None, str(reason)
+    collected["undefined"] = undefined
+    return collected
 
 
 def image_metrics(
@@ -35,7 +40,7 @@ def image_metrics(
     gm_probability: np.ndarray | None = None,
     wm_probability: np.ndarray | None = None,
     air: np.ndarray | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """The metrics of one image that need no truth.
 
     Parameters
@@ -54,43 +59,31 @@ def image_metrics(
     dict
         Metric name -> float, or None where it has no value; and 'undefined': metric name -> reason.
     """
-    functions = {
-        "cjv": lambda: cjv(data, gm, wm),
-        "cjv_mriqc": lambda: cjv_mriqc(
-            data, gm if gm_probability is None else gm_probability, wm if wm_probability is None else wm_probability
-        ),
-        "cjv_smoothed": lambda: cjv_smoothed(data, gm, wm, voxel_size_mm=voxel_size_mm),
-        "cv_wm": lambda: cv(data, wm, "white matter"),
-        "cv_gm": lambda: cv(data, gm, "gray matter"),
-        "wm_gm_contrast": lambda: wm_gm_contrast(data, gm, wm),
-        "wm2max": lambda: wm2max(data, wm),
+    values = {
+        "data": data,
+        "gm": gm,
+        "wm": wm,
+        "voxel_size_mm": voxel_size_mm,
+        "gm_probability": gm if gm_probability is None else gm_probability,
+        "wm_probability": wm if wm_probability is None else wm_probability,
     }
-    if air is not None:
-        functions["cnr"] = lambda: cnr(data, gm, wm, air)
-    return _collect(functions)
+    return _collect("image", values if air is None else values | {"air": air})
 
 
-def field_metrics(bias: np.ndarray, mask: np.ndarray) -> dict:
-    """inu_range, inu_med, field_min and field_max of a linear field over the mask; 'undefined' as above."""
-    return _collect(
-        {
-            "inu_range": lambda: inu_range(bias, mask),
-            "inu_med": lambda: float(np.median(values_in(bias, mask, "the mask"))),
-            "field_min": lambda: float(values_in(bias, mask, "the mask").min()),
-            "field_max": lambda: float(values_in(bias, mask, "the mask").max()),
-        }
-    )
+def undefined_image_metrics(reason: str) -> dict[str, Any]:
+    """What :func:`image_metrics` gives, air not being known, where nothing is known of the tissues either."""
+    names = [entry.name for entry in in_group("image") if "air" not in entry.needs]
+    return {**dict.fromkeys(names), "undefined": dict.fromkeys(names, reason)}
 
 
-def field_scores(bias: np.ndarray, true_bias: np.ndarray, mask: np.ndarray) -> dict:
-    """The four scale-free scores of a linear field against the true one; 'undefined' as above."""
+def field_metrics(bias: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
+    """The metrics of a field alone: of a linear one, over the mask; 'undefined' as above."""
+    return _collect("field", {"bias": bias, "mask": mask})
+
+
+def field_scores(bias: np.ndarray, true_bias: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
+    """The scale-free scores of a linear field against the true one; 'undefined' as above."""
+    values = {"bias": bias, "true_bias": true_bias, "mask": mask}
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(bias), np.log(true_bias)
-    return _collect(
-        {
-            "residual_cov": lambda: residual_cov(bias, true_bias, mask),
-            "log_field_rmse": lambda: log_field_rmse(*logs, mask),
-            "field_correlation": lambda: field_correlation(*logs, mask),
-            "response_slope": lambda: response_slope(*logs, mask),
-        }
-    )
+        values |= {"log_bias": np.log(bias), "true_log_bias": np.log(true_bias)}
+    return _collect("score", values)

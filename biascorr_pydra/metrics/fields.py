@@ -5,17 +5,89 @@ from __future__ import annotations
 import numpy as np
 
 from .base import UndefinedMetricError, values_in
+from .registry import CHUA, HERE, MRIQC, metric
 from .tissues import cv
 
-__all__ = ["field_correlation", "inu_range", "log_field_rmse", "residual_cov", "response_slope"]
+__all__ = [
+    "field_correlation",
+    "field_max",
+    "field_min",
+    "inu_med",
+    "inu_range",
+    "log_field_rmse",
+    "residual_cov",
+    "response_slope",
+]
 
 
+@metric(
+    "inu_range",
+    group="field",
+    direction="none",
+    reference=MRIQC,
+    label="Field range (P95 − P5)",
+    definition="|95th - 5th percentile| of the bias field over the mask, the field having mean 1 there",
+    shown=True,
+    judged=("field",),
+)
 def inu_range(bias: np.ndarray, mask: np.ndarray) -> float:
     """|95th - 5th percentile| of the bias field over the mask (mean 1 there)."""
     low, high = np.percentile(values_in(bias, mask, "the mask"), (5, 95))
     return float(abs(high - low))
 
 
+@metric(
+    "inu_med",
+    group="field",
+    direction="none",
+    reference=MRIQC,
+    label="Field median",
+    definition="Median of the bias field over the mask, the field having mean 1 there",
+    shown=True,
+)
+def inu_med(bias: np.ndarray, mask: np.ndarray) -> float:
+    """Median of the bias field over the mask (mean 1 there)."""
+    return float(np.median(values_in(bias, mask, "the mask")))
+
+
+@metric(
+    "field_min",
+    group="field",
+    direction="none",
+    reference=HERE,
+    label="Field minimum",
+    definition="Smallest value of the bias field over the mask",
+    shown=True,
+)
+def field_min(bias: np.ndarray, mask: np.ndarray) -> float:
+    """Smallest value of the bias field over the mask."""
+    return float(values_in(bias, mask, "the mask").min())
+
+
+@metric(
+    "field_max",
+    group="field",
+    direction="none",
+    reference=HERE,
+    label="Field maximum",
+    definition="Largest value of the bias field over the mask",
+    shown=True,
+)
+def field_max(bias: np.ndarray, mask: np.ndarray) -> float:
+    """Largest value of the bias field over the mask."""
+    return float(values_in(bias, mask, "the mask").max())
+
+
+@metric(
+    "residual_cov",
+    group="score",
+    direction="lower",
+    reference=CHUA,
+    definition="Standard deviation / mean over the mask of estimated field / true field; 0 when only a factor differs",
+    compared=True,
+    bench="residual_cov",
+    bench_text="std/mean over the brain of estimated / true field; 0 is best",
+)
 def residual_cov(bias: np.ndarray, true_bias: np.ndarray, mask: np.ndarray) -> float:
     """Coefficient of variation over the mask of estimated field / true field; lower is better.
 
@@ -32,12 +104,32 @@ def _centered(log_bias, true_log_bias, mask) -> tuple[np.ndarray, np.ndarray]:
     return estimate - estimate.mean(), truth - truth.mean()
 
 
+@metric(
+    "log_field_rmse",
+    group="score",
+    direction="lower",
+    reference=HERE,
+    definition="Root mean square over the mask of log estimate - log truth, after each lost its mean there",
+    compared=True,
+    bench="log_rmse",
+    bench_text="root mean square error of the log field over the brain, its mean apart; 0 is best",
+)
 def log_field_rmse(log_bias: np.ndarray, true_log_bias: np.ndarray, mask: np.ndarray) -> float:
     """Root mean square difference of two log fields over the mask, each without its mean there; lower is better."""
     estimate, truth = _centered(log_bias, true_log_bias, mask)
     return float(np.sqrt(np.mean((estimate - truth) ** 2)))
 
 
+@metric(
+    "field_correlation",
+    group="score",
+    direction="higher",
+    reference=HERE,
+    definition=(
+        "Pearson's r of log estimate and log truth over the mask; blind to a correction that is too weak, so read it "
+        "next to response_slope"
+    ),
+)
 def field_correlation(log_bias: np.ndarray, true_log_bias: np.ndarray, mask: np.ndarray) -> float:
     """Pearson's r of two log fields over the mask; higher is better, but see :func:`response_slope`."""
     estimate, truth = _centered(log_bias, true_log_bias, mask)
@@ -47,6 +139,15 @@ def field_correlation(log_bias: np.ndarray, true_log_bias: np.ndarray, mask: np.
     return float((estimate * truth).sum() / scale)
 
 
+@metric(
+    "response_slope",
+    group="score",
+    direction="one",
+    reference=HERE,
+    definition=(
+        "Least-squares slope of log estimate on log truth over the mask: the fraction of the true field that was found"
+    ),
+)
 def response_slope(log_bias: np.ndarray, true_log_bias: np.ndarray, mask: np.ndarray) -> float:
     """Least-squares slope of log estimate on log truth over the mask; 1 is best, 0 means nothing was corrected."""
     estimate, truth = _centered(log_bias, true_log_bias, mask)

@@ -8,8 +8,21 @@ import numpy as np
 from scipy import ndimage
 
 from .base import UndefinedMetricError, values_in, weighted_median
+from .registry import CHUA, GANZETTI, LIKAR, MAGNOTTA, MRIQC, metric
 
-__all__ = ["DSEG_LABELS", "cjv", "cjv_mriqc", "cjv_smoothed", "cnr", "cv", "tissue_masks", "wm2max", "wm_gm_contrast"]
+__all__ = [
+    "DSEG_LABELS",
+    "cjv",
+    "cjv_mriqc",
+    "cjv_smoothed",
+    "cnr",
+    "cv",
+    "cv_gm",
+    "cv_wm",
+    "tissue_masks",
+    "wm2max",
+    "wm_gm_contrast",
+]
 
 #: Labels of a dseg image, fMRIPrep's.
 DSEG_LABELS = {"GM": 1, "WM": 2, "CSF": 3}
@@ -28,6 +41,19 @@ def _joint_variation(mu_gm: float, mu_wm: float, sigma_gm: float, sigma_wm: floa
     return float((sigma_wm + sigma_gm) / abs(mu_wm - mu_gm))
 
 
+@metric(
+    "cjv",
+    group="image",
+    direction="lower",
+    reference=LIKAR,
+    label="CJV",
+    definition="Coefficient of joint variation: (sigma_WM + sigma_GM) / |mu_WM - mu_GM|, over the tissue masks",
+    shown=True,
+    headline=True,
+    compared=True,
+    judged=("before", "after", "change"),
+    bench_text="coefficient of joint variation",
+)
 def cjv(data: np.ndarray, gm: np.ndarray, wm: np.ndarray) -> float:
     """Coefficient of joint variation, (sigma_WM + sigma_GM) / |mu_WM - mu_GM|; lower is better.
 
@@ -45,16 +71,28 @@ def cjv(data: np.ndarray, gm: np.ndarray, wm: np.ndarray) -> float:
     return _joint_variation(g.mean(), w.mean(), g.std(), w.std())
 
 
-def cjv_mriqc(data: np.ndarray, gm: np.ndarray, wm: np.ndarray) -> float:
+@metric(
+    "cjv_mriqc",
+    group="image",
+    direction="lower",
+    reference=MRIQC,
+    label="CJV, MRIQC's estimators",
+    definition=(
+        "cjv by MRIQC's estimators: probability-weighted medians for the means, and 1.4826 x median absolute deviation "
+        "over voxels of more than half the largest probability for the standard deviations"
+    ),
+)
+def cjv_mriqc(data: np.ndarray, gm_probability: np.ndarray, wm_probability: np.ndarray) -> float:
     """CJV as MRIQC computes it; lower is better.
 
-    ``gm`` and ``wm`` are probability maps, or masks (probabilities 0 and 1): medians weighted by them stand for the
-    means, and normal-consistent median absolute deviations about these, over voxels of more than half the largest
-    probability, for the standard deviations. MRIQC also rounds the data to integers, after scaling white matter to
+    The probabilities are maps, or masks (probabilities 0 and 1): medians weighted by them stand for the means, and
+    normal-consistent median absolute deviations about these, over voxels of more than half the largest probability,
+    for the standard deviations. MRIQC also rounds the data to integers, after scaling white matter to
     1000; that is not done here, so that the value does not depend on the image's scale.
     """
-    (g, sigma_g), (w, sigma_w) = (_robust(data, p, n) for p, n in ((gm, "gray matter"), (wm, "white matter")))
-    return _joint_variation(g, w, sigma_g, sigma_w)
+    mu_gm, sigma_gm = _robust(data, gm_probability, "gray matter")
+    mu_wm, sigma_wm = _robust(data, wm_probability, "white matter")
+    return _joint_variation(mu_gm, mu_wm, sigma_gm, sigma_wm)
 
 
 def _robust(data: np.ndarray, probability: np.ndarray, name: str) -> tuple[float, float]:
@@ -66,6 +104,14 @@ def _robust(data: np.ndarray, probability: np.ndarray, name: str) -> tuple[float
     return median, MAD_TO_SIGMA * float(np.median(np.abs(core - median)))
 
 
+@metric(
+    "cjv_smoothed",
+    group="image",
+    direction="lower",
+    reference=GANZETTI,
+    label="CJV, smoothed 4 mm",
+    definition="cjv after Gaussian smoothing (4 mm FWHM) inside each tissue mask, so that noise counts less",
+)
 def cjv_smoothed(
     data: np.ndarray, gm: np.ndarray, wm: np.ndarray, *, voxel_size_mm: Sequence[float], fwhm_mm: float = 4.0
 ) -> float:
@@ -99,6 +145,52 @@ def cv(data: np.ndarray, mask: np.ndarray, name: str = "the mask") -> float:
     return float(values.std() / values.mean())
 
 
+@metric(
+    "cv_wm",
+    group="image",
+    direction="lower",
+    reference=CHUA,
+    label="CV of white matter",
+    definition="Coefficient of variation of white matter: sigma_WM / mu_WM; read it next to wm_gm_contrast",
+    shown=True,
+    headline=True,
+    judged=("before", "after"),
+    bench_text="coefficient of variation of white matter",
+)
+def cv_wm(data: np.ndarray, wm: np.ndarray) -> float:
+    """:func:`cv` of white matter."""
+    return cv(data, wm, "white matter")
+
+
+@metric(
+    "cv_gm",
+    group="image",
+    direction="lower",
+    reference=CHUA,
+    label="CV of gray matter",
+    definition="Coefficient of variation of gray matter: sigma_GM / mu_GM; read it next to wm_gm_contrast",
+    shown=True,
+    judged=("before", "after"),
+    bench_text="coefficient of variation of gray matter",
+)
+def cv_gm(data: np.ndarray, gm: np.ndarray) -> float:
+    """:func:`cv` of gray matter."""
+    return cv(data, gm, "gray matter")
+
+
+@metric(
+    "wm_gm_contrast",
+    group="image",
+    direction="none",
+    reference="Michelson contrast of the tissue means",
+    label="WM–GM contrast",
+    advice="should not fall",
+    definition=("|mu_WM - mu_GM| / (mu_WM + mu_GM), over the tissue masks; a correction should not lower it"),
+    shown=True,
+    headline=True,
+    judged=("before", "after"),
+    bench_text="|WM - GM| / (WM + GM)",
+)
 def wm_gm_contrast(data: np.ndarray, gm: np.ndarray, wm: np.ndarray) -> float:
     """|mu_WM - mu_GM| / (mu_WM + mu_GM), between 0 and 1 and free of scale; a correction should not lower it."""
     g, w = values_in(data, gm, "gray matter").mean(), values_in(data, wm, "white matter").mean()
@@ -107,6 +199,13 @@ def wm_gm_contrast(data: np.ndarray, gm: np.ndarray, wm: np.ndarray) -> float:
     return float(abs(w - g) / (w + g))
 
 
+@metric(
+    "cnr",
+    group="image",
+    direction="higher",
+    reference=MAGNOTTA,
+    definition="|mu_WM - mu_GM| / sqrt(sigma_air^2 + sigma_WM^2 + sigma_GM^2)",
+)
 def cnr(data: np.ndarray, gm: np.ndarray, wm: np.ndarray, air: np.ndarray) -> float:
     """Contrast-to-noise ratio |mu_WM - mu_GM| / sqrt(var_air + var_WM + var_GM); higher is better."""
     g, w, a = (values_in(data, m, n) for m, n in ((gm, "gray matter"), (wm, "white matter"), (air, "air")))
@@ -116,6 +215,14 @@ def cnr(data: np.ndarray, gm: np.ndarray, wm: np.ndarray, air: np.ndarray) -> fl
     return float(abs(w.mean() - g.mean()) / noise)
 
 
+@metric(
+    "wm2max",
+    group="image",
+    direction="none",
+    reference=MRIQC,
+    label="WM median / maximum",
+    definition="Median of white matter / 99.95th percentile of the image; low where bright fat or vessels dominate",
+)
 def wm2max(data: np.ndarray, wm: np.ndarray) -> float:
     """Median of white matter over the image's 99.95th percentile."""
     top = np.percentile(np.asarray(data)[np.isfinite(data)], 99.95)

@@ -8,10 +8,20 @@ import numpy as np
 from scipy import ndimage
 
 from .base import UndefinedMetricError, values_in, weighted_median
+from .registry import DICE, HUTTENLOCHER, LIN, SIMKO, metric
 
 __all__ = ["dice", "jsd", "mean_hausdorff", "relative_mae"]
 
 
+@metric(
+    "relative_mae",
+    group="comparison",
+    direction="lower",
+    reference=SIMKO,
+    definition=(
+        "mean |s x_hat - x| / mean |x| over the mask; x is the truth, s minimizes it (L1) or the squared error (L2)"
+    ),
+)
 def relative_mae(data: np.ndarray, truth: np.ndarray, mask: np.ndarray, *, scale: str = "L1") -> float:
     """mean |s data - truth| / mean |truth| over the mask; lower is better.
 
@@ -30,6 +40,13 @@ def relative_mae(data: np.ndarray, truth: np.ndarray, mask: np.ndarray, *, scale
     return float(np.abs(factors[scale]() * x_hat - x).mean() / np.abs(x).mean())
 
 
+@metric(
+    "dice",
+    group="comparison",
+    direction="higher",
+    reference=DICE,
+    definition="2 |A and B| / (|A| + |B|) of two masks",
+)
 def dice(a: np.ndarray, b: np.ndarray) -> float:
     """Overlap 2 |A and B| / (|A| + |B|) of two masks; higher is better."""
     a, b = np.asarray(a, bool), np.asarray(b, bool)
@@ -39,6 +56,18 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * np.logical_and(a, b).sum() / total)
 
 
+@metric(
+    "mean_hausdorff",
+    group="comparison",
+    direction="lower",
+    reference=HUTTENLOCHER,
+    unit="mm",
+    definition=(
+        "Mean of the two directed Hausdorff distances between the surfaces of two masks: half of the largest distance "
+        "from a surface voxel of A to the surface of B, plus half of that from B to A. Not the modified Hausdorff "
+        "distance, which has means for maxima"
+    ),
+)
 def mean_hausdorff(a: np.ndarray, b: np.ndarray, *, voxel_size_mm: Sequence[float]) -> float:
     """Mean of the two directed Hausdorff distances between the surfaces of two masks, in mm; lower is better.
 
@@ -71,6 +100,16 @@ def _directed(a: np.ndarray, b: np.ndarray, voxel_size_mm: Sequence[float]) -> f
     return ndimage.distance_transform_edt(~b, sampling=tuple(voxel_size_mm))[a].max()
 
 
+@metric(
+    "jsd",
+    group="comparison",
+    direction="lower",
+    reference=LIN,
+    definition=(
+        "Jensen-Shannon divergence of K intensity distributions: mean over i of KL(p_i || mean of the p), natural "
+        "logarithm; 0 when all are the same, ln K when none overlap"
+    ),
+)
 def jsd(distributions: np.ndarray) -> float:
     """Jensen-Shannon divergence of K distributions, natural logarithm; 0 (all the same) to ln K, lower is better.
 
@@ -94,5 +133,5 @@ def jsd(distributions: np.ndarray) -> float:
         raise UndefinedMetricError("a distribution has counts of 0 or more, not all 0")
     p = p / sums
     mean = np.broadcast_to(p.mean(axis=0), p.shape)
-    there = p > 0  # 0 log 0 is 0
-    return float((p[there] * np.log(p[there] / mean[there])).sum() / len(p))
+    positive = p > 0  # 0 log 0 is 0
+    return float((p[positive] * np.log(p[positive] / mean[positive])).sum() / len(p))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from biascorr_pydra.metrics import (
     image_metrics,
     normalized_histogram,
     tissue_masks,
+    undefined_image_metrics,
 )
 
 __all__ = ["measure"]
@@ -27,7 +29,7 @@ def measure(
     voxel_size_mm: Sequence[float],
     *,
     no_dseg_reason: str = "no tissue segmentation",
-) -> dict:
+) -> dict[str, Any]:
     """Metrics of one scan before and after correction, and of its field.
 
     Parameters
@@ -47,19 +49,19 @@ def measure(
         "before" and "after" (metric -> value or None), "field", "histogram" ("range" in units of the image's median in
         the mask, and counts "before" and "after"), and "undefined" ("before.cjv" -> reason).
     """
+    images = {"before": acquired, "after": corrected}
     parts = {"field": field_metrics(bias, mask)}
-    if dseg is not None:
-        tissues = tissue_masks(dseg)
-        for name, data in (("before", acquired), ("after", corrected)):
-            parts[name] = image_metrics(data, tissues["GM"], tissues["WM"], voxel_size_mm=voxel_size_mm)
-    undefined = {
-        f"{part}.{metric}": reason for part, found in parts.items() for metric, reason in found.pop("undefined").items()
-    }
     if dseg is None:
-        undefined |= {f"{part}.{metric}": no_dseg_reason for part in ("before", "after") for metric in TISSUE_METRICS}
-        parts |= {part: dict.fromkeys(TISSUE_METRICS) for part in ("before", "after")}
-    histogram: dict = {"range": list(HISTOGRAM_RANGE)}
-    for name, data in (("before", acquired), ("after", corrected)):
+        parts |= {part: undefined_image_metrics(no_dseg_reason) for part in images}
+    else:
+        tissues = tissue_masks(dseg)
+        for part, data in images.items():
+            parts[part] = image_metrics(data, tissues["GM"], tissues["WM"], voxel_size_mm=voxel_size_mm)
+    undefined = {
+        f"{part}.{name}": reason for part, values in parts.items() for name, reason in values.pop("undefined").items()
+    }
+    histogram: dict[str, Any] = {"range": list(HISTOGRAM_RANGE)}
+    for name, data in images.items():
         try:
             histogram[name] = normalized_histogram(data, mask)
         except UndefinedMetricError as reason:
@@ -71,6 +73,3 @@ def measure(
         "histogram": histogram,
         "undefined": undefined,
     }
-
-
-TISSUE_METRICS = ("cjv", "cjv_mriqc", "cjv_smoothed", "cv_wm", "cv_gm", "wm_gm_contrast", "wm2max")

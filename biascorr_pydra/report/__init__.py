@@ -96,7 +96,7 @@ def write_report(
     OutputError
         A file cannot be written.
     """
-    from biascorr_pydra.report.cohort.outliers import THRESHOLD
+    from biascorr_pydra.statistics.outliers import THRESHOLD
 
     from .cohort.agreement import disagreements
     from .cohort.findings import find  # pandas, scipy and jinja2 are loaded only by those who make a report
@@ -137,6 +137,7 @@ def write_report(
         from .cohort.figures import write_figures
 
         write_figures(findings, figures)
+    make_folder(out_dir / FOLDER)
     write_text(_state_file(out_dir), state)
     return paths
 
@@ -165,7 +166,6 @@ def is_up_to_date(out_dir: str | Path) -> bool:
 
 
 def _state_file(out_dir: Path) -> Path:
-    (out_dir / FOLDER).mkdir(exist_ok=True)
     return out_dir / FOLDER / "report.sha256"
 
 

@@ -8,51 +8,51 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from biascorr_pydra.metrics import METRICS
+from biascorr_pydra.metrics import METRICS, shown_metrics
 
 from .collect import Cohort, Result
 
-__all__ = ["Change", "Column", "Tally", "columns", "data_dictionary", "image_keys", "keys", "tally", "to_tsv"]
+__all__ = [
+    "MISSING",
+    "STEPS",
+    "UNCHANGED_PERCENT",
+    "Change",
+    "Column",
+    "Tally",
+    "columns",
+    "data_dictionary",
+    "direction",
+    "hint",
+    "image_keys",
+    "keys",
+    "long_name",
+    "tally",
+    "to_tsv",
+]
 
 MISSING = "n/a"
-#: Always in the table, also while no scan has finished; whatever else the metrics files hold is added.
-IMAGE_METRICS = ("cjv", "cv_wm", "cv_gm", "wm_gm_contrast")
-FIELD_METRICS = ("inu_range", "inu_med", "field_min", "field_max")
 STEPS = ("skull_strip", "correct", "segmentation")
 #: A change smaller than this, in percent of the value before, counts as none.
 UNCHANGED_PERCENT = 0.1
 
-NAMES = {
-    "cjv": "CJV",
-    "cjv_mriqc": "CJV, MRIQC's estimators",
-    "cjv_smoothed": "CJV, smoothed 4 mm",
-    "cv_wm": "CV of white matter",
-    "cv_gm": "CV of gray matter",
-    "wm_gm_contrast": "WM–GM contrast",
-    "wm2max": "WM median / maximum",
-    "inu_range": "Field range (P95 − P5)",
-    "inu_med": "Field median",
-    "field_min": "Field minimum",
-    "field_max": "Field maximum",
-}
 BETTER = {"lower": "lower is better", "higher": "higher is better", "one": "nearer to 1 is better", "none": ""}
 SEGMENTATION = "Tissue segmentation with which a metric was computed, before and after, and the image it was made on."
-HINTS = {"wm_gm_contrast": "should not fall"}
 
 
 def long_name(key: str) -> str:
     """A metric's name as people read it."""
-    return NAMES.get(key, key)
+    return METRICS[key].label if key in METRICS else key
 
 
 def direction(key: str) -> str:
-    """'lower', 'higher', 'one' or 'none', as in the catalogue of metrics."""
+    """'lower', 'higher', 'one' or 'none', as in the registry of metrics."""
     return METRICS[key].direction if key in METRICS else "none"
 
 
 def hint(key: str) -> str:
     """Which way is better, as people read it; empty where neither is."""
-    return HINTS.get(key) or BETTER[direction(key)]
+    advice = METRICS[key].advice if key in METRICS else ""
+    return advice or BETTER[direction(key)]
 
 
 # --- columns
@@ -75,8 +75,8 @@ def keys(results: Iterable[Result], part: str, always: Iterable[str]) -> list[st
 
 def image_keys(results: Iterable[Result]) -> list[str]:
     """Metrics that are known before and after."""
-    results = list(results)
-    return list(dict.fromkeys(key for part in ("before", "after") for key in keys(results, part, IMAGE_METRICS)))
+    results, shown = list(results), shown_metrics("image")
+    return list(dict.fromkeys(key for part in ("before", "after") for key in keys(results, part, shown)))
 
 
 def columns(cohort: Cohort) -> list[Column]:
@@ -131,7 +131,7 @@ def columns(cohort: Cohort) -> list[Column]:
     ]
     for key in image_keys(cohort.results):
         table += [_metric(key, "before", "the acquired image"), _metric(key, "after", "the corrected image")]
-    table += [_metric(key, "field", "the bias field") for key in keys(cohort.results, "field", FIELD_METRICS)]
+    table += [_metric(key, "field", "the bias field") for key in keys(cohort.results, "field", shown_metrics("field"))]
     table += [_runtime(step) for step in keys(cohort.results, "runtime_s", STEPS)]
     return table
 

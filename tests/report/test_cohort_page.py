@@ -16,12 +16,13 @@ from biascorr_pydra.report import write_report
 from biascorr_pydra.report.cohort import page
 from biascorr_pydra.report.cohort.findings import find
 from biascorr_pydra.report.cohort.flags import flags
-from biascorr_pydra.report.cohort.outliers import FEWEST, Measure, robust_z, scores
+from biascorr_pydra.report.cohort.outliers import Measure, scores
 from biascorr_pydra.report.cohort.payload import as_json
 from biascorr_pydra.report.cohort.run_times import run_times
 from biascorr_pydra.report.cohort.site_differences import site_differences
 from biascorr_pydra.report.collect import Cohort, Result
 from biascorr_pydra.report.study.study import collect_study
+from biascorr_pydra.statistics.outliers import FEWEST
 
 EVIL = "</script><img src=x onerror=alert(1)><b>\u2028&"
 AFTER = Measure("after", "cjv")
@@ -37,16 +38,6 @@ def site_of(name, values, first=0, **record):
 
 
 # --- outliers
-
-
-def test_robust_z_by_hand():
-    values = np.array([1.0, 2, 3, 4, 100])  # median 3; deviations 2, 1, 0, 1, 97: MAD 1
-    z, middle, spread = robust_z(values, values)
-    assert (middle, spread) == (3, pytest.approx(1.4826))
-    np.testing.assert_allclose(z, (values - 3) / 1.4826)
-    most_equal = np.array([5.0, 5, 5, 5, 9])  # MAD 0; the mean of the deviations is 0.8
-    assert robust_z(most_equal, most_equal)[0][-1] == pytest.approx(4 / (1.2533 * 0.8))
-    assert np.isnan(robust_z(np.ones(4), np.ones(4))[0]).all()
 
 
 def test_an_outlier_is_one_of_its_site():

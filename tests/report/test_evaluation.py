@@ -10,7 +10,8 @@ from scipy import stats
 from biascorr_pydra import bids, report
 from biascorr_pydra.bids import Job
 from biascorr_pydra.errors import BIDSError
-from biascorr_pydra.report.study.evaluation import evaluate, read_problems, write_evaluation
+from biascorr_pydra.report.study.evaluation import evaluate
+from biascorr_pydra.report.study.write import read_problems, write_evaluation
 from biascorr_pydra.statistics.compare import holm
 
 METRICS = ("cjv", "cv_wm", "cv_gm", "wm_gm_contrast")

@@ -9,9 +9,29 @@ from written_cohort import BEFORE, T1W, T2W, Page, read_table, write_scan, write
 from biascorr_pydra.errors import BIDSError
 from biascorr_pydra.interfaces.cli.main import cli
 from biascorr_pydra.metrics import METRICS
-from biascorr_pydra.report import write_report
+from biascorr_pydra.report import is_up_to_date, write_report
 from biascorr_pydra.report.collect import Result, collect
 from biascorr_pydra.report.table import Change, tally
+
+# --- the question whether it is up to date
+
+
+def test_asking_whether_a_report_is_up_to_date_writes_nothing(out, cohort):
+    before = sorted(out.rglob("*"))
+    assert not is_up_to_date(out)
+    assert sorted(out.rglob("*")) == before
+    assert not is_up_to_date(out / "no such folder")
+
+
+def test_a_report_is_up_to_date_until_something_changes(out, cohort):
+    write_report(out, scan_pages=False)
+    assert is_up_to_date(out)
+    write_scan(out, method="ubc", after={"cjv": 0.123})
+    assert not is_up_to_date(out)
+    write_report(out, scan_pages=False)
+    (out / "metrics.tsv").unlink()
+    assert not is_up_to_date(out)
+
 
 # --- the table
 

@@ -212,7 +212,7 @@ def WriteEvaluation(out_dir: str, run_id: str, reports: list | None = None) -> s
     summary_file : str
         the summary
     """
-    from biascorr_pydra.report.study.evaluation import write_evaluation
+    from biascorr_pydra.report.study.write import write_evaluation
 
     return str(write_evaluation(Path(out_dir)).html)
 

@@ -77,7 +77,7 @@ class AbideHooks:
             return 1
 
     def _evaluate(self, study: Study, anew: bool) -> None:
-        from biascorr_pydra.report.study.evaluation import read_problems, write_evaluation
+        from biascorr_pydra.report.study.write import read_problems, write_evaluation
 
         if anew:
             begin(study)

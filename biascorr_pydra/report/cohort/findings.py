@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 
 from biascorr_pydra.metrics import METRICS
-from biascorr_pydra.report.cohort.outliers import Measure, Score, scores
-from biascorr_pydra.report.cohort.pairing import adjusted, comparisons
 from biascorr_pydra.report.collect import Cohort, Result
-from biascorr_pydra.report.table import image_keys
+from biascorr_pydra.report.table import direction, image_keys
+from biascorr_pydra.statistics.outliers import RobustScore
+from biascorr_pydra.statistics.pairing import adjusted, comparisons
 
 from .flags import Flag, flags
 from .mriqc import MriqcTable
+from .outliers import Measure, scores
 from .run_times import run_times
 from .site_differences import ALL_SITES, site_differences
 
@@ -43,7 +44,7 @@ class Findings:
 
     cohort: Cohort
     threshold: float
-    scored: list[dict[Measure, Score]]
+    scored: list[dict[Measure, RobustScore]]
     flags: list[Flag]
     comparisons: list[dict[str, Any]] = field(default_factory=list)
     by_site: list[dict[str, Any]] = field(default_factory=list)
@@ -81,19 +82,19 @@ def find(cohort: Cohort, threshold: float, mriqc: MriqcTable | None = None) -> F
 
 def _compared(results: list[Result]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Contrasts are not mixed: their metrics are not comparable."""
-    keys = [key for key in image_keys(results) if key in METRICS]
+    directions = {key: direction(key) for key in image_keys(results) if key in METRICS}
     scans = frame(results)
     overall: list[dict[str, Any]] = []
     by_site: list[dict[str, Any]] = []
     for suffix, group in scans.groupby("suffix", sort=True) if len(scans) else ():
-        overall += _comparisons(group, keys, {"suffix": suffix, "site": ALL_SITES})
-        for site, mine in group[group["site"].notna()].groupby("site", sort=True):
-            by_site += _comparisons(mine, keys, {"suffix": suffix, "site": site})
+        overall += _comparisons(group, directions, {"suffix": suffix, "site": ALL_SITES})
+        for site, rows in group[group["site"].notna()].groupby("site", sort=True):
+            by_site += _comparisons(rows, directions, {"suffix": suffix, "site": site})
     return adjusted(overall), adjusted(by_site)
 
 
-def _comparisons(scans: pd.DataFrame, keys: list[str], first: dict[str, Any]) -> list[dict[str, Any]]:
-    return comparisons(scans, list(dict.fromkeys(scans["method"])), keys, first)
+def _comparisons(scans: pd.DataFrame, directions: dict[str, str], first: dict[str, Any]) -> list[dict[str, Any]]:
+    return comparisons(scans, list(dict.fromkeys(scans["method"])), directions, first)
 
 
 def frame(results: Sequence[Result]) -> pd.DataFrame:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from biascorr_pydra.quality import REJECTED
-from biascorr_pydra.report.cohort.outliers import Measure, Score
 from biascorr_pydra.report.collect import Cohort, Result
+from biascorr_pydra.statistics.outliers import SITE, RobustScore
+
+from .outliers import Measure
 
 __all__ = ["KINDS", "Flag", "Reason", "flags"]
 
@@ -23,7 +25,7 @@ class Reason:
     method: str | None
     text: str
     measure: Measure | None = None
-    score: Score | None = None
+    score: RobustScore | None = None
 
 
 @dataclass
@@ -47,7 +49,7 @@ class Flag:
         return max((abs(reason.score.z) for reason in self.reasons if reason.score), default=0.0)
 
 
-def flags(cohort: Cohort, scored: Sequence[dict[Measure, Score]], threshold: float) -> list[Flag]:
+def flags(cohort: Cohort, scored: Sequence[dict[Measure, RobustScore]], threshold: float) -> list[Flag]:
     """The scans to look at, the gravest first; outliers by size.
 
     Parameters
@@ -68,7 +70,7 @@ def flags(cohort: Cohort, scored: Sequence[dict[Measure, Score]], threshold: flo
     return sorted(found.values(), key=lambda flag: (KINDS.index(flag.kind), -flag.size))
 
 
-def _reasons(result: Result, mine: dict[Measure, Score], threshold: float):
+def _reasons(result: Result, mine: dict[Measure, RobustScore], threshold: float):
     if result.failed:
         yield Reason("failed", result.method, result.reason)
     if result.verdict == REJECTED:
@@ -79,10 +81,10 @@ def _reasons(result: Result, mine: dict[Measure, Score], threshold: float):
         if abs(score.z) > threshold:
             # The acquired image is the same for all methods: it is an outlier once.
             method = None if measure.part == "before" else result.method
-            yield Reason("outlier", method, _text(score), measure, score)
+            yield Reason("outlier", method, _text(measure, score), measure, score)
 
 
-def _text(score: Score) -> str:
+def _text(measure: Measure, score: RobustScore) -> str:
     way = "high" if score.z > 0 else "low"
-    where = "its site" if score.group == "site" else "all sites"
-    return f"{score.measure.title} is {way}: {score.value:.3g}, median of {where} {score.median:.3g}, z {score.z:+.1f}"
+    where = "its site" if score.group == SITE else "all sites"
+    return f"{measure.title} is {way}: {score.value:.3g}, median of {where} {score.median:.3g}, z {score.z:+.1f}"

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from biascorr_pydra import __version__
-from biascorr_pydra.report.cohort.outliers import FEWEST, JUDGED
 from biascorr_pydra.report.study.columns import comparison_dictionary
 from biascorr_pydra.report.table import MISSING, Column
 from biascorr_pydra.statistics.compare import FEWEST_SCANS
+from biascorr_pydra.statistics.outliers import FEWEST
 
 from .findings import Findings
 from .methods_text import methods_text
+from .outliers import judged_measures
 
 __all__ = ["Table", "everything", "extra_columns", "group_tables", "to_text"]
 
@@ -105,8 +106,8 @@ def _flagged(findings: Findings) -> Iterable[dict[str, Any]]:
         first = {"place": flag.place, "site": flag.results[0].site, "suffix": flag.results[0].suffix}
         for reason in flag.reasons:
             row = {**first, "method": reason.method, "kind": reason.kind, "text": reason.text}
-            if (score := reason.score) is not None:
-                row |= {"column": score.measure.column, "value": score.value, "median": score.median}
+            if (score := reason.score) is not None and reason.measure is not None:
+                row |= {"column": reason.measure.column, "value": score.value, "median": score.median}
                 row |= {"spread": score.spread, "z": score.z, "n": score.n, "group": score.group}
             yield row
 
@@ -121,7 +122,7 @@ def extra_columns(findings: Findings) -> list[Column]:
     description = f"Why to look at the scan; outlier: an absolute robust z above {findings.threshold:g}."
     entry = {"LongName": "Flags", **_about(description, Levels=KINDS)}
     table = [Column("flags", entry, lambda result: ", ".join(kinds.get(id(result), ())))]
-    for measure in JUDGED:
+    for measure in judged_measures():
         entry = {
             "LongName": f"Robust z of {measure.title}",
             "Description": "(value - median) / (1.4826 MAD) among the scans of its site, contrast and method; among all"

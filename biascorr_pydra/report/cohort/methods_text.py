@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from biascorr_pydra import __version__
+from biascorr_pydra.metrics import METRICS
 from biascorr_pydra.quality import NEGLIGIBLE, REJECTED
-from biascorr_pydra.report.cohort.outliers import FEWEST
-from biascorr_pydra.report.cohort.pairing import BEFORE
 from biascorr_pydra.report.collect import Result
 from biascorr_pydra.report.table import direction, long_name
 from biascorr_pydra.report.words import number, p_value, plural, seconds
+from biascorr_pydra.statistics.outliers import FEWEST
+from biascorr_pydra.statistics.pairing import BEFORE
 
 from .boilerplate import REFERENCES
 from .findings import Findings
@@ -20,8 +21,6 @@ from .site_differences import ALL_SITES
 
 __all__ = ["methods_text"]
 
-#: Told of those that the text tests: the ones whose lower value is better first.
-TOLD = ("cjv", "cv_wm", "wm_gm_contrast")
 #: What methods are called in running text; others go by their own names.
 NAMES = {"n4": "N4", "ants-n4": "ANTs' N4"}
 
@@ -57,10 +56,11 @@ def _sentences(findings: Findings, suffix: str, results: list[Result]) -> Iterat
         mine = [result for result in results if result.method == method]
         yield _outcome(method, mine)
         for row in findings.comparisons:
-            if (row["suffix"], row["method"], row["reference"]) == (suffix, method, BEFORE) and row["metric"] in TOLD:
+            compared = row["suffix"], row["method"], row["reference"]
+            if compared == (suffix, method, BEFORE) and METRICS[row["metric"]].headline:
                 yield from _change(row)
     for row in findings.comparisons:
-        if row["suffix"] == suffix and row["reference"] != BEFORE and row["metric"] == "cjv":
+        if row["suffix"] == suffix and row["reference"] != BEFORE and METRICS[row["metric"]].compared:
             yield from _between(row)
     if any(row["p"] is not None for row in findings.comparisons):
         yield (

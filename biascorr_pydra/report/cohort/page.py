@@ -19,11 +19,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from biascorr_pydra import __version__
+from biascorr_pydra.metrics import shown_metrics
 from biascorr_pydra.quality import NEGLIGIBLE, NOT_JUDGED, REJECTED
-from biascorr_pydra.report.cohort.outliers import FEWEST
 from biascorr_pydra.report.collect import Cohort, Result
-from biascorr_pydra.report.table import IMAGE_METRICS, UNCHANGED_PERCENT, Change, Tally, hint, long_name, tally
+from biascorr_pydra.report.table import UNCHANGED_PERCENT, Change, Tally, hint, long_name, tally
 from biascorr_pydra.report.words import NONE, STEP_NAMES, hours, number, p_value, percent, plural, seconds
+from biascorr_pydra.statistics.outliers import FEWEST
 
 from .findings import Findings
 from .flags import KINDS, Flag
@@ -79,7 +80,7 @@ def render(findings: Findings, links: Mapping[str, str], *, made: str, running: 
         no_differences=_no_differences(findings),
         times=[_time(row) for row in findings.run_times],
         devices=", ".join(_devices(cohort)) or "not recorded",
-        overview_keys=[(key, long_name(key), hint(key)) for key in IMAGE_METRICS],
+        overview_keys=[(key, long_name(key), hint(key)) for key in shown_metrics("image")],
         overview=list(_overview(findings)),
         reading=_reading(),
         tables=[f"{name}.tsv" for name in tables],
@@ -153,7 +154,7 @@ def _summary(cohort: Cohort) -> Iterator[dict[str, Any]]:
 
 def _sentences(results: list[Result]) -> Iterator[str]:
     undefined = []
-    for key in IMAGE_METRICS:
+    for key in shown_metrics("image"):
         found = tally(results, key)
         if found.n:
             yield _sentence(found, len(results))
@@ -186,7 +187,7 @@ def _flag_counts(flags: list[Flag]) -> str:
 
 def _reading() -> list[str]:
     return [
-        *(f"{long_name(key)}: {hint(key)}." for key in IMAGE_METRICS),
+        *(f"{long_name(key)}: {hint(key)}." for key in shown_metrics("image")),
         f"Changes are in percent of the value before; below {UNCHANGED_PERCENT:g}% counts as unchanged.",
         "These metrics know no true field: a coefficient of variation also falls when contrast is lost, so read it "
         "next to the WM–GM contrast, and look at the pictures on the scans' pages.",
@@ -272,7 +273,7 @@ def _overview(findings: Findings) -> Iterator[dict[str, Any]]:
             "kinds": " ".join(sorted(mine)),
             "z": NONE if z is None else f"{z:.1f}",
             "z_value": _sortable(z),
-            "cells": [_cell(Change.of(result, key)) for key in IMAGE_METRICS],
+            "cells": [_cell(Change.of(result, key)) for key in shown_metrics("image")],
             "range": number(width),
             "range_value": _sortable(width),
             "time": seconds(time),

@@ -8,8 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from biascorr_pydra.metrics import shown_metrics
 from biascorr_pydra.report.collect import Result
-from biascorr_pydra.report.table import FIELD_METRICS, hint, image_keys, keys, long_name
+from biascorr_pydra.report.table import hint, image_keys, keys, long_name
 
 from .findings import Findings
 from .site_differences import ALL_SITES
@@ -76,7 +77,7 @@ def _metrics(findings: Findings) -> list[dict[str, Any]]:
     ]
     chosen += [
         {"title": long_name(key), "hint": "", "before": None, "after": f"field:{key}"}
-        for key in keys(results, "field", FIELD_METRICS)
+        for key in keys(results, "field", shown_metrics("field"))
     ]
     chosen += [
         {
@@ -98,7 +99,7 @@ def _values(findings: Findings, results: Sequence[Result]) -> dict[str, Callable
         return lambda result: result.number(name, key)
 
     found = {f"{state}:{key}": part(state, key) for key in image_keys(results) for state in ("before", "after")}
-    found |= {f"field:{key}": part("field", key) for key in keys(results, "field", FIELD_METRICS)}
+    found |= {f"field:{key}": part("field", key) for key in keys(results, "field", shown_metrics("field"))}
     found["runtime_s:correct"] = part("runtime_s", "correct")
     table = findings.mriqc
     for key in table.numbers() if table else ():

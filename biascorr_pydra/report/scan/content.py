@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 from statistics import median, quantiles
 from typing import Any
 
+from biascorr_pydra.metrics import METRICS, shown_metrics
 from biascorr_pydra.quality import ACCEPTED, NEGLIGIBLE, NOT_JUDGED, REJECTED
 from biascorr_pydra.report.collect import Cohort, Result
 from biascorr_pydra.report.table import (
-    FIELD_METRICS,
-    HINTS,
-    IMAGE_METRICS,
     STEPS,
     Change,
     direction,
@@ -27,7 +25,6 @@ from biascorr_pydra.report.words import NONE, STEP_NAMES, number, percent, secon
 __all__ = ["UNREACHED", "CohortRanges", "Place", "method_parts", "metric_rows", "notes"]
 
 FEWEST = 4  # scans of which quartiles are given
-HEADLINE = ("cjv", "cv_wm", "wm_gm_contrast")
 FAILED, UNKNOWN = "failed", "no record"
 #: States of what a run has not made, in words.
 UNREACHED = {"waiting": "No run has reached it yet.", "skipped": "It is not an image to correct."}
@@ -177,7 +174,7 @@ def _method_part(result: Result) -> MethodPart:
         verdict = result.state
     reasons = result.verdict_reason or (result.reason if verdict == UNKNOWN and result.reason != NONE else "")
     part = MethodPart(result.method, verdict, _outcome(result, verdict), reasons)
-    changes = [(key, Change.of(result, key)) for key in HEADLINE]
+    changes = [(key, Change.of(result, key)) for key, metric in METRICS.items() if metric.headline]
     part.headline = [{"name": long_name(key), **cell(change)} for key, change in changes if change.percent is not None]
     part.checks = list(_checks(result))
     part.identity = _identity(result)
@@ -241,7 +238,7 @@ def metric_rows(results: Sequence[Result], places: Places) -> dict[str, list[dic
     known = [key for key in image_keys(recorded) if not all(_explained(result, key) for result in recorded)]
     return {
         "image": [_image_row(results, key, places) for key in known] if recorded else [],
-        "field": [_field_row(results, key, places) for key in keys(recorded, "field", FIELD_METRICS)]
+        "field": [_field_row(results, key, places) for key in keys(recorded, "field", shown_metrics("field"))]
         if recorded
         else [],
         "times": [
@@ -269,7 +266,7 @@ def _image_row(results: Sequence[Result], key: str, places: Places) -> dict[str,
             cell(change) | _placed(places.get(result.method, {}).get("after", {}).get(key), change.after, key)
             for result, change in zip(results, changes, strict=True)
         ],
-        "shown": key in IMAGE_METRICS,
+        "shown": key in shown_metrics("image"),
     }
 
 
@@ -307,7 +304,7 @@ def cell(change: Change) -> dict[str, str]:
 
 
 def _word(change: Change) -> str:
-    if change.verdict == "lower" and change.key in HINTS:  # contrast is no measure of success, but should not fall
+    if change.verdict == "lower" and hint(change.key):  # contrast is no measure of success, but should not fall
         return "fell"
     return change.verdict if change.verdict in ("better", "worse") else ""
 

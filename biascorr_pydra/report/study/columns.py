@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from biascorr_pydra.metrics import METRICS
-from biascorr_pydra.report.table import IMAGE_METRICS, long_name
+from biascorr_pydra.metrics import METRICS, shown_metrics
+from biascorr_pydra.report.table import long_name
 from biascorr_pydra.statistics.compare import CONFIDENCE, FEWEST_SCANS, RESAMPLES
 
 __all__ = ["PROBLEM_COLUMNS", "comparison_dictionary", "scan_dictionary"]
@@ -55,7 +55,7 @@ _SCAN = {
 def scan_dictionary() -> dict[str, dict[str, Any]]:
     """Columns of scans.tsv: one row per scan and method."""
     columns = dict(_SCAN)
-    for key in IMAGE_METRICS:
+    for key in shown_metrics("image"):
         metric = METRICS[key]
         for part, image in (("before", "the acquired image"), ("after", "the corrected image")):
             columns[f"{key}_{part}"] = {
@@ -69,10 +69,11 @@ def scan_dictionary() -> dict[str, dict[str, Any]]:
     return columns
 
 
-def comparison_dictionary(first: str, n_tests: int, keys: Iterable[str] = IMAGE_METRICS) -> dict[str, dict[str, Any]]:
+def comparison_dictionary(first: str, n_tests: int, keys: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
     """Columns of sites.tsv (``first`` is "site") or overall.tsv ("unit"): one row per comparison.
 
-    ``n_tests`` is the number of p values in the table, over which they are adjusted; ``keys`` are its metrics.
+    ``n_tests`` is the number of p values in the table, over which they are adjusted; ``keys`` are its metrics,
+    by default those that are always shown.
     """
     heads = {
         "site": _text("Site."),
@@ -84,7 +85,8 @@ def comparison_dictionary(first: str, n_tests: int, keys: Iterable[str] = IMAGE_
             },
         ),
     }
-    metrics = {key: f"{long_name(key)}: {METRICS[key].definition}" for key in keys}
+    compared = shown_metrics("image") if keys is None else keys
+    metrics = {key: f"{long_name(key)}: {METRICS[key].definition}" for key in compared}
     interval = (
         f"{CONFIDENCE:.0%} percentile bootstrap interval ({RESAMPLES} resamples, seeded) of median_change; "
         f"n/a for fewer than {FEWEST_SCANS}"

@@ -1,6 +1,6 @@
 """The design of a multi-site study: which scans it has and which site each belongs to, in ``OUT/evaluation``.
 
-:mod:`.evaluation` reads it; that module is slow to import and loaded only by those who evaluate.
+:mod:`.evaluation` and :mod:`.write` read it; they are slow to import and loaded only by those who evaluate.
 """
 
 from __future__ import annotations

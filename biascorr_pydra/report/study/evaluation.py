@@ -15,18 +15,16 @@ from typing import Any
 import pandas as pd
 
 from biascorr_pydra.errors import BIDSError
-from biascorr_pydra.images.files import write_bytes, write_text
-from biascorr_pydra.report.cohort.pairing import adjusted, by_method, comparison_row, comparisons, pairs, values_of
+from biascorr_pydra.metrics import shown_metrics
 from biascorr_pydra.report.collect import Cohort, Problem, Result, collect
-from biascorr_pydra.report.table import IMAGE_METRICS, direction
-from biascorr_pydra.statistics.compare import compare
+from biascorr_pydra.report.table import direction
+from biascorr_pydra.statistics.pairing import adjusted, comparisons, group_comparisons
 
-from .columns import PROBLEM_COLUMNS, comparison_dictionary, scan_dictionary
-from .design import EvaluationPaths, read_design, to_json
+from .columns import comparison_dictionary, scan_dictionary
+from .design import read_design
 
-__all__ = ["Evaluation", "evaluate", "read_problems", "write_evaluation"]
+__all__ = ["Evaluation", "evaluate"]
 
-MISSING = "n/a"
 #: Values before correction that differ by more than this part between methods were measured on other segmentations.
 SAME = 1e-6
 
@@ -78,13 +76,16 @@ def evaluate(out_dir: str | Path) -> Evaluation:
         rows += [_scan_row(scan, method, result, problems) for method, result in mine.items()]
         _check_before(scan, mine, problems)
     scans = pd.DataFrame(rows, columns=list(scan_dictionary()))
+    directions = {key: direction(key) for key in shown_metrics("image")}
+    by_site = dict(iter(scans[scans["site"].notna()].groupby("site", sort=True)))
     sites = [
         row
-        for site, group in scans[scans["site"].notna()].groupby("site", sort=True)
-        for row in comparisons(group, design["methods"], IMAGE_METRICS, {"site": site})
+        for site, group in by_site.items()
+        for row in comparisons(group, design["methods"], directions, {"site": site})
     ]
-    overall = comparisons(scans, design["methods"], IMAGE_METRICS, {"unit": "scan"})
-    overall += _site_comparisons(scans, design["methods"])
+    overall = comparisons(scans, design["methods"], directions, {"unit": "scan"})
+    # One value a site, too: scans of one site are not independent.
+    overall += group_comparisons(list(by_site.values()), design["methods"], directions, {"unit": "site"})
     return Evaluation(design, scans, _frame(sites, "site"), _frame(overall, "unit"), problems)
 
 
@@ -129,19 +130,20 @@ def _scan_row(scan: Mapping, method: str, result: Result | None, problems: list)
         return row | {"note": reason}
     segmentation = result.part("segmentation")
     row["segmentation"] = ", ".join(str(segmentation[key]) for key in ("method", "image") if segmentation.get(key))
-    for key in IMAGE_METRICS:
+    keys = shown_metrics("image")
+    for key in keys:
         row |= {f"{key}_{part}": result.number(part, key) for part in ("before", "after")}
     reasons: dict[str, list[str]] = {}
-    for where, why in result.part("undefined").items():
-        if where.partition(".")[2] in IMAGE_METRICS:
-            reasons.setdefault(str(why), []).append(where)
-    row["note"] = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items()) or None
+    for where, reason in result.part("undefined").items():
+        if where.partition(".")[2] in keys:
+            reasons.setdefault(str(reason), []).append(where)
+    row["note"] = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items()) or None
     return row
 
 
 def _check_before(scan: Mapping, results: Mapping[str, Result | None], problems: list) -> None:
     """Methods are compared on one segmentation: then their values before correction are the same."""
-    for key in IMAGE_METRICS:
+    for key in shown_metrics("image"):
         values = [result.number("before", key) for result in results.values() if result is not None]
         values = [value for value in values if value is not None]
         if values and max(values) - min(values) > SAME * max(map(abs, values)):
@@ -150,80 +152,5 @@ def _check_before(scan: Mapping, results: Mapping[str, Result | None], problems:
             return
 
 
-def _site_comparisons(scans: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, Any]]:
-    """The same comparisons with one value a site, the median over its scans: scans of one site are not independent."""
-    sites = [by_method(group) for _, group in scans[scans["site"].notna()].groupby("site", sort=True)]
-    rows = []
-    for key in IMAGE_METRICS:
-        for reference, method in pairs(methods):
-            medians = [values_of(site, key, reference, method).dropna().median() for site in sites]
-            references, values = ([median[name] for median in medians] for name in ("reference", "method"))
-            paired = compare(references, values, direction=direction(key))
-            first = {"unit": "site", "metric": key, "method": method, "reference": reference}
-            rows.append(comparison_row(first, paired, {"n_scans": None, "n_participants": None}))
-    return rows
-
-
 def _frame(rows: list[dict[str, Any]], first: str) -> pd.DataFrame:
     return pd.DataFrame(adjusted(rows), columns=list(comparison_dictionary(first, 0)))
-
-
-# --- writing
-
-
-def write_evaluation(out_dir: str | Path) -> EvaluationPaths:
-    """Write the tables with their data dictionaries, the figure and the summary into ``OUT/evaluation``.
-
-    Raises
-    ------
-    BIDSError
-        There is no readable design.
-    OutputError
-        A file cannot be written.
-    """
-    from .figure import draw_changes  # matplotlib is loaded only by those who draw
-    from .text import summary, to_html, to_markdown
-
-    paths = EvaluationPaths.inside(out_dir)
-    found = evaluate(out_dir)
-    dictionaries = {
-        "scans": scan_dictionary(),
-        "sites": comparison_dictionary("site", int(found.sites["p"].notna().sum())),
-        "overall": comparison_dictionary("unit", int(found.overall["p"].notna().sum())),
-        "problems": PROBLEM_COLUMNS,
-    }
-    frames = {"scans": found.scans, "sites": found.sites, "overall": found.overall}
-    frames["problems"] = pd.DataFrame(found.problems, columns=list(PROBLEM_COLUMNS))
-    for name, frame in frames.items():
-        write_text(paths.table(name), _tsv(frame))
-        write_text(paths.table(name).with_suffix(".json"), to_json(dictionaries[name]))
-    picture = draw_changes(found)
-    if picture is None:
-        paths.figure.unlink(missing_ok=True)
-    else:
-        write_bytes(paths.figure, picture)
-    blocks = summary(found, has_figure=picture is not None)
-    write_text(paths.markdown, to_markdown(blocks, paths.figure.name))
-    write_text(paths.html, to_html(blocks, picture))
-    return paths
-
-
-def read_problems(out_dir: str | Path) -> list[list[str]]:
-    """Kind, place and text of each problem in the evaluation's problems.tsv."""
-    lines = EvaluationPaths.inside(out_dir).table("problems").read_text().splitlines()
-    return [line.split("\t") for line in lines[1:]]
-
-
-def _tsv(frame: pd.DataFrame) -> str:
-    lines = ["\t".join(frame.columns)]
-    lines += ["\t".join(_cell(value) for value in row) for row in frame.itertuples(index=False)]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(value: Any) -> str:
-    if value is None or value is pd.NA or value != value:  # NaN: pandas' spelling of undefined
-        return MISSING
-    if isinstance(value, float):
-        return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(float(value))
-    # BIDS tables know no quoting, so that a tab or a line end inside a text must go.
-    return " ".join(str(value).split()) or MISSING

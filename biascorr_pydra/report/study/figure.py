@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from biascorr_pydra.report.table import IMAGE_METRICS, hint, long_name
+from biascorr_pydra.metrics import shown_metrics
+from biascorr_pydra.report.table import hint, long_name
 
-if TYPE_CHECKING:
-    from .evaluation import Evaluation
+from .evaluation import Evaluation
 
 __all__ = ["COLORS", "ROW_INCHES", "changes_figure", "draw_changes"]
 
@@ -39,13 +38,14 @@ def changes_figure(scans: pd.DataFrame, methods: list[str]) -> Figure | None:
     """
     scans = scans.assign(site=scans["site"].fillna("no site"))
     sites = sorted(scans["site"].unique(), reverse=True)
-    if not any(_percent(scans, key).notna().any() for key in IMAGE_METRICS):
+    keys = shown_metrics("image")
+    if not any(_percent(scans, key).notna().any() for key in keys):
         return None
     height = 1.3 + ROW_INCHES * len(sites) * max(1, len(methods) / 2)
     figure = Figure(figsize=(12.5, height), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(IMAGE_METRICS), sharey=True)
-    for panel, key in zip(panels, IMAGE_METRICS, strict=True):
+    panels = figure.subplots(1, len(keys), sharey=True)
+    for panel, key in zip(panels, keys, strict=True):
         _draw_panel(panel, scans.assign(change=_percent(scans, key)), sites, methods)
         panel.set_title(f"{long_name(key)}\n({hint(key)})", fontsize=10)
         panel.set_xlabel("change, %", fontsize=9)

@@ -8,16 +8,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from biascorr_pydra import __version__
-from biascorr_pydra.report.table import IMAGE_METRICS, direction, hint, long_name
+from biascorr_pydra.metrics import shown_metrics
+from biascorr_pydra.report.table import direction, hint, long_name
 from biascorr_pydra.statistics.compare import FEWEST_SCANS
 
-if TYPE_CHECKING:
-    from .evaluation import Evaluation
+from .evaluation import Evaluation
 
 __all__ = ["Block", "summary", "to_html", "to_markdown"]
 
@@ -144,7 +143,7 @@ def _cautions(found: Evaluation) -> Iterator[str]:
 
 def _reading() -> list[str]:
     return [
-        *(f"{long_name(key)}: {hint(key)}." for key in IMAGE_METRICS),
+        *(f"{long_name(key)}: {hint(key)}." for key in shown_metrics("image")),
         "A coefficient of variation also falls when the contrast does: read CV next to the contrast.",
         "Tests are Wilcoxon signed-rank tests of the changes, two-sided; p values are adjusted by Holm's method over "
         "their table. Effect size: matched-pairs rank-biserial correlation, −1 if all scans fell, +1 if all rose.",
@@ -175,7 +174,8 @@ def _overall(overall: pd.DataFrame) -> list[list[str]]:
 
 def _by_site(found: Evaluation) -> list[list[str]]:
     """One row a site, one column a metric and method; a star where the adjusted p value is below 0.05."""
-    heads = [f"{long_name(key)}, {method}" for key in IMAGE_METRICS for method in found.methods]
+    keys = shown_metrics("image")
+    heads = [f"{long_name(key)}, {method}" for key in keys for method in found.methods]
     rows = [["site", "scans", *heads]]
     if not len(found.sites):
         return rows
@@ -183,7 +183,7 @@ def _by_site(found: Evaluation) -> list[list[str]]:
     for site, group in before.groupby("site", sort=True):
         cells = {(row["metric"], row["method"]): row for row in group.to_dict("records")}
         count = str(int(group["n_scans"].max()))
-        rows.append([str(site), count, *(_change(cells[key, m]) for key in IMAGE_METRICS for m in found.methods)])
+        rows.append([str(site), count, *(_change(cells[key, m]) for key in keys for m in found.methods)])
     return rows
 
 
