@@ -25,7 +25,7 @@ import nibabel as nib
 import numpy as np
 from faults import command, make_cohort, start
 from n4 import phantom
-from pydra.engine.submitter import Submitter
+from pydra.engine import Submitter
 
 from biascorr_pydra.images import nifti
 from biascorr_pydra.workers.lanes.worker import LanesWorker

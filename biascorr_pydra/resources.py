@@ -19,6 +19,7 @@ from .errors import InvalidParameterError, ResourceError
 
 __all__ = [
     "DEVICES",
+    "THREAD_VARIABLES",
     "Resources",
     "available",
     "chosen_gpus",
@@ -31,6 +32,13 @@ __all__ = [
 
 ATTRIBUTE = "resources"
 DEVICES = ("auto", "cpu", "cuda")
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",  # antspyx takes all cores without it
+)
+"""The environment variables that say how many threads a process's libraries may use; read when they are loaded."""
 
 
 @dataclass(frozen=True)

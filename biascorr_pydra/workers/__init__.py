@@ -5,6 +5,7 @@ They are found by ``--worker NAME`` and ``Submitter(worker=NAME)`` under the nam
 one process and run it there (:mod:`biascorr_pydra.workers.execute`).
 """
 
-from .needs import NodeResources, is_remote, node_resources
+from .needs import NodeResources, node_resources
+from .placing import PlacingWorker, is_remote
 
-__all__ = ["NodeResources", "is_remote", "node_resources"]
+__all__ = ["NodeResources", "PlacingWorker", "is_remote", "node_resources"]

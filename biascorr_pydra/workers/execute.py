@@ -19,19 +19,11 @@ from pathlib import Path
 from traceback import format_exception
 from typing import Any
 
-import attrs
 import cloudpickle
-from fileformats.core import FileSet
 from filelock import SoftFileLock
-from pydra.engine.job import Job
-from pydra.engine.result import Result, copyfile_workflow, record_error
-from pydra.engine.submitter import Submitter
-from pydra.engine.workflow import Workflow
-from pydra.utils.general import is_workflow
-from pydra.utils.messenger import AuditFlag
-from pydra.workers.base import Worker
 
-from . import pickles
+from . import engine, pickles
+from .engine import Job, Result, Submitter, Worker, is_workflow
 
 __all__ = [
     "Parcel",
@@ -76,22 +68,16 @@ class Parcel:
 
 def pack(job: Job, rerun: bool = False) -> bytes:
     """The job as bytes, for :func:`open_parcel` in another process; tasks of a script's own travel by value."""
-    task = job.task
-    values = {}
-    for field in attrs.fields(type(task)):
-        value = getattr(task, field.name)
-        if field.init and value is not field.default:
-            values[field.name.lstrip("_")] = value
-    submitter = job.submitter
+    task, submitter = job.task, job.submitter
     parcel = Parcel(
         task_class=type(task),
-        values=values,
+        values=engine.task_values(task),
         name=job.name,
         state_index=job.state_index,
         hooks=job.hooks,
         environment=job.environment,
         checksum=job.checksum,
-        hashes=task._hashes,
+        hashes=engine.input_hashes(task),
         cache_root=job.cache_root,
         readonly_caches=tuple(Path(folder) for folder in submitter.readonly_caches or ()),
         rerun=rerun,
@@ -112,7 +98,7 @@ def open_parcel(content: bytes) -> tuple[Job, bool]:
         state_index=parcel.state_index,
         hooks=parcel.hooks,
     )
-    job._checksum, job.task._hashes = parcel.checksum, parcel.hashes
+    engine.adopt_identity(job, parcel.checksum, parcel.hashes)
     return job, parcel.rerun
 
 
@@ -124,17 +110,17 @@ def execute(job: Job, rerun: bool = False) -> Result:
     Exception
         Whatever the task raised; the error and the errored result are in the cache folder, as Pydra leaves them.
     """
-    if job.audit.audit_flags != AuditFlag.NONE:
-        return job.run(rerun=rerun)  # Pydra's own provenance records
+    if engine.is_audited(job):
+        return job.run(rerun=rerun)
     job.hooks.pre_run(job)
     with SoftFileLock(job.lockfile):
-        found = finished(job, rerun)
-        if found is not None:
-            return found
+        cached = finished(job, rerun)
+        if cached is not None:
+            return cached
         result = _run(job, rerun)
     job.hooks.post_run(job, result)
-    job._check_for_hash_changes()
-    job._cached_result = result
+    engine.check_inputs_unchanged(job)
+    engine.remember_result(job, result)
     return result
 
 
@@ -145,11 +131,11 @@ def finished(job: Job, rerun: bool = False) -> Result | None:
     looks at the results of all jobs that it waits for whenever one of them ends, and takes whatever is there for the
     outcome.
     """
-    found = job.result()
-    if found is None or not (found.errored or rerun or _files_gone(found)):
-        return found
-    job._errored, job._cached_result = False, None
-    (job.cache_dir / "_result.pklz").unlink(missing_ok=True)
+    cached = job.result()
+    if cached is None or not (cached.errored or rerun or _files_gone(cached)):
+        return cached
+    engine.forget_result(job)
+    (job.cache_dir / engine.RESULT_FILE).unlink(missing_ok=True)
     return None
 
 
@@ -157,9 +143,7 @@ def _files_gone(result: Result) -> bool:
     """Whether a file among the outputs is no longer there, or empty as a power cut may leave it."""
     if result.outputs is None:
         return True  # what an interrupted task of another worker leaves
-    values = [value for value in attrs.asdict(result.outputs, recurse=False).values() if value is not None]
-    values = [part for value in values for part in (value if isinstance(value, list | tuple) else [value])]
-    paths = [path for value in values if isinstance(value, FileSet) for path in value.fspaths]
+    paths = engine.output_files(result.outputs)
     return any(not path.exists() or (path.is_file() and path.stat().st_size == 0) for path in paths)
 
 
@@ -173,22 +157,20 @@ def _run(job: Job, rerun: bool) -> Result:
     os.chdir(folder)
     job.hooks.pre_run_task(job)
     try:
-        job.task._run(job, rerun)
-        outputs = job.task.Outputs._from_job(job)
-        result.outputs = copyfile_workflow(wf_path=folder, outputs=outputs) if is_workflow(job.task) else outputs
+        result.outputs = engine.compute_outputs(job, rerun)
     except BaseException as error:
         result.errored = True
         result.task = job.task
         with suppress(OSError):  # a full disk: the task's own error is the one to tell
-            record_error(folder, error=format_exception(error))
-            _write(folder / "_job.pklz", job)
+            engine.write_error(folder, format_exception(error))
+            _write(folder / engine.JOB_FILE, job)
         raise
     finally:
         job.hooks.post_run_task(job, result)
         if is_workflow(job.task):
-            job.return_values = {}  # the graph and every job in it
+            engine.without_graph(job)
         with suppress(OSError) if result.errored else nullcontext():
-            _write(folder / "_result.pklz", result)
+            _write(folder / engine.RESULT_FILE, result)
         os.chdir(before)
     return result
 
@@ -206,7 +188,9 @@ def _write(path: Path, content: Any) -> None:
 class _Here(Worker):
     """Runs each job where it is."""
 
-    _plugin_name = "here"
+    @classmethod
+    def plugin_name(cls) -> str:
+        return "here"
 
     def run(self, job: Job, rerun: bool = False) -> Result:
         return execute(job, rerun)
@@ -216,10 +200,7 @@ class _HereSubmitter(Submitter):
     """Expands a workflow in this process, and goes on past a step that fails to those that do not depend on it."""
 
     def expand_workflow(self, wf_job: Job, rerun: bool) -> None:
-        # Not kept in Pydra's cache of constructed workflows: that grows with every scan.
-        workflow = Workflow.construct(wf_job.task, dont_cache=True)
-        graph = workflow.execution_graph(submitter=self)
-        wf_job.return_values = {"workflow": workflow, "exec_graph": graph}
+        graph = engine.construct(wf_job, self)
         errors: list[str] = []
         tried: set[str] = set()
         jobs = self.get_runnable_tasks(graph)
@@ -231,7 +212,7 @@ class _HereSubmitter(Submitter):
                 try:
                     execute(job, rerun and self.propagate_rerun)
                 except Exception as error:
-                    job._errored = True
+                    engine.mark_errored(job)
                     place = "" if job.state_index is None else f"({job.state_index})"
                     text = "".join(format_exception(error))
                     errors.append(f"Job {job.name + place!r}, {job.task!r}, errored:{text}")
@@ -262,15 +243,12 @@ def record_failure(job: Job, error: str) -> None:
     job : the job that failed
     error : what happened, as text; an error that the job's own process has left stays
     """
-    found = job.result()
-    if found is None:
+    if job.result() is None:
         job.cache_dir.mkdir(exist_ok=True)
-        record_error(job.cache_dir, error=error.splitlines(keepends=True))
-        _write(job.cache_dir / "_job.pklz", job)
-        _write(
-            job.cache_dir / "_result.pklz", Result(outputs=None, errored=True, cache_dir=job.cache_dir, task=job.task)
-        )
-    job._errored = True
+        engine.write_error(job.cache_dir, error.splitlines(keepends=True))
+        _write(job.cache_dir / engine.JOB_FILE, job)
+        _write(job.cache_dir / engine.RESULT_FILE, engine.errored_result(job))
+    engine.mark_errored(job)
 
 
 # --- for a process that is sent parcels

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
-from pydra.engine.hooks import TaskHooks
-from pydra.engine.job import Job
-from pydra.utils.general import is_workflow
 
 from biascorr_pydra.resources import Resources, Spec, declared
 
-__all__ = ["NodeResources", "Overrides", "is_one_piece", "is_remote", "needs", "needs_of", "node_resources"]
+from .engine import Job, TaskHooks, is_workflow
+
+__all__ = ["NodeResources", "Overrides", "is_one_piece", "needs", "needs_of", "node_resources"]
 
 Overrides = Mapping[str, Mapping[str, Any]]  # node -> field -> number
 
@@ -27,11 +26,6 @@ class NodeResources(TaskHooks):
 def node_resources(spec: Spec | None = None, /, **numbers) -> NodeResources:
     """What one node of a workflow needs, in place of what its task's class says; see :class:`Resources`."""
     return NodeResources(resources=Resources(**numbers) if spec is None else spec)
-
-
-def is_remote(worker) -> bool:
-    """Whether a worker's jobs run on other machines, or outlive the process that submitted them."""
-    return worker.plugin_name().replace("-", "_").split("_")[0] in ("slurm", "dask", "sge")
 
 
 def needs(job: Job, overrides: Overrides) -> Resources:

@@ -14,18 +14,17 @@ import sys
 from importlib import import_module
 from typing import Any
 
-import attrs
 import cloudpickle
 from cloudpickle.cloudpickle import list_registry_pickle_by_value
-from pydra.compose.base import Outputs, Task
-from pydra.engine.result import Result
+
+from .engine import Outputs, Result, Task, function_of, unpickled_parts
 
 __all__ = ["dump", "dumps", "know"]
 
-_task_of: dict[type, type] = {}
+_task_of: dict[type, type[Task]] = {}
 
 
-def know(task_class: type) -> None:
+def know(task_class: type[Task]) -> None:
     """Remember which task an outputs class belongs to: the class itself does not say."""
     _task_of.setdefault(task_class.Outputs, task_class)
 
@@ -50,17 +49,16 @@ class _Pickler(cloudpickle.Pickler):
             if issubclass(obj, Task) and (name := _name(obj)):
                 return _task, name
         if isinstance(obj, Result):  # which would pickle its outputs by itself, the long way
-            state = {name: getattr(obj, name) for name in (field.name for field in attrs.fields(Result))}
-            for part in Result.CLOUD_PICKLE_ATTRS:
+            state, apart = unpickled_parts(obj)
+            for part in apart:
                 state[part] = None if state[part] is None else dumps(state[part])
-            return copyreg.__newobj__, (Result,), state
+            return copyreg.__newobj__, (Result,), state  # type: ignore[attr-defined] # a name of pickle's protocol 2
         return super().reducer_override(obj)
 
 
-def _name(task_class: type) -> tuple[str, str] | None:
+def _name(task_class: type[Task]) -> tuple[str, str] | None:
     """Module and name under which the class can be imported, or None."""
-    executor = getattr(task_class, "_executor_name", None)
-    function = executor and getattr(attrs.fields_dict(task_class).get(executor), "default", None)
+    function = function_of(task_class)
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     if module in (None, "__main__") or _travels_by_value(module):
         return None
@@ -72,11 +70,11 @@ def _travels_by_value(module: str) -> bool:
     return any(module == name or module.startswith(name + ".") for name in registered)
 
 
-def _task(module: str, name: str) -> type:
+def _task(module: str, name: str) -> type[Task]:
     task_class = getattr(import_module(module), name)
     know(task_class)
     return task_class
 
 
-def _outputs(module: str, name: str) -> type:
+def _outputs(module: str, name: str) -> type[Outputs]:
     return _task(module, name).Outputs

@@ -5,21 +5,21 @@ from __future__ import annotations
 import abc
 import asyncio
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, ClassVar
 
 import attrs
-from pydra.engine.job import Job
-from pydra.engine.result import Result
-from pydra.workers.base import Worker
 
 from biascorr_pydra.errors import BiasCorrError
 from biascorr_pydra.resources import Resources
 
+from . import engine
+from .engine import Job, Result, Worker
 from .execute import finished, record_failure
 from .needs import is_one_piece, needs, needs_of
 
-__all__ = ["PlacingWorker", "TaskFailedError"]
+__all__ = ["PlacingWorker", "TaskFailedError", "is_remote"]
 
 logger = logging.getLogger("pydra.worker")
 
@@ -33,9 +33,19 @@ class TaskFailedError(RuntimeError):
     """A task failed in another process; the message is that process's traceback."""
 
 
-@attrs.define(getstate_setstate=False)
+@attrs.define
 class PlacingWorker(Worker):
     """Looks in the cache, places what is not there on something that can give what it needs, and tells its error.
+
+    A worker is a subclass with a ``name``, what it refuses and how it places a job; whatever it holds it lets go of in
+    ``close``.
+
+    Attributes
+    ----------
+    name : str, of the class
+        As in ``--worker NAME``; Pydra finds it in the module ``pydra.workers.NAME``, with _ for -.
+    remote : bool, of the class
+        Whether its jobs run on other machines, or may outlive the process that submitted them: see :func:`is_remote`.
 
     Parameters
     ----------
@@ -43,15 +53,21 @@ class PlacingWorker(Worker):
         Changes to what the tasks say they need, from :func:`biascorr_pydra.resources.parse_overrides`.
     """
 
+    name: ClassVar[str]
+    remote: ClassVar[bool] = True
+
     overrides: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, kw_only=True)
     _outstanding: int = attrs.field(init=False, default=0, repr=False, eq=False)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """The settings alone: no event loop, no connection, nothing under way."""
-        return {f.name: getattr(self, f.name) for f in attrs.fields(type(self)) if f.init} | {"loop": None}
+    @classmethod
+    def plugin_name(cls) -> str:
+        """The name under which Pydra knows the worker."""
+        return cls.name
 
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__init__(**state)
+    def __reduce__(self) -> tuple[Callable[[], PlacingWorker], tuple[()]]:
+        # Pickled as its settings alone: no event loop, no connection, nothing under way.
+        settings = {f.name: getattr(self, f.name) for f in attrs.fields(type(self)) if f.init and f.name != "loop"}
+        return partial(type(self), **settings), ()
 
     @abc.abstractmethod
     def refuse(self, asked: Resources, name: str) -> None:
@@ -106,9 +122,9 @@ class PlacingWorker(Worker):
             With the task's own error, or how its process ended.
         """
         asked = needs(job, self.overrides)
-        found = finished(job, rerun)
-        if found is not None:
-            return found
+        cached = finished(job, rerun)
+        if cached is not None:
+            return cached
         try:
             await self.admit(asked, job.name)
             error = await self.place(job, asked, rerun)
@@ -121,8 +137,9 @@ class PlacingWorker(Worker):
             _record(job, error)
             # in the marks between which Pydra looks for another process's traceback
             raise TaskFailedError(f'\n"""\n{error}\n"""')
-        job._cached_result = job.result()
-        return job._cached_result
+        result = job.result()
+        engine.remember_result(job, result)
+        return result
 
     async def _seen(self, job: Job) -> Result | None:
         """The result that another process has written, as soon as it is seen here."""
@@ -143,6 +160,18 @@ class PlacingWorker(Worker):
             self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
 
 
+def is_remote(worker: Worker) -> bool:
+    """Whether a worker's jobs run on other machines, or may outlive the process that submitted them.
+
+    What a killed run has left may then still be at work, and its locks and temporary files are not anybody's to
+    remove. A worker says so by its class's ``remote``; Pydra's own local ones, which say nothing, are known; any other
+    that says nothing is taken for remote.
+    """
+    if type(worker) in engine.LOCAL_WORKERS:
+        return False
+    return getattr(type(worker), "remote", True) is not False
+
+
 def _record(job: Job, error: str) -> None:
     """Leave an errored result where the job's own process could not."""
     try:
@@ -156,7 +185,8 @@ def _keep_no_graph(job: Job) -> None:
     hooks = job.hooks
 
     def drop_graph(job: Job, result: Result) -> None:
-        job.return_values, job.hooks = {}, hooks
+        engine.without_graph(job)
+        job.hooks = hooks
         hooks.post_run_task(job, result)
 
     job.hooks = attrs.evolve(hooks, post_run_task=drop_graph)

@@ -83,7 +83,7 @@ def Cohort(xs: list[int], folder: str) -> list[int]:  # noqa: N802
 
 
 if __name__ == "__main__":
-    from pydra.engine.submitter import Submitter
+    from pydra.engine import Submitter
 
     from biascorr_pydra.workers.slurm.worker import SlurmResourcesWorker
 

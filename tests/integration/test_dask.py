@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from dask_toys import Cohort, Deaths, Die, Hang, Models, Tell
-from pydra.engine.submitter import Submitter
+from pydra.engine import Submitter
 from small_cohort import SCANS
 
 from biascorr_pydra.errors import InvalidParameterError, ResourceError
@@ -292,7 +292,7 @@ def driver_code(settings: dict, log: Path, cache: Path) -> str:
 import sys
 sys.path.insert(0, {str(HERE)!r})
 from dask_toys import Cohort
-from pydra.engine.submitter import Submitter
+from pydra.engine import Submitter
 from biascorr_pydra.workers.dask.worker import DaskResourcesWorker
 with Submitter(cache_root={str(cache)!r}, worker=DaskResourcesWorker(**{settings!r})) as s:
     s(Cohort(log={str(log)!r}, n=10, bad=[]))

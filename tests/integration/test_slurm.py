@@ -17,7 +17,7 @@ from pathlib import Path
 
 import nibabel as nib
 import pytest
-from pydra.engine.submitter import Submitter
+from pydra.engine import Submitter
 from slurm_steps import Cohort, Steps
 
 from biascorr_pydra.errors import ResourceError

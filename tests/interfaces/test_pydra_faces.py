@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 from fileformats.medimage import NiftiGz
 from pydra.compose import shell, workflow
-from pydra.engine.job import Job
-from pydra.engine.submitter import Submitter
+from pydra.engine import Submitter
 from pydra.environments import docker, singularity
 from pydra.tasks import biascorr
-from pydra.utils.general import get_fields
+from pydra.utils import get_fields
 
 from biascorr_pydra import correct_file
 from biascorr_pydra.anatomy import steps
@@ -28,6 +27,7 @@ from biascorr_pydra.interfaces.cli import main
 from biascorr_pydra.interfaces.pydra import normalize, tasks, train
 from biascorr_pydra.interfaces.pydra import shell as shell_task
 from biascorr_pydra.interfaces.pydra import workflow as nested
+from biascorr_pydra.workers.engine import Job
 
 EXAMPLE = Path(__file__).parents[2] / "workflows/pydra_workflow.py"
 FUNCTIONS = {

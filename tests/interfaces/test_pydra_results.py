@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 import cloudpickle
-from pydra.engine.result import Result
 
 from biascorr_pydra.interfaces.pydra.results import error_line, forget_empty_results
+from biascorr_pydra.workers.engine import Result
 
 
 def recorded(text: str):

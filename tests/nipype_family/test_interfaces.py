@@ -69,7 +69,7 @@ def test_inputs_are_the_functions_parameters(interface):
 
 
 def test_the_pydra_tasks_have_the_same_outputs():
-    from pydra.utils.general import get_fields
+    from pydra.utils import get_fields
 
     pairs = {
         CorrectBias: tasks.CorrectBias,

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import lane_tasks
 import pytest
-from pydra.engine.result import load_result
-from pydra.engine.submitter import Submitter
+from pydra.engine import Submitter
 
 from biascorr_pydra.interfaces.pydra.results import error_line
 from biascorr_pydra.resources import Resources
+from biascorr_pydra.workers.engine import checksum_of, stored_result
 from biascorr_pydra.workers.lanes import pool
 from biascorr_pydra.workers.lanes.worker import LanesWorker
 
@@ -141,7 +141,7 @@ def test_the_cache_is_pydras_own(submit, tmp_path):
     other = lane_tasks.Count(file=tmp_path / "file", log=str(tmp_path / "log2"))
     other(worker="debug", cache_root=tmp_path / "cache")
     assert submit(other).outputs.out == 7 and (tmp_path / "log2").read_text() == "x"
-    stored = tmp_path / "cache" / task._checksum / "_result.pklz"
+    stored = tmp_path / "cache" / checksum_of(task) / "_result.pklz"
     assert stored.stat().st_size < 1500  # classes by name
     code = f"import pickle; print(pickle.load(open({str(stored)!r}, 'rb')).outputs.out)"
     environment = {**os.environ, "PYTHONPATH": str(Path(lane_tasks.__file__).parent)}
@@ -167,8 +167,8 @@ def test_what_failed_before_is_done_again_in_a_workflow_and_alone(submit, tmp_pa
 def test_a_failed_job_is_left_for_pydra_crash(submit, tmp_path):
     task = lane_tasks.Misbehave(how="raise", mark="")
     submit(task)
-    folder = tmp_path / "cache" / task._checksum
-    assert load_result(task._checksum, [tmp_path / "cache"]).errored
+    folder = tmp_path / "cache" / checksum_of(task)
+    assert stored_result(checksum_of(task), [tmp_path / "cache"]).errored
     assert "a bad value" in "".join(pickle.loads((folder / "_error.pklz").read_bytes())["error message"])
     assert pickle.loads((folder / "_job.pklz").read_bytes()).task.how == "raise"
 
@@ -177,7 +177,7 @@ def test_lanes_end_with_the_driver_however_it_ends(tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import lane_tasks\n"
-        "from pydra.engine.submitter import Submitter\n"
+        "from pydra.engine import Submitter\n"
         "from biascorr_pydra.workers.lanes.worker import LanesWorker\n"
         "with Submitter(worker=LanesWorker(n_procs=2, gpus=0), cache_root=sys.argv[2]) as submitter:\n"
         "    submitter(lane_tasks.Spread(kind='cpu', numbers=[1, 2], pause_s=60))\n"
@@ -201,7 +201,7 @@ def wait_for(condition, limit_s=60):
 def lanes_of(driver: int) -> list[int]:
     arguments = ["ps", "-ww", "--ppid", str(driver), "-o", "pid=,args="]
     listed = subprocess.run(arguments, capture_output=True, text=True).stdout
-    return [int(line.split()[0]) for line in listed.splitlines() if "workers._lane" in line]
+    return [int(line.split()[0]) for line in listed.splitlines() if "workers.lanes.lane" in line]
 
 
 def test_a_lane_that_cannot_be_started_fails_its_job_and_no_other(submit, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import cloudpickle
 import pytest
 from filelock import SoftFileLock
 from pydra.compose import python, workflow
-from pydra.engine.submitter import Submitter
+from pydra.engine import Submitter
 
 from biascorr_pydra.errors import InvalidParameterError, ResourceError, SchedulerError
 from biascorr_pydra.resources import Resources, requires

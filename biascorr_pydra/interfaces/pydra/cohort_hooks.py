@@ -11,7 +11,6 @@ from pathlib import Path
 import attrs
 import click
 from fileformats.generic import File
-from pydra.engine.result import load_result
 
 from biascorr_pydra import lock, report
 from biascorr_pydra.bids import Job
@@ -21,6 +20,7 @@ from biascorr_pydra.errors import InvalidParameterError, ResourceError
 from biascorr_pydra.methods.spec import MethodSpec
 from biascorr_pydra.resources import Resources, declared, resolve_device
 from biascorr_pydra.workers import is_remote
+from biascorr_pydra.workers.engine import checksum_of, stored_result
 
 from .cohort import CorrectBids, plan_of, prepare, scan_task, settings_of
 from .results import error_line
@@ -109,7 +109,7 @@ class CohortHooks:
         for job, specs in plan.pending:
             if all(_done(plan, job, spec, run_id) for spec in specs):
                 continue
-            whole = load_result(scan_task(plan, job, specs, run_id)._checksum, [cache_root])
+            whole = stored_result(checksum_of(scan_task(plan, job, specs, run_id)), [cache_root])
             for spec in specs:
                 if _done(plan, job, spec, run_id):
                     continue

@@ -87,7 +87,7 @@ def name_and_value(text: str) -> tuple[str, ty.Any]:
 
 def constructor_of(workflow_class):
     """The function that a workflow class was made of."""
-    from pydra.utils.general import get_fields
+    from pydra.utils import get_fields
 
     return next(field.default for field in get_fields(workflow_class) if field.name == "constructor")
 

@@ -55,7 +55,9 @@ def forget_empty_results(cache_root: Path) -> None:
     """
     import cloudpickle
 
-    for file in Path(cache_root).glob("*/_result.pklz"):
+    from biascorr_pydra.workers.engine import RESULT_FILE
+
+    for file in Path(cache_root).glob(f"*/{RESULT_FILE}"):
         try:
             result = cloudpickle.loads(file.read_bytes())
             empty = result.outputs is None and not result.errored

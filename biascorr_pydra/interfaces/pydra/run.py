@@ -19,7 +19,7 @@ import click
 
 from biascorr_pydra import lock
 from biascorr_pydra.errors import BiasCorrError, InvalidParameterError, RunLockedError
-from biascorr_pydra.resources import available, parse_overrides
+from biascorr_pydra.resources import THREAD_VARIABLES, available, parse_overrides
 
 from .options import constructor_of, load_workflow, name_and_value, option_of, run_options
 
@@ -27,7 +27,6 @@ __all__ = ["RunHooks", "main", "run"]
 
 HELP = {"help_option_names": ["-h", "--help"]}
 POLL_S = 1.0
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 RUN_OPTIONS = ("worker", "n_procs", "resources", "worker_option", "work_dir", "dry_run", "rerun")
 
 
@@ -88,7 +87,7 @@ def run(arguments: tuple[str, ...]) -> None:
 
 
 def _command(name: str, module, workflow_class) -> click.Command:
-    from pydra.utils.general import get_fields
+    from pydra.utils import get_fields
 
     fields = [field for field in get_fields(workflow_class) if field.name != "constructor"]
     reserved = {option.name for option in run_options()}
@@ -165,8 +164,8 @@ def make_worker(options: dict):
         No such worker, or it does not take an option that was given.
     """
     import attrs
-    import pydra.engine  # noqa: F401 (Pydra's workers cannot be imported before its engine)
-    from pydra.workers.base import Worker
+
+    from biascorr_pydra.workers.engine import Worker
 
     name = options["worker"]
     try:
@@ -196,9 +195,8 @@ def make_worker(options: dict):
 
 def _submit(task, hooks, worker, options: dict, inputs: dict) -> int:
     os.environ.setdefault("NO_ET", "1")  # nothing is sent anywhere at run time
-    from pydra.engine.submitter import Submitter
-
     from biascorr_pydra.workers import is_remote
+    from biascorr_pydra.workers.engine import Submitter
 
     out_dir = inputs.get("out_dir")
     work_dir = (options["work_dir"] or Path(out_dir or Path.cwd()) / "work").resolve()
@@ -257,7 +255,7 @@ def _share_cores(options: dict) -> None:
     processes = (options["n_procs"] or cores) if options["worker"] == "cf" else 1
     threads = max(1, cores // processes)
     if options["worker"] in ("cf", "debug"):
-        for name in THREADS:
+        for name in THREAD_VARIABLES:
             os.environ.setdefault(name, str(threads))
 
 
@@ -271,17 +269,17 @@ def _attempt(submitter, task):
 
 def _outcome(result) -> int:
     """Print the outputs or the error of a workflow without hooks; the exit code."""
-    from pydra.utils.general import attrs_values
+    from biascorr_pydra.workers.engine import ERROR_FILE, output_values
 
     from .results import error_line
 
     if not isinstance(result, Exception) and not result.errored:
-        for name, value in attrs_values(result.outputs).items():
+        for name, value in output_values(result).items():
             click.echo(f"{name}: {value}")
         return 0
     click.echo(f"FAILED: {error_line(result)}", err=True)
     if not isinstance(result, Exception):
-        click.echo(f"Details: pydra crash {result.cache_dir / '_error.pklz'}", err=True)
+        click.echo(f"Details: pydra crash {result.cache_dir / ERROR_FILE}", err=True)
     return 1
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import attrs
 import click
-from pydra.engine.result import load_result
 
 from biascorr_pydra import report
 from biascorr_pydra.errors import BiasCorrError
+from biascorr_pydra.workers.engine import checksum_of, stored_result
 
 from .cohort_hooks import check_resources, device_for, name_of_run
 from .cohort_hooks import hooks as data_set_hooks
@@ -71,7 +71,9 @@ class AbideHooks:
         click.echo(f"== {part.root.name or part.root.path.name}")
         try:
             # Without a result of its own, whatever the data set's workflow left out is run by its hooks.
-            return data_set_hooks.finish(part.task, cache_root, submit, load_result(part.task._checksum, [cache_root]))
+            return data_set_hooks.finish(
+                part.task, cache_root, submit, stored_result(checksum_of(part.task), [cache_root])
+            )
         except BiasCorrError as error:  # as an output folder that cannot be made: the other data sets go on
             click.echo(f"FAILED  {part.root.name}\n        {error}", err=True)
             return 1

@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-import json
 import os
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,65 +15,21 @@ from collections import Counter, defaultdict
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from biascorr_pydra.errors import ResourceError
 from biascorr_pydra.resources import Resources
 
+from .own_cluster import OwnCluster
 from .task import different, post_mortem, run_parcel, versions
 from .view import DaskWorker, View, wanted
 
-__all__ = ["Link", "LocalCluster"]
+__all__ = ["Link"]
 
 CONNECT_S = 20.0
 WORKERS_S = 30.0  # how long to wait for the first worker of an existing cluster
 VIEW_S = 5.0  # how old what is known of the cluster may be
 PATIENCE_S = 120.0  # how long a job waits for workers that were there to come back
 AHEAD = 2  # jobs with the scheduler for each worker that can run them
-
-
-class LocalCluster:
-    """A cluster of this machine's own, in processes of its own; see :mod:`._dask_local`.
-
-    Raises
-    ------
-    ResourceError
-        It did not start.
-    """
-
-    def __init__(self, workers: list[dict[str, Any]], threads: int):
-        self._folder = tempfile.mkdtemp(prefix="biascorr-dask-")
-        lifeline, self._life = os.pipe()
-        spec = json.dumps({"workers": workers, "folder": self._folder})
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}  # each GPU worker is given its own
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            environment.setdefault(name, str(threads))
-        # A session of its own: Ctrl-C reaches the submitting process, which then decides.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", f"{__package__}.local", str(lifeline), spec],
-            pass_fds=(lifeline,),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        os.close(lifeline)
-        self.address = self._process.stdout.readline().strip()
-        if not self.address:
-            self.close(at_once=True)
-            raise ResourceError("the local Dask cluster did not start", next_step="Its own words are above.")
-
-    def close(self, *, at_once: bool = False) -> None:
-        """End it; ``at_once`` where workers may be in the middle of a task."""
-        os.close(self._life)
-        try:
-            self._process.wait(timeout=0 if at_once else 10)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        self._process.stdout.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class Link:
@@ -86,7 +39,7 @@ class Link:
     ----------
     address : str
         The scheduler's, or the path of a scheduler file.
-    local : LocalCluster, optional
+    local : OwnCluster, optional
         Where it is this process's own.
 
     Raises
@@ -95,7 +48,7 @@ class Link:
         No cluster there, none of its workers there, or with other versions.
     """
 
-    def __init__(self, address: str, local: LocalCluster | None = None):
+    def __init__(self, address: str, local: OwnCluster | None = None):
         from distributed import Client
 
         self._local, self._name = local, address

@@ -5,18 +5,18 @@ from __future__ import annotations
 import importlib.util
 
 import attrs
-from pydra.engine.job import Job
 
 from biascorr_pydra import resources
 from biascorr_pydra.errors import InvalidParameterError, ResourceError
 from biascorr_pydra.resources import Resources
+from biascorr_pydra.workers.engine import Job
 from biascorr_pydra.workers.execute import pack
 from biascorr_pydra.workers.placing import PlacingWorker
 
 __all__ = ["DaskResourcesWorker"]
 
 
-@attrs.define(getstate_setstate=False)  # the base's: attrs would write one that pickles the event loop
+@attrs.define
 class DaskResourcesWorker(PlacingWorker):
     """Runs jobs on a Dask cluster whose workers say what they have: ``GPU``, ``CPU`` and ``MEM_GB``.
 
@@ -46,6 +46,9 @@ class DaskResourcesWorker(PlacingWorker):
         Dask is not installed, or options that do not go together.
     """
 
+    name = "dask-resources"
+    remote = True
+
     address: str | None = None
     n_procs: int | None = None
     gpus: int | str | tuple[str, ...] | None = None
@@ -53,8 +56,6 @@ class DaskResourcesWorker(PlacingWorker):
     cpus_per_worker: int = 1
     _link: object = attrs.field(init=False, default=None, repr=False, eq=False)
     _unreachable: ResourceError | None = attrs.field(init=False, default=None, repr=False, eq=False)
-
-    _plugin_name = "dask-resources"
 
     def __attrs_post_init__(self):
         if importlib.util.find_spec("distributed") is None:
@@ -70,7 +71,7 @@ class DaskResourcesWorker(PlacingWorker):
             )
 
     def _local_workers(self) -> list[dict]:
-        """The local cluster's workers, as :mod:`._dask_local` takes them."""
+        """The local cluster's workers, as :mod:`biascorr_pydra.workers.dask.local` takes them."""
         here = resources.available()
         gpus = resources.gpu_ids() if self.gpus is None else self.gpus
         if isinstance(gpus, str):
@@ -94,7 +95,8 @@ class DaskResourcesWorker(PlacingWorker):
 
     def _connected(self):
         """The connection, made when it is first needed; where that has failed once it is not tried again."""
-        from .link import Link, LocalCluster
+        from .link import Link
+        from .own_cluster import OwnCluster
 
         if self._unreachable is not None:
             raise self._unreachable
@@ -102,7 +104,7 @@ class DaskResourcesWorker(PlacingWorker):
             local = None
             try:
                 if self.address is None:
-                    local = LocalCluster(self._local_workers(), self.cpus_per_worker)
+                    local = OwnCluster(self._local_workers(), self.cpus_per_worker)
                 self._link = Link(self.address or local.address, local)
             except BaseException as error:
                 if local is not None:

@@ -5,110 +5,19 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-import os
-import signal
-import socket
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-
-import cloudpickle
 
 from biascorr_pydra.resources import Resources
 
-from .wire import receive, send
+from .process import Lane, LaneDiedError
 
-__all__ = ["LaneDiedError", "Pool"]
+__all__ = ["Pool"]
 
 ROUNDING_GB = 1e-6  # sums and differences of GB do not come back to exactly what they were
 PATIENCE_S = 30.0  # how long smaller work may overtake larger work that does not fit yet
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
-
-
-class LaneDiedError(RuntimeError):
-    """The process that ran a job ended without an answer; ``overtime`` if it was stopped for taking too long."""
-
-    overtime = False
-    alone = True
-
-
-class Lane:
-    """One process with some GPUs, or none."""
-
-    def __init__(self, gpus: tuple[str, ...], threads: int):
-        ours, its = socket.socketpair()
-        lifeline, self._life = os.pipe()
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
-        root = Path(__file__).parents[3]
-        if root.name != "site-packages":  # a checkout that is not installed
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), environment.get("PYTHONPATH")]))
-        for name in THREADS:
-            environment.setdefault(name, str(threads))
-        self.gpus, self._channel, self.peak_gb = gpus, ours, 0.0
-        # -P: a file of the folder where the user stands must not stand in for a module.
-        # A session of its own: Ctrl-C reaches the submitting process, which then decides.
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", f"{__package__}.lane", str(its.fileno()), str(lifeline)],
-            pass_fds=(its.fileno(), lifeline),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        its.close()
-        os.close(lifeline)
-        send(ours, cloudpickle.dumps(sys.path))
-
-    def call(self, parcels: list[bytes], needs: Resources) -> list[str | None]:
-        """Run parcels; for each the error as text, or None. Blocks.
-
-        Raises
-        ------
-        LaneDiedError
-            The process died, or took longer than it may.
-        """
-        self._channel.settimeout(None if needs.minutes is None else needs.minutes * 60 * len(parcels))
-        try:
-            send(self._channel, cloudpickle.dumps((parcels, needs.cpus)))
-            answer = receive(self._channel)
-        except TimeoutError:
-            self.kill()
-            problem = LaneDiedError(f"took longer than {needs.minutes:g} minutes, and was stopped")
-            problem.overtime, problem.alone = True, len(parcels) == 1
-            raise problem from None
-        except OSError:
-            answer = None
-        if answer is None:
-            raise LaneDiedError(f"the process that ran it {self._end()}")
-        errors, self.peak_gb = cloudpickle.loads(answer)
-        return errors
-
-    def _end(self) -> str:
-        try:
-            code = self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            return "stopped answering"
-        if code >= 0:
-            return f"ended with code {code}"
-        name = signal.Signals(-code).name
-        return f"was killed ({name}{'; out of memory?' if name == 'SIGKILL' else ''})"
-
-    def kill(self) -> None:
-        """End the process, and what it has started, at once."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self.close()
-
-    def close(self) -> None:
-        """Let the process end by itself: it is idle."""
-        if self._life is not None:
-            self._channel.close()
-            os.close(self._life)
-            self._life = None
 
 
 @dataclass(order=True)

@@ -6,14 +6,15 @@ import asyncio
 import logging
 
 import attrs
-from pydra.engine.job import Job
 
 from biascorr_pydra import lock, resources
 from biascorr_pydra.resources import Resources
+from biascorr_pydra.workers.engine import Job
 from biascorr_pydra.workers.execute import pack
 from biascorr_pydra.workers.placing import PlacingWorker, TaskFailedError
 
-from .pool import LaneDiedError, Pool
+from .pool import Pool
+from .process import LaneDiedError
 
 __all__ = ["LanesWorker", "TaskFailedError"]
 
@@ -22,7 +23,7 @@ logger = logging.getLogger("pydra.worker")
 ATTEMPTS = 2
 
 
-@attrs.define(getstate_setstate=False)
+@attrs.define
 class LanesWorker(PlacingWorker):
     """Runs jobs in long-lived processes, as many at once as their needs leave room for.
 
@@ -45,13 +46,14 @@ class LanesWorker(PlacingWorker):
         Changes to what the tasks say they need, from :func:`biascorr_pydra.resources.parse_overrides`.
     """
 
+    name = "lanes"
+    remote = False
+
     n_procs: int | None = None
     gpus: int | str | tuple[str, ...] | None = None
     mem_gb: float | None = None
     gpu_batch: int = 4
     _pool: Pool | None = attrs.field(init=False, default=None, repr=False, eq=False)
-
-    _plugin_name = "lanes"
 
     def __attrs_post_init__(self):
         here = resources.available()

@@ -13,8 +13,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from biascorr_pydra.errors import ResourceError
-from biascorr_pydra.resources import Resources
-from biascorr_pydra.workers.lanes.pool import THREADS
+from biascorr_pydra.resources import THREAD_VARIABLES, Resources
 
 from .client import NodeKind, RefusedError, Slurm
 from .spool import Batch
@@ -171,7 +170,7 @@ class Submission:
 
     def script(self, asked: Resources) -> str:
         """The job's shell script, with @FOLDER@ for the batch's folder."""
-        lines = ["#!/bin/bash", "export NO_ET=1", *(f"export {name}={asked.cpus}" for name in THREADS)]
+        lines = ["#!/bin/bash", "export NO_ET=1", *(f"export {name}={asked.cpus}" for name in THREAD_VARIABLES)]
         if not asked.gpus:
             lines.append("export CUDA_VISIBLE_DEVICES=''")
         if self._setup:

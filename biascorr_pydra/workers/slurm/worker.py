@@ -10,11 +10,10 @@ from functools import partial
 from pathlib import Path
 
 import attrs
-from pydra.engine.job import Job
-from pydra.engine.result import Result, load_result
 
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.resources import Resources
+from biascorr_pydra.workers.engine import Job, Result, stored_result
 from biascorr_pydra.workers.execute import pack
 from biascorr_pydra.workers.placing import PlacingWorker
 
@@ -61,7 +60,7 @@ def _seconds(value) -> float:
     return number
 
 
-@attrs.define(getstate_setstate=False)
+@attrs.define
 class SlurmResourcesWorker(PlacingWorker):
     """Runs jobs through Slurm: --cpus-per-task, --gres=gpu:N, --mem and --time are what each task needs.
 
@@ -95,6 +94,9 @@ class SlurmResourcesWorker(PlacingWorker):
         For tasks that do not say.
     """
 
+    name = "slurm-resources"
+    remote = True
+
     sbatch_args: tuple[str, ...] = attrs.field(default=(), converter=_words)
     setup: str = ""
     chunk: int | str = attrs.field(default="auto", converter=_whole(1, auto=True))
@@ -110,8 +112,6 @@ class SlurmResourcesWorker(PlacingWorker):
     _submission: Submission | None = attrs.field(init=False, default=None, repr=False, eq=False)
     _roots: set[Path] = attrs.field(init=False, factory=set, repr=False, eq=False)
     _queues: dict[Path, Queue] = attrs.field(init=False, factory=dict, repr=False, eq=False)
-
-    _plugin_name = "slurm-resources"
 
     def __attrs_post_init__(self):
         self._submission = Submission(
@@ -166,7 +166,7 @@ class SlurmResourcesWorker(PlacingWorker):
 
 
 def _is_done(job: Job) -> bool:
-    result = load_result(job.checksum, job.all_caches)
+    result = stored_result(job.checksum, job.all_caches)
     return result is not None and not result.errored
 
 
