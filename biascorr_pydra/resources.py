@@ -190,6 +190,11 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
     Raises
     ------
     InvalidParameterError
+
+    Examples
+    --------
+    >>> parse_overrides(["correct.gpus=1,mem_gb=8"])
+    {'correct': {'gpus': 1, 'mem_gb': 8.0}}
     """
     known = {f.name: int if f.name in ("cpus", "gpus") else float for f in fields(Resources)}
     overrides: dict[str, dict[str, Any]] = {}

@@ -37,6 +37,13 @@ def bspline_basis(positions: np.ndarray, n_control_points: int, *, first: float,
     Returns
     -------
     array, shape (n, n_control_points), float64. Each row has four non-zero entries that sum to 1.
+
+    Examples
+    --------
+    At the end of a mesh of one span, three of the four basis functions are not zero:
+
+    >>> bspline_basis([0.0], 4, first=0, last=10).round(3).tolist()
+    [[0.167, 0.667, 0.167, 0.0]]
     """
     spans = n_control_points - DEGREE
     if spans < 1:
@@ -137,6 +144,12 @@ def mean_one(log_bias: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, float]
     bias : float32 array, positive, dimensionless
     log_scale : float
         What was subtracted from ``log_bias``.
+
+    Examples
+    --------
+    >>> bias, log_scale = mean_one(np.log([[[1.0, 3.0]]]), np.ones((1, 1, 2), bool))
+    >>> bias.round(6).tolist()
+    [[[0.5, 1.5]]]
     """
     log_scale = float(np.log(np.mean(np.exp(log_bias[mask], dtype=np.float64))))
     return np.exp(log_bias - np.float32(log_scale), dtype=np.float32), log_scale

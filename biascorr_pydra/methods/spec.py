@@ -18,7 +18,15 @@ NO_FALLBACK = "none"
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A correction method as asked for: ``name`` or ``name:preset``."""
+    """A correction method as asked for: ``name`` or ``name:preset``.
+
+    Examples
+    --------
+    >>> MethodSpec.parse("n4:antspy")
+    MethodSpec(method='n4', preset='antspy')
+    >>> MethodSpec.parse("n4:antspy").label
+    'n4_antspy'
+    """
 
     method: str
     preset: str | None = None

@@ -25,7 +25,13 @@ def values_in(data: np.ndarray, mask: np.ndarray, name: str) -> np.ndarray:
 
 
 def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
-    """The value at half of the weights; the mean of two where half falls between them."""
+    """The value at half of the weights; the mean of two where half falls between them.
+
+    Examples
+    --------
+    >>> weighted_median(np.array([1.0, 2.0, 10.0]), np.array([1.0, 1.0, 3.0]))
+    10.0
+    """
     order = np.argsort(values, kind="stable")
     values, below = values[order], np.cumsum(weights[order])
     half = below[-1] / 2

@@ -92,6 +92,14 @@ def residual_cov(bias: np.ndarray, true_bias: np.ndarray, mask: np.ndarray) -> f
     """Coefficient of variation over the mask of estimated field / true field; lower is better.
 
     Both fields are linear and positive; any factor between them cancels.
+
+    Examples
+    --------
+    Two thirds of the mask are 10% too bright after correction; a factor common to all voxels does not count:
+
+    >>> bias, true_bias = np.repeat([2.2, 2.2, 2.0], 10), np.ones(30)
+    >>> round(residual_cov(bias, true_bias, np.ones(30, bool)), 4)
+    0.0442
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         return cv(np.asarray(bias, np.float64) / true_bias, mask)

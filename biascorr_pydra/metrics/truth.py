@@ -48,7 +48,13 @@ def relative_mae(data: np.ndarray, truth: np.ndarray, mask: np.ndarray, *, scale
     definition="2 |A and B| / (|A| + |B|) of two masks",
 )
 def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """Overlap 2 |A and B| / (|A| + |B|) of two masks; higher is better."""
+    """Overlap 2 |A and B| / (|A| + |B|) of two masks; higher is better.
+
+    Examples
+    --------
+    >>> dice(np.array([1, 1, 0], bool), np.array([0, 1, 1], bool))
+    0.5
+    """
     a, b = np.asarray(a, bool), np.asarray(b, bool)
     total = int(a.sum()) + int(b.sum())
     if total == 0:

@@ -40,5 +40,11 @@ def p_value(value: float | None) -> str:
 
 
 def plural(n: int, noun: str) -> str:
-    """A number and its noun: 1 scan, 2 scans, 1,000 scans."""
+    """A number and its noun: 1 scan, 2 scans, 1,000 scans.
+
+    Examples
+    --------
+    >>> plural(1, "scan"), plural(1112, "scan")
+    ('1 scan', '1,112 scans')
+    """
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

@@ -194,6 +194,11 @@ def signed_rank(changes: Sequence[float]) -> tuple[float, float]:
     Returns
     -------
     statistic (the smaller of the two rank sums) and p
+
+    Examples
+    --------
+    >>> signed_rank([0.1, 0.2, 0.3, 0.4, 0.5])
+    (0.0, 0.0625)
     """
     changes = np.asarray(changes, float)
     nonzero = changes[changes != 0]
@@ -209,6 +214,11 @@ def rank_biserial(changes: Sequence[float]) -> float | None:
 
     W+ and W- are the rank sums of the positive and of the negative changes, by their magnitudes: 1 if all rose, -1 if
     all fell, 0 if rises and falls balance.
+
+    Examples
+    --------
+    >>> rank_biserial([-1.0, -2.0, -3.0])
+    -1.0
     """
     changes = np.asarray(changes, float)
     changes = changes[changes != 0]
@@ -262,6 +272,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's step-down adjustment over the p values that are defined; None stays None.
 
     The i-th smallest of m is multiplied by m - i + 1, and no adjusted value is below that of a smaller p, or above 1.
+
+    Examples
+    --------
+    >>> holm([0.01, None, 0.04])
+    [0.02, None, 0.04]
     """
     adjusted: list[float | None] = [None] * len(p_values)
     order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)

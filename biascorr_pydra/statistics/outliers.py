@@ -46,7 +46,14 @@ class RobustScore:
 
 
 def robust_z(values: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """z of each value among others; with their median and robust standard deviation. Without any spread, z is NaN."""
+    """z of each value among others; with their median and robust standard deviation. Without any spread, z is NaN.
+
+    Examples
+    --------
+    >>> z, center, spread = robust_z(np.array([1.0, 2.0, 3.0, 30.0]), np.array([1.0, 2.0, 3.0, 30.0]))
+    >>> center
+    2.5
+    """
     middle = float(np.median(among))
     deviations = np.abs(among - middle)
     spread = 1.4826 * float(np.median(deviations)) or 1.2533 * float(deviations.mean())
