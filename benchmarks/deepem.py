@@ -23,7 +23,7 @@ from biascorr_pydra.bench import Sources
 from biascorr_pydra.bench.case import Case
 from biascorr_pydra.bench.find import plan_cases
 from biascorr_pydra.correction.estimate import estimate
-from biascorr_pydra.images.nifti import detect_head
+from biascorr_pydra.images.head import detect_head
 from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.methods.corrector import Corrector, Estimate, Scan
 from biascorr_pydra.methods.deepem import pure_tissue

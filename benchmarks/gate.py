@@ -38,6 +38,7 @@ from biascorr_pydra.correction.correct import correct_file
 from biascorr_pydra.correction.estimate import estimate_in_full
 from biascorr_pydra.images import nifti
 from biascorr_pydra.images.field import LogBiasSpline
+from biascorr_pydra.images.head import detect_head
 from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.methods.corrector import Scan
 from biascorr_pydra.metrics import residual_cov
@@ -118,7 +119,7 @@ def measure(heads, methods: Sequence[str], affine=AFFINE, *, absurd: bool = True
     rng = np.random.default_rng(0)
     for about, data, truth, brain in heads:
         size = tuple(float(mm) for mm in np.linalg.norm(affine[:3, :3], axis=0))
-        head = nifti.detect_head(data)
+        head = detect_head(data)
         for method, log_bias, mask in found_fields(data, affine, brain, size, methods):
             how = (data, log_bias, mask, head, brain, truth, size)
             yield about | {"method": method, "estimate": "as found"} | row(*how)

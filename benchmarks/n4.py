@@ -49,6 +49,7 @@ def phantom(seed: int = 0):
 def load_scan(file: str, *, mask: str = "head"):
     """The array, its mask and its voxel size as a Scan."""
     from biascorr_pydra.images import nifti
+    from biascorr_pydra.images.head import detect_head
     from biascorr_pydra.methods.corrector import Scan
 
     if file.endswith(".npz"):  # as save_scan() wrote it, so that a child's peak is not that of detecting the head
@@ -56,7 +57,7 @@ def load_scan(file: str, *, mask: str = "head"):
         return Scan(arrays["data"], np.ones(arrays["data"].shape, bool), arrays["mask"], tuple(arrays["size"].tolist()))
     img = nifti.load(file)
     data, valid, _ = nifti.inspect(img)
-    chosen = None if mask == "ones" else nifti.detect_head(data)
+    chosen = None if mask == "ones" else detect_head(data)
     return Scan(np.ascontiguousarray(data), valid, chosen, nifti.voxel_size_mm(img))
 
 

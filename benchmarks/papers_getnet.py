@@ -35,7 +35,8 @@ from biascorr_pydra import weights
 from biascorr_pydra.correction.estimate import scan_on_grid
 from biascorr_pydra.images.canonical import to_canonical
 from biascorr_pydra.images.field import LogBiasSpline
-from biascorr_pydra.images.nifti import detect_head, inspect, load, voxel_size_mm
+from biascorr_pydra.images.head import detect_head
+from biascorr_pydra.images.nifti import inspect, load, voxel_size_mm
 from biascorr_pydra.methods import get_corrector, get_training
 from biascorr_pydra.methods.corrector import Corrector, Estimate, Scan
 from biascorr_pydra.methods.photographs import networks

@@ -39,6 +39,7 @@ from scipy import ndimage
 
 from biascorr_pydra.errors import InvalidParameterError, SegmentationError, UnknownMethodError
 from biascorr_pydra.images import nifti
+from biascorr_pydra.images.head import detect_head
 
 __all__ = ["METHODS", "T1W_LIKE", "BrainMask", "extract_brain", "resolve_method"]
 
@@ -266,7 +267,7 @@ def _template(data: np.ndarray, affine: np.ndarray, device: str, name) -> np.nda
     template = _load_template()
     affine = _orthogonal(affine, data.shape)
     small, small_affine = _reduce(data, affine)
-    head = nifti.detect_head(small)
+    head = detect_head(small)
     top = _top(template.brain, template.affine)
     start = np.diag([BRAIN_SCALE] * 3 + [1.0])
     start[:3, 3] = _top(head, small_affine) - BRAIN_SCALE * top - [0, 0, SKIN_MM]

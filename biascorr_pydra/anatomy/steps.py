@@ -17,6 +17,7 @@ import numpy as np
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.images import nifti
 from biascorr_pydra.images.files import write_text
+from biascorr_pydra.images.head import detect_head
 from biascorr_pydra.quality import measure
 
 from .brain import extract_brain
@@ -154,7 +155,7 @@ def measure_file(
     """
     before = nifti.load(in_file)
     data, valid, _ = nifti.inspect(before)
-    mask = nifti.load_mask(mask_file, before)[0] if mask_file else nifti.detect_head(data)
+    mask = nifti.load_mask(mask_file, before)[0] if mask_file else detect_head(data)
     dseg = None if dseg_file is None else nifti.load(dseg_file).get_fdata().reshape(data.shape)
     corrected = nifti.load(out_file).get_fdata(dtype="float32").reshape(data.shape)
     bias = nifti.load(bias_file).get_fdata(dtype="float32").reshape(data.shape)

@@ -19,6 +19,7 @@ from biascorr_pydra.errors import GridMismatchError, InvalidImageError, InvalidP
 from biascorr_pydra.images import nifti
 from biascorr_pydra.images.field import LogBiasSpline
 from biascorr_pydra.images.files import SUFFIXES, sha256
+from biascorr_pydra.images.head import detect_head
 
 from .case import Case, Planned, extra_seed
 from .choices import BRAINS
@@ -232,7 +233,7 @@ def _brain(img, data: np.ndarray, mask_file, brain: str, suffix: str) -> tuple[n
     if mask_file is not None:
         return nifti.load_mask(mask_file, img)[0], "given"
     if brain == "none":
-        return nifti.detect_head(data), "head"
+        return detect_head(data), "head"
     if brain == "auto" and not suffix:
         raise SegmentationError(
             "a brain mask cannot be made where the contrast is not known",

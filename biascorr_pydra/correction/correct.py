@@ -25,6 +25,7 @@ from biascorr_pydra.errors import (
     InvalidParameterError,
 )
 from biascorr_pydra.images import files, nifti
+from biascorr_pydra.images.head import detect_head
 from biascorr_pydra.methods import DEFAULT_METHOD, get_corrector
 from biascorr_pydra.methods.corrector import Corrector, Scan
 from biascorr_pydra.methods.identity import weights_sha256
@@ -118,7 +119,7 @@ def correct_image(
     mask_array, warnings = scan.mask, intensities.warnings()
     if resampled:
         warnings.append("The mask was on another grid and was resampled to the image's (nearest neighbour).")
-    scale_mask = (nifti.detect_head(data) if mask_array is None else mask_array) & valid
+    scale_mask = (detect_head(data) if mask_array is None else mask_array) & valid
     if not scale_mask.any():
         raise InvalidImageError("the mask holds no voxel with a finite value", file=img.get_filename() or "image")
     signs = signs_of_correction(metadata or {})

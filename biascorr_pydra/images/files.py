@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from biascorr_pydra.errors import OutputError, OutputExistsError
 
@@ -48,20 +51,20 @@ class Hashes:
 
     def __init__(self, store: Path):
         self._store = store
-        self._kept: dict[str, list] = self._read()
+        self._kept = self._read()
         self._new = False
 
     def sha256(self, file: Path) -> str:
         """Hex SHA-256 of a file's bytes, from the store or from the file."""
-        found = file.stat()
-        seen = [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
+        status = file.stat()
+        state = [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
         kept = self._kept.get(str(file))
-        if kept and kept[0] == seen:
+        if kept and kept[0] == state:
             return kept[1]
         digest = sha256(file)
         self._kept.pop(str(file), None)
-        if time.time_ns() - max(seen[2:]) > self.SETTLED_NS:
-            self._kept[str(file)] = [seen, digest]
+        if time.time_ns() - max(state[2:]) > self.SETTLED_NS:
+            self._kept[str(file)] = (state, digest)
             self._new = True
         return digest
 
@@ -71,15 +74,21 @@ class Hashes:
             write_text(self._store, json.dumps(self._kept, indent=0))
             self._new = False
 
-    def _read(self) -> dict[str, list]:
+    def _read(self) -> dict[str, tuple[list[int], str]]:
         try:
-            found = json.loads(self._store.read_text())
-            return {path: [list(seen), str(digest)] for path, (seen, digest) in found.items()}
+            stored = json.loads(self._store.read_text())
+            return {path: (list(state), str(digest)) for path, (state, digest) in stored.items()}
         except (OSError, ValueError, TypeError, AttributeError):
             return {}
 
 
-def check_output(file: str | Path, *, inputs=(), overwrite: bool = False, suffixes=SUFFIXES) -> Path:
+def check_output(
+    file: str | Path,
+    *,
+    inputs: Iterable[str | Path | None] = (),
+    overwrite: bool = False,
+    suffixes: tuple[str, ...] = SUFFIXES,
+) -> Path:
     """Refuse, before any work, an output that cannot or must not be written.
 
     Raises
@@ -87,7 +96,8 @@ def check_output(file: str | Path, *, inputs=(), overwrite: bool = False, suffix
     OutputExistsError
         The file exists and ``overwrite`` is false.
     OutputError
-        It is one of ``inputs``, its name has none of ``suffixes``, or its folder is missing or not writable.
+        It is one of ``inputs``, its name has none of ``suffixes``, it is a folder, or its own folder is missing or
+        not writable.
     """
     path = Path(file)
     if not path.name.endswith(suffixes):
@@ -96,6 +106,8 @@ def check_output(file: str | Path, *, inputs=(), overwrite: bool = False, suffix
         raise OutputError("output and input are the same file", file=path, next_step="Give the output another name.")
     if not path.parent.is_dir():
         raise OutputError("the output folder does not exist", file=path.parent, next_step="Create it first.")
+    if path.is_dir():
+        raise OutputError("the output is a folder", file=path, next_step="Give the output another name.")
     if path.exists() and not overwrite:
         raise OutputExistsError(
             "the output exists", file=path, next_step="Remove it, choose another name, or ask to overwrite it."
@@ -110,7 +122,7 @@ def check_writable(folder: Path) -> None:
         raise OutputError("the output folder is not writable", file=folder, next_step="Check its permissions.")
 
 
-def write_atomic(file: str | Path, write: Callable) -> None:
+def write_atomic(file: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """Call ``write(binary stream)`` on a temporary file in the same folder, then rename it to ``file``.
 
     Raises
@@ -140,34 +152,108 @@ def write_json(file: str | Path, value: Any) -> None:
 
 
 def write_all(contents: Mapping[str | Path, bytes]) -> None:
-    """Write several files, all of them or none: they are renamed to their names when the last is complete.
+    """Write several files, all of them or none.
+
+    They take their names when the last is complete. If one cannot take its name, those that have taken theirs go, and
+    what stood there before comes back. A process that is killed in between leaves each file old or new, none of them
+    half-written.
 
     Raises
     ------
     OutputError
+        Naming the file and the system's reason.
     """
     _write_then_rename({Path(file): partial(_put, content) for file, content in contents.items()})
 
 
-def _put(content: bytes, stream) -> None:
+def _put(content: bytes, stream: BinaryIO) -> None:
     stream.write(content)
 
 
-def _write_then_rename(writers: Mapping[Path, Callable]) -> None:
-    temporaries = {path: path.with_name(f".{secrets.token_hex(6)}.{path.name}"[:255]) for path in writers}
-    path = None
+def _write_then_rename(writers: Mapping[Path, Callable[[BinaryIO], object]]) -> None:
+    temporaries = {path: _beside(path) for path in writers}
+    for path in writers:
+        with _naming(path):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     try:
         for path, write in writers.items():
-            with open(temporaries[path], "xb") as stream:
+            with _naming(path), open(temporaries[path], "xb") as stream:
                 write(stream)
                 stream.flush()
                 os.fsync(stream.fileno())
+        _rename_all(temporaries)
+    finally:
+        _remove(temporaries.values())
+
+
+def _rename_all(temporaries: Mapping[Path, Path]) -> None:
+    """Give complete files their names: all of them or, after an error, none."""
+    old: dict[Path, Path] = {}
+    renamed: list[Path] = []
+    try:
+        if len(temporaries) > 1:
+            for path in filter(os.path.lexists, temporaries):
+                with _naming(path):
+                    old[path] = _beside(path)
+                    _keep_aside(path, old[path])
         for path, temporary in temporaries.items():
-            os.replace(temporary, path)
+            with _naming(path):
+                os.replace(temporary, path)
+            renamed.append(path)
+    except BaseException:
+        _put_back(renamed, old)
+        raise
+    finally:
+        _remove(old.values())
+
+
+def _keep_aside(path: Path, aside: Path) -> None:
+    """A second name for a file, so that the first can be taken without losing it."""
+    try:
+        os.link(path, aside, follow_symlinks=False)
+    except OSError:  # a file system without hard links, or a file of another user
+        shutil.copy2(path, aside, follow_symlinks=False)
+
+
+def _put_back(renamed: Sequence[Path], old: dict[Path, Path]) -> None:
+    """Undo renames. Where an old file cannot be put back, it stays aside, and its name is told."""
+    stuck = {}
+    for path in reversed(renamed):
+        aside = old.get(path)
+        try:
+            if aside is None:
+                path.unlink(missing_ok=True)
+            else:
+                os.replace(aside, path)
+        except OSError as error:
+            stuck[path] = error
+            old.pop(path, None)
+    for path, error in stuck.items():
+        raise OutputError(
+            "is new while files written with it are not, and could not be undone",
+            file=path,
+            value=error.strerror or str(error),
+            next_step=f"What was there before, if anything, is beside it as a hidden file that ends in {path.name}.",
+        ) from error
+
+
+def _beside(path: Path) -> Path:
+    """A temporary name in the same folder; :mod:`biascorr_pydra.lock` knows these names and clears them away."""
+    return path.with_name(f".{secrets.token_hex(6)}.{path.name}"[:255])
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """What the system refuses becomes an OutputError that names the file."""
+    try:
+        yield
     except OSError as error:
         raise OutputError(
             "cannot be written", file=path, value=error.strerror or str(error), next_step="Check space and permissions."
         ) from error
-    finally:
-        for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from biascorr_pydra.errors import (
     UnreadableImageError,
 )
 from biascorr_pydra.images import files, nifti
+from biascorr_pydra.images.head import detect_head
 from biascorr_pydra.metrics import residual_cov
 
 
@@ -45,7 +46,7 @@ def test_field_has_mean_one_in_the_mask_and_acquired_is_corrected_times_bias(pha
 
 def test_without_a_mask_the_field_has_mean_one_over_the_detected_head(phantom):
     result = correct_image(phantom.image())
-    head = nifti.detect_head(phantom.acquired)
+    head = detect_head(phantom.acquired)
     assert result.bias.get_fdata()[head].mean() == pytest.approx(1, abs=1e-6)
     assert result.correction.scaled_over == "detected head"
 
@@ -319,18 +320,26 @@ def test_apply_names_what_is_wrong_with_its_inputs(tmp_path, phantom, phantom_fi
 
 
 def test_all_outputs_or_none(tmp_path, phantom_file, monkeypatch):
-    written = []
+    written, fsync = [], os.fsync
 
-    def full(content, stream):
+    def full(descriptor):
         if written:
             raise OSError(28, "No space left on device")
-        written.append(stream.write(content))
+        written.append(fsync(descriptor))
 
-    monkeypatch.setattr(files, "_put", full)
+    monkeypatch.setattr(os, "fsync", full)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(OutputError, match=r"bias.nii.gz: cannot be written.*No space left"):
         correct_file(phantom_file, tmp_path / "out.nii.gz", bias_file=tmp_path / "bias.nii.gz")
     assert written and sorted(tmp_path.iterdir()) == before
+
+
+def test_a_folder_in_the_place_of_the_field_is_named_and_the_old_image_stays(tmp_path, phantom_file):
+    (tmp_path / "out.nii.gz").write_bytes(b"old")
+    (tmp_path / "bias.nii.gz").mkdir()
+    with pytest.raises(OutputError, match=r"bias.nii.gz: the output is a folder"):
+        correct_file(phantom_file, tmp_path / "out.nii.gz", bias_file=tmp_path / "bias.nii.gz", overwrite=True)
+    assert (tmp_path / "out.nii.gz").read_bytes() == b"old"
 
 
 def test_outputs_have_the_suffix_of_their_kind(tmp_path, phantom_file):

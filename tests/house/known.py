@@ -18,9 +18,7 @@ PRIVATE: dict[str, set[str]] = {
     "benchmarks/deepem.py": {"biascorr_pydra.methods.deepem.corrector._head_of"},
     "tests/anatomy/test_brain.py": {"_template"},
     "tests/bench/test_bench_run.py": {"run._with_presets"},
-    "tests/correction/test_correct.py": {"_put"},
     "tests/correction/test_estimate.py": {"estimate._ahead"},
-    "tests/images/test_nifti.py": {"nifti._closed"},
     "tests/integration/test_dask.py": {
         "_attempt",
         "link.Link._attempt",

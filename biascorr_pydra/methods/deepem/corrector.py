@@ -28,7 +28,7 @@ from biascorr_pydra import weights
 from biascorr_pydra.errors import InvalidImageError, InvalidParameterError
 from biascorr_pydra.images.canonical import crop, uncrop
 from biascorr_pydra.images.field import LogBiasSpline, evaluate_tensor
-from biascorr_pydra.images.nifti import detect_head
+from biascorr_pydra.images.head import detect_head
 from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.methods.corrector import Corrector, Estimate, Scan
 

@@ -23,7 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from biascorr_pydra import weights
 from biascorr_pydra.errors import InvalidImageError, InvalidMaskError, InvalidParameterError
 from biascorr_pydra.images.canonical import from_canonical, to_canonical
-from biascorr_pydra.images.nifti import detect_head
+from biascorr_pydra.images.head import detect_head
 from biascorr_pydra.metrics import DSEG_LABELS
 
 from .networks import CLASSES, DeepNormalize

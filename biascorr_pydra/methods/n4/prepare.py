@@ -11,7 +11,7 @@ import numpy as np
 
 from biascorr_pydra.errors import InvalidMaskError
 from biascorr_pydra.images.field import LogBiasSpline
-from biascorr_pydra.images.nifti import detect_head
+from biascorr_pydra.images.head import detect_head
 from biascorr_pydra.methods.corrector import Estimate, Scan
 
 from .voxels import Problem

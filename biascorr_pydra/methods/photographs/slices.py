@@ -18,7 +18,7 @@ from torch.nn import functional
 from biascorr_pydra import weights as weights_module
 from biascorr_pydra.errors import InvalidImageError, InvalidParameterError
 from biascorr_pydra.images.field import DEGREE, LogBiasSpline, bspline_basis, contract
-from biascorr_pydra.images.nifti import detect_head
+from biascorr_pydra.images.head import detect_head
 from biascorr_pydra.methods.corrector import Corrector, Estimate, Scan
 
 __all__ = ["GRID", "SliceCorrector", "combine", "estimate_by_slices", "loaded"]

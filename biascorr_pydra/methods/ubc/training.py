@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from biascorr_pydra.errors import InvalidParameterError
-from biascorr_pydra.images.nifti import detect_head
+from biascorr_pydra.images.head import detect_head
 from biascorr_pydra.metrics import residual_cov, response_slope
 from biascorr_pydra.simulation.heads import HeadSampler, inject_bias
 from biascorr_pydra.training.base import CardText, Split, Training, option, split_by_subject

@@ -10,6 +10,7 @@ import numpy as np
 
 from biascorr_pydra.errors import GridMismatchError, InvalidImageError
 from biascorr_pydra.images import nifti
+from biascorr_pydra.images.head import detect_head
 from biascorr_pydra.metrics import DSEG_LABELS
 
 from .geometry import PLANES, View, field_limits, intensity_limits
@@ -152,7 +153,7 @@ class ScanImages:
         some = arrays.get("corrected")
         if some is None or not (some > 0).any():
             return np.ones(next(iter(arrays.values())).shape, bool)
-        return nifti.detect_head(np.nan_to_num(some, posinf=0, neginf=0))
+        return detect_head(np.nan_to_num(some, posinf=0, neginf=0))
 
 
 def _world(affine: np.ndarray, voxel: list[float], axis: int, index: int) -> float:
