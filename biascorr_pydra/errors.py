@@ -12,6 +12,7 @@ from typing import Any
 __all__ = [
     "BIDSError",
     "BiasCorrError",
+    "BrokenMethodError",
     "GridMismatchError",
     "InvalidImageError",
     "InvalidMaskError",
@@ -104,6 +105,10 @@ class MissingDependencyError(BiasCorrError, ImportError):
 
 class UnknownMethodError(BiasCorrError, LookupError):
     """No method of that name exists."""
+
+
+class BrokenMethodError(UnknownMethodError):
+    """A method is registered, but cannot be loaded or does not keep the contract of methods."""
 
 
 class WeightsError(BiasCorrError, ValueError):

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from biascorr_pydra import weights
 from biascorr_pydra.correction.estimate import estimate
 from biascorr_pydra.errors import BiasCorrError, InvalidParameterError, OutputExistsError, WeightsError
 from biascorr_pydra.images.files import write_bytes, write_text
 from biascorr_pydra.lock import exclusive
 from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.methods.corrector import Corrector, Scan
+from biascorr_pydra.methods.identity import identity
 from biascorr_pydra.resources import resolve_device
 
 from .case import FACTS, Case, Planned
@@ -157,12 +157,10 @@ def run_bench(
 
 def _implementation(corrector: Corrector) -> tuple[str, str]:
     """Version and weights as one string (no gate: what is measured is the estimate), and why the method cannot run."""
-    source, digest, error = getattr(corrector, "weights_file", None) or corrector.weights, "no weights", ""
     try:
-        digest = weights.sha256_of(source) if source else digest
-    except WeightsError as missing:
-        error = str(missing)
-    return f"{corrector.name} {corrector.version} {digest}", error
+        return identity(corrector), ""
+    except WeightsError as error:
+        return f"{corrector.name} {corrector.version} no weights", str(error)
 
 
 def _with_presets(methods: Sequence[str]) -> list[str]:

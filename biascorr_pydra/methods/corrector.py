@@ -1,8 +1,20 @@
-"""The contract that every corrector fulfils.
+"""The contract that every corrector fulfils, whether it comes with this package or with another.
 
 A corrector turns an image on the grid it declares, and an optional mask, into a log bias field: on that grid, or as the
 control points of a B-spline over it. It does nothing else. Reading, resampling, scaling, dividing, data types, headers,
 sidecars and reports happen once, outside (:mod:`biascorr_pydra.correction.correct`).
+
+To add a method, write a frozen dataclass that derives from :class:`Corrector`, state its facts as class attributes, and
+fill in :meth:`Corrector.estimate`. Its fields are the method's parameters. Then register it:
+
+- in this package, as ``CORRECTOR`` of ``methods/NAME/corrector.py`` (with _ for -);
+- from another package, as an entry point ``NAME = "module:Class"`` of the group ``biascorr_pydra.methods``.
+  ``docs/plugin_example`` is a whole such package.
+
+The method is then offered by name by the shell, Python, Pydra, Nipype, the benchmark and cohort runs, and its fields
+are judged as those of any other. What a class must have is checked when the method is first used
+(:func:`biascorr_pydra.methods.registry.get_corrector`); what its fields must be, by
+:mod:`biascorr_pydra.correction.estimate` for every image: finite, of the grid's shape.
 """
 
 from __future__ import annotations
@@ -10,12 +22,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.images.field import LogBiasSpline
+
+from .reference import Reference
 
 __all__ = ["Corrector", "Estimate", "Scan"]
 
@@ -74,15 +89,22 @@ class Corrector(ABC):
     name : the method's name, as users type it
     version : changes whenever the same input would give another field, so that cached results are not reused
     summary : one line for listings
-    citation : whom to cite for it, in running text with a DOI where there is one
+    references : what to cite for it; for a method that no paper describes, the software that it is part of, and never a
+        paper of somebody else's
+    runs : names of the methods that it runs inside; :func:`biascorr_pydra.methods.inner_corrector` gives these and no
+        others, and cached results of this method follow their versions
+    title : what running text calls the method, if not by its name
     presets : name -> parameter values; the first is the default
     grid_shape : the grid the corrector works on, in RAS+ order over the image's whole field of view, or None for the
         native grid and axis order
-    weights : name of the packaged weights, or None
+    weights : name of the weights packaged here, or the path of a .safetensors file with its card beside it, or None
     uses_device : whether ``device`` makes a difference; False for methods that run on the CPU only
     uses_weight : whether it takes a weight image
     takes_series : whether the mean of a 4-D series may be what it corrects
-    memory_gb : what a process needs for it, beside what grows with the image
+    memory_gb : what a process needs for it on the CPU, beside what grows with the image
+    bytes_per_voxel : what it needs beside that, for each voxel of the image
+    takes_all_cores : whether its libraries take every core that they find, whatever torch was told
+    benchmarked : whether ``biascorr bench`` scores it where no method is named
     invents : the strongest field (standard deviation of its log) that it was seen to find where there is none, or None
         if that is not known or much: the gate wants no evidence for a stronger one, only none against it
     reports_progress : whether ``estimate`` takes ``progress``, a callable that is told of each step as it ends
@@ -91,19 +113,24 @@ class Corrector(ABC):
     name: ClassVar[str]
     version: ClassVar[str]
     summary: ClassVar[str]
-    citation: ClassVar[str]
+    references: ClassVar[tuple[Reference, ...]]
+    runs: ClassVar[tuple[str, ...]] = ()
+    title: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
     grid_shape: ClassVar[tuple[int, int, int] | None] = None
-    weights: ClassVar[str | None] = None
+    weights: ClassVar[str | Path | None] = None
     uses_device: ClassVar[bool] = True
     uses_weight: ClassVar[bool] = False
     takes_series: ClassVar[bool] = True
     memory_gb: ClassVar[float] = 0.7
+    bytes_per_voxel: ClassVar[float] = 40.0
+    takes_all_cores: ClassVar[bool] = False
+    benchmarked: ClassVar[bool] = True
     invents: ClassVar[float | None] = None
     reports_progress: ClassVar[bool] = False
 
     @classmethod
-    def from_options(cls, preset: str | None = None, **options) -> Corrector:
+    def from_options(cls, preset: str | None = None, **options: Any) -> Self:
         """Build the corrector from a named preset, then override single parameters.
 
         Raises
@@ -132,6 +159,11 @@ class Corrector(ABC):
             raise InvalidParameterError(
                 f"method {cls.name!r} cannot use a value given to it", value=options, next_step=f"({error})"
             ) from error
+
+    @classmethod
+    def citation(cls) -> str:
+        """Whom to cite for it, in running text, with a DOI where there is one."""
+        return "; ".join(reference.with_doi for reference in cls.references)
 
     def invents_at_most(self) -> float | None:
         """``invents``, or None with other parameters or weights than those it was measured with."""

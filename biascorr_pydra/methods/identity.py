@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from biascorr_pydra import weights
+from biascorr_pydra.errors import BrokenMethodError
 
 from .corrector import Corrector
 from .registry import get_corrector
@@ -33,14 +34,26 @@ def implementation(method: str, fallback: str = NO_FALLBACK) -> str:
 
 
 def identity(corrector: Corrector | type[Corrector]) -> str:
-    """Name, version and weights of one corrector.
+    """Name, version and weights of one corrector, and of those that it runs inside.
 
     Raises
     ------
+    BrokenMethodError
+        Methods run each other in a circle.
     WeightsError
-        It has weights, and they are missing.
+        One has weights, and they are missing.
     """
-    return f"{corrector.name} {corrector.version} {weights_sha256(corrector) or 'no weights'}"
+    return _identity(corrector, ())
+
+
+def _identity(corrector: Corrector | type[Corrector], within: tuple[str, ...]) -> str:
+    if corrector.name in within:
+        circle = " > ".join([*within, corrector.name])
+        raise BrokenMethodError("methods must not run each other in a circle", value=circle)
+    within = (*within, corrector.name)
+    text = f"{corrector.name} {corrector.version} {weights_sha256(corrector) or 'no weights'}"
+    inside = [_identity(get_corrector(name), within) for name in corrector.runs]
+    return f"{text} (runs {', '.join(inside)})" if inside else text
 
 
 def weights_sha256(corrector: Corrector | type[Corrector]) -> str | None:

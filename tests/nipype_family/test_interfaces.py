@@ -16,10 +16,10 @@ from nipype.pipeline.plugins import multiproc
 from biascorr_pydra import correct_file
 from biascorr_pydra.anatomy import steps
 from biascorr_pydra.correction.correct import apply_file
-from biascorr_pydra.errors import InvalidParameterError, UnreadableImageError
+from biascorr_pydra.errors import InvalidParameterError, UnknownMethodError, UnreadableImageError
 from biascorr_pydra.images import nifti
 from biascorr_pydra.interfaces.nipype import interfaces
-from biascorr_pydra.interfaces.nipype.base import RESOURCES, declare
+from biascorr_pydra.interfaces.nipype.base import declare, resources_of
 from biascorr_pydra.interfaces.nipype.interfaces import (
     ApplyBias,
     BiasMetrics,
@@ -29,6 +29,7 @@ from biascorr_pydra.interfaces.nipype.interfaces import (
 )
 from biascorr_pydra.interfaces.pydra import tasks
 from biascorr_pydra.methods import method_names
+from biascorr_pydra.resources import Resources
 
 pytestmark = pytest.mark.nipype
 
@@ -150,7 +151,7 @@ def test_a_gpu_node_asks_for_cuda_and_is_counted(monkeypatch, phantom_file, flag
     plugin.procs = [node, pe.Node(CorrectBias(in_file=phantom_file), name="on_cpu")]
     memory_gb, processors, gpu_slots = plugin._check_resources([(0, 0), (1, 1)])
     assert (processors, gpu_slots) == (0, 1)
-    assert memory_gb == pytest.approx(plugin.memory_gb - RESOURCES["n4"].mem_gb - 0.2)
+    assert memory_gb == pytest.approx(plugin.memory_gb - resources_of("n4").mem_gb - 0.2)
 
 
 def test_without_the_flag_no_gpu_is_touched(monkeypatch, phantom_file):
@@ -170,15 +171,21 @@ def test_multiproc_refuses_a_gpu_node_where_there_is_no_gpu(monkeypatch, tmp_pat
 
 def test_slurm_is_asked_for_what_a_node_takes():
     node = declare(pe.Node(CorrectBias(), name="correct"), "ubc", use_gpu=True)
-    assert node.plugin_args == {"sbatch_args": "--cpus-per-task=1 --mem=1024M --gres=gpu:1"}
+    assert node.plugin_args == {"sbatch_args": "--cpus-per-task=1 --mem=1331M --gres=gpu:1"}
     node = pe.MapNode(CorrectBias(), iterfield=["in_file"], name="correct")
     node.plugin_args = {"sbatch_args": "--partition=long", "overwrite": True}
     declare(node, "n4")
-    assert node.plugin_args == {"sbatch_args": "--partition=long --cpus-per-task=1 --mem=1024M", "overwrite": True}
+    assert node.plugin_args == {"sbatch_args": "--partition=long --cpus-per-task=1 --mem=1331M", "overwrite": True}
 
 
-def test_every_method_has_its_resources():
-    assert set(method_names()) <= set(RESOURCES)
+def test_a_node_s_memory_is_its_method_s_for_a_large_head():
+    # 0.7 GB and 40 bytes for each of 192 x 256 x 256 voxels: 1.203, rounded up to tenths
+    assert resources_of("n4") == resources_of("n4:antspy") == Resources(cpus=1, mem_gb=1.3)
+    assert resources_of("ants-n4") == Resources(cpus=2, mem_gb=1.3)
+    assert resources_of("deepnormalize").mem_gb == 2.3
+    assert resources_of("brain") == Resources(mem_gb=2.0)
+    with pytest.raises(UnknownMethodError):
+        resources_of("nothing")
 
 
 def test_another_version_of_the_code_computes_again(monkeypatch, phantom_file):

@@ -29,7 +29,7 @@ def test_it_has_the_inputs_and_outputs_of_init_n4_only_wf():
 @pytest.mark.parametrize("method", method_names())
 def test_the_description_names_and_cites_the_method(method):
     text = init_bias_correction_wf(method=method, skull_strip="template").visit_desc()
-    assert f"`{method}`" in text and get_corrector(method).citation in text
+    assert f"`{method}`" in text and get_corrector(method).citation() in text
     assert "MNI152" in text and "Atropos" in text
     assert "segmented" not in init_bias_correction_wf(method=method, segmentation="none").visit_desc()
 

@@ -133,7 +133,7 @@ class Given(Corrector):
     name: ClassVar[str] = "given"
     version: ClassVar[str] = "1"
     summary: ClassVar[str] = "a given field"
-    citation: ClassVar[str] = ""
+    references: ClassVar[tuple] = ()
     log_bias: ClassVar[np.ndarray]
 
     def estimate(self, scan, *, device="cpu", seed=0):

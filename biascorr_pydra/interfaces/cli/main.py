@@ -8,10 +8,17 @@ import sys
 import click
 
 from biascorr_pydra import __version__
-from biascorr_pydra.errors import BiasCorrError, InvalidParameterError, UnknownMethodError, WeightsError
+from biascorr_pydra.errors import (
+    BiasCorrError,
+    BrokenMethodError,
+    InvalidParameterError,
+    UnknownMethodError,
+    WeightsError,
+)
 from biascorr_pydra.interfaces.pydra.options import name_and_value
 from biascorr_pydra.interfaces.pydra.run import run
 from biascorr_pydra.methods import DEFAULT_METHOD, get_corrector, method_names
+from biascorr_pydra.methods.registry import clashes
 from biascorr_pydra.methods.spec import NO_FALLBACK
 
 from .bench import bench
@@ -194,15 +201,23 @@ def report(out_dir, figures, **options):
 def methods(names, as_json):
     """List the correction methods, with presets, parameters and weights; a METHOD named here with its whole card."""
     listed = [_describe(name) for name in names or method_names()]
+    listed += [_broken(name, error) for name, error in clashes().items() if name in names or not names]
     if as_json:
         click.echo(json.dumps(listed, indent=2, default=str))
     else:
         for entry in listed:
             _tell_of_method(entry, whole=bool(names))
-    sys.exit(1 if any("error" in (entry["weights"] or {}) for entry in listed) else 0)
+    sys.exit(1 if any("error" in entry or "error" in (entry["weights"] or {}) for entry in listed) else 0)
+
+
+def _broken(name: str, error: BrokenMethodError) -> dict:
+    return {"name": name, "error": str(error), "weights": None}
 
 
 def _tell_of_method(entry: dict, *, whole: bool) -> None:
+    if "error" in entry:
+        click.echo(f"{entry['name']}\n    {entry['error']}", err=True)
+        return
     mark = " (default)" if entry["name"] == DEFAULT_METHOD else ""
     click.echo(f"{entry['name']} {entry['version']}{mark}\n    {entry['summary']}")
     click.echo(f"    presets: {', '.join(entry['presets'])}")
@@ -225,7 +240,10 @@ def _tell_of_method(entry: dict, *, whole: bool) -> None:
 def _describe(name: str) -> dict:
     from dataclasses import fields
 
-    cls = get_corrector(name)
+    try:
+        cls = get_corrector(name)
+    except BrokenMethodError as error:
+        return _broken(name, error)
     entry = {
         "name": cls.name,
         "version": cls.version,

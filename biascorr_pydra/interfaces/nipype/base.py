@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from biascorr_pydra import __version__
 from biascorr_pydra.errors import BiasCorrError
 from biascorr_pydra.interfaces.extras import missing
+from biascorr_pydra.methods import MethodSpec, get_corrector
 from biascorr_pydra.methods.spec import NO_FALLBACK
+from biascorr_pydra.resources import Resources
 
 try:
     from nipype.interfaces.base import (
@@ -22,37 +25,32 @@ try:
 except ImportError as error:
     raise missing("the Nipype interfaces", error, "nipype") from error
 
-__all__ = ["RESOURCES", "Resources", "declare", "given", "resources_of"]
+__all__ = ["STEPS", "declare", "given", "resources_of"]
 
 
-class Resources(NamedTuple):
-    """What one node takes: processors, and memory in GB."""
-
-    n_procs: int
-    mem_gb: float
-
-
-#: By correction method or other step. Memory: the peak of the whole process on a 192 x 256 x 256 head, on the CPU
-#: (0.67, 1.19, 0.71, 1.75, 1.21, 0.68 and 0.46 GB), rounded up. ITK takes every core it finds.
-RESOURCES = {
-    "n4": Resources(1, 1.0),
-    "ants-n4": Resources(2, 1.5),
-    "deepem": Resources(1, 1.5),
-    "deepnormalize": Resources(1, 2.0),
-    "ubc": Resources(1, 1.0),
-    "getnet": Resources(1, 1.0),
-    "implicit": Resources(1, 1.0),
-    "brain": Resources(1, 2.0),
-    "tissue": Resources(1, 1.5),
-    "metrics": Resources(1, 1.0),
-    "apply": Resources(1, 0.7),
+#: What a step takes. Memory: the peak of the whole process on the head of :data:`VOXELS`, on the CPU, rounded up.
+STEPS = {
+    "brain": Resources(mem_gb=2.0),
+    "tissue": Resources(mem_gb=1.5),
+    "metrics": Resources(mem_gb=1.0),
+    "apply": Resources(mem_gb=0.7),
 }
-OTHER_METHOD = Resources(1, 3.0)
+#: A node does not know its image when it is declared: a head of so many voxels is reckoned with.
+VOXELS = 192 * 256 * 256
 
 
 def resources_of(name: str) -> Resources:
-    """Resources of a correction method or step; a generous guess for a method that the table does not have."""
-    return RESOURCES.get(name, OTHER_METHOD)
+    """What a step of :data:`STEPS` or a correction method takes on the CPU.
+
+    Raises
+    ------
+    UnknownMethodError
+    """
+    if name in STEPS:
+        return STEPS[name]
+    method = get_corrector(MethodSpec.parse(name).method)
+    memory = method.memory_gb + method.bytes_per_voxel * VOXELS / 1e9
+    return Resources(cpus=2 if method.takes_all_cores else 1, mem_gb=math.ceil(10 * memory) / 10)
 
 
 def declare(node, name: str, *, use_gpu: bool = False):
@@ -65,11 +63,11 @@ def declare(node, name: str, *, use_gpu: bool = False):
     Parameters
     ----------
     node : nipype Node, MapNode or JoinNode
-    name : correction method, or step, of :data:`RESOURCES`
+    name : correction method, or step of :data:`STEPS`
     use_gpu : bool
     """
     wanted = resources_of(name)
-    node.n_procs = 1 if use_gpu else wanted.n_procs
+    node.n_procs = 1 if use_gpu else wanted.cpus
     node._mem_gb = wanted.mem_gb  # Nipype has no setter
     arguments = [f"--cpus-per-task={node.n_procs}", f"--mem={round(wanted.mem_gb * 1024)}M"]
     if use_gpu:

@@ -167,7 +167,7 @@ def _tell_boilerplate(workflow: Workflow, swapped: list[SwappedNode]) -> None:
     corrector = get_corrector(swapped[0].method)
     sentence = (
         f"\nIntensity non-uniformity was corrected by *biascorr_pydra* {__version__} in place of ANTs' "
-        f"`N4BiasFieldCorrection`, with method `{corrector.name}` ({corrector.summary}; {corrector.citation}), "
+        f"`N4BiasFieldCorrection`, with method `{corrector.name}` ({corrector.summary}; {corrector.citation()}), "
         f"in: {', '.join(node.name for node in swapped)}.\n"
     )
     workflow.__postdesc__ = (workflow.__postdesc__ or "") + sentence

@@ -240,7 +240,7 @@ def _description(corrector, preset, skull_strip, segmentation, bids_suffix) -> s
     text = (
         f"The {bids_suffix} images were corrected for intensity non-uniformity with *biascorr_pydra* {__version__}, "
         f"method `{corrector.name}` {corrector.version}, preset `{preset}` "
-        f"({corrector.summary}; {corrector.citation}), "
+        f"({corrector.summary}; {corrector.citation()}), "
         f"estimated in a brain mask from {MASKED_BY[resolve_method(skull_strip, bids_suffix)]}. "
     )
     if segmentation != "none":

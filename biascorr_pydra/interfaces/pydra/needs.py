@@ -8,8 +8,7 @@ from pathlib import Path
 import nibabel as nib
 
 from biascorr_pydra.errors import UnknownMethodError
-from biascorr_pydra.methods import get_corrector
-from biascorr_pydra.methods.corrector import Corrector
+from biascorr_pydra.methods import Corrector, MethodSpec, get_corrector
 from biascorr_pydra.resources import Resources
 
 __all__ = ["for_brain", "for_correction", "for_measure", "for_normalization", "for_tissue", "memory_gb"]
@@ -30,11 +29,12 @@ def memory_gb(file, base: float, bytes_per_voxel: float) -> float:
 def for_correction(task) -> Resources:
     """A GPU if the device is cuda and the method can use one."""
     try:
-        method = get_corrector(task.method)
-    except UnknownMethodError:
-        return Resources(mem_gb=memory_gb(task.in_file, Corrector.memory_gb, 40))  # said by the step itself
-    gpus = int(task.device == "cuda" and method.uses_device)
-    return Resources(gpus=gpus, mem_gb=memory_gb(task.in_file, method.memory_gb, 40))
+        method = get_corrector(MethodSpec.parse(task.method).method)
+    except UnknownMethodError:  # the step itself says so
+        method, gpus = Corrector, 0
+    else:
+        gpus = int(task.device == "cuda" and method.uses_device)
+    return Resources(gpus=gpus, mem_gb=memory_gb(task.in_file, method.memory_gb, method.bytes_per_voxel))
 
 
 def for_brain(task) -> Resources:
@@ -50,7 +50,8 @@ def for_tissue(task) -> Resources:
 
 def for_normalization(task) -> Resources:
     """The networks, and five maps on a grid of 1 mm."""
-    return Resources(mem_gb=memory_gb(task.in_file, 1.2, 80))
+    method = get_corrector("deepnormalize")
+    return Resources(mem_gb=memory_gb(task.in_file, method.memory_gb, method.bytes_per_voxel))
 
 
 def for_measure(task) -> Resources:

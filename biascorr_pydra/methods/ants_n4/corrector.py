@@ -19,6 +19,7 @@ import numpy as np
 
 from biascorr_pydra.errors import InvalidMaskError, InvalidParameterError
 from biascorr_pydra.methods.corrector import Corrector, Estimate, Scan
+from biascorr_pydra.methods.reference import N4ITK, Reference
 
 __all__ = ["CORRECTOR", "AntsN4"]
 
@@ -48,7 +49,10 @@ class AntsN4(Corrector):
     name: ClassVar[str] = "ants-n4"
     version: ClassVar[str] = "1"
     summary: ClassVar[str] = "N4 as ANTs runs it (antspyx, in process, CPU)"
-    citation: ClassVar[str] = "Tustison et al., IEEE TMI 29(6), 2010, doi:10.1109/TMI.2010.2046908"
+    references: ClassVar[tuple[Reference, ...]] = (N4ITK,)
+    title: ClassVar[str] = "ANTs' N4"
+    takes_all_cores: ClassVar[bool] = True  # ITK does
+    benchmarked: ClassVar[bool] = False  # the same fields as n4's, many times slower
     uses_device: ClassVar[bool] = False
     uses_weight: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -29,14 +29,15 @@ from biascorr_pydra.errors import InvalidImageError, InvalidParameterError
 from biascorr_pydra.images.canonical import crop, uncrop
 from biascorr_pydra.images.field import LogBiasSpline, evaluate_tensor
 from biascorr_pydra.images.head import detect_head
-from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.methods.corrector import Corrector, Estimate, Scan
+from biascorr_pydra.methods.inner import inner_corrector
+from biascorr_pydra.methods.reference import SOFTWARE, Reference
 
 from . import pure_tissue
 from .fit import Guide, Solution, fit_classes, guide, mesh_over
 from .networks import MIXED, TissueNetworks
 
-__all__ = ["CORRECTOR", "DeepEM", "first_field"]
+__all__ = ["CORRECTOR", "DeepEM"]
 
 LEAST_BRAIN = 3000  # voxels of the grid: a third of a percent
 LEAST_PURE = 500
@@ -75,10 +76,8 @@ class DeepEM(Corrector):
     name: ClassVar[str] = "deepem"
     version: ClassVar[str] = "3"
     summary: ClassVar[str] = "our own: networks name pure tissue in any contrast, a closed-form fit evens it out"
-    citation: ClassVar[str] = (
-        "biascorr_pydra (no paper yet); after Ashburner, Friston, Unified segmentation, NeuroImage 26(3), 2005, "
-        "doi:10.1016/j.neuroimage.2005.02.018"
-    )
+    references: ClassVar[tuple[Reference, ...]] = (SOFTWARE,)  # no paper yet
+    runs: ClassVar[tuple[str, ...]] = ("n4",)
     grid_shape: ClassVar[tuple[int, int, int]] = (128, 128, 128)
     weights: ClassVar[str] = "deepem"
     memory_gb: ClassVar[float] = 1.1
@@ -131,7 +130,7 @@ class DeepEM(Corrector):
                     value=f"expected share {deep:.3f}, at least {LEAST_DEEP} wanted",
                     next_step=NEXT,
                 )
-            log_bias = first_field(scan, brain, device)
+            log_bias = self.first_field(scan, brain, device)
             guided = self._guide(scan, head, brain, device)
             bases = mesh_over(tuple(image.shape), self.points, str(image.device)).bases
             points = []
@@ -158,6 +157,12 @@ class DeepEM(Corrector):
             head = torch.from_numpy(detect_head(scan.data)).to(device)
             return self._expected(networks, scan, head, device, partial(_around, device, threads))[0] < 0.5
 
+    def first_field(self, scan: Scan, brain: torch.Tensor, device: str) -> torch.Tensor:
+        """Exact N4's log field in the brain, on the scan's grid."""
+        inside = replace(scan, mask=brain.cpu().numpy(), weight=None)
+        estimate = inner_corrector(self, "n4", iterations=N4_ITERATIONS).estimate(inside, device=device)
+        return torch.from_numpy(estimate.log_bias.on_grid(scan.data.shape)).to(device)
+
     def _expected(self, networks, scan: Scan, head: torch.Tensor, device: str, around) -> torch.Tensor:
         """Prior probabilities of the classes."""
         prior = pure_tissue.expected(networks.prior, torch.from_numpy(scan.data).to(device)[None], around)[0]
@@ -174,7 +179,7 @@ class DeepEM(Corrector):
         far = head & ~_grown(brain, GUIDED_FROM)
         if not far.any():
             return None
-        found = get_corrector("n4").from_options().estimate(replace(scan, mask=None), device=device)
+        found = inner_corrector(self, "n4").estimate(replace(scan, mask=None), device=device)
         log_field = torch.from_numpy(found.log_bias.on_grid(scan.data.shape)).to(device)
         weight = GUIDED * float(far.sum()) / int(brain.sum())
         return guide(log_field, far, points=self.points, weight=weight)
@@ -194,13 +199,6 @@ class DeepEM(Corrector):
         options = {"points": self.points, "smoothness": self.smoothness, "usual": self.usual}
         how = options | {"start": log_bias, "rounds": ROBUST_ROUNDS, "guided": guided}
         return fit_classes(log_image, groups, probability, **how), used
-
-
-def first_field(scan: Scan, brain: torch.Tensor, device: str) -> torch.Tensor:
-    """Exact N4's log field in the brain, on the scan's grid."""
-    inside = replace(scan, mask=brain.cpu().numpy(), weight=None)
-    found = get_corrector("n4").from_options(iterations=N4_ITERATIONS).estimate(inside, device=device)
-    return torch.from_numpy(found.log_bias.on_grid(scan.data.shape)).to(device)
 
 
 def _head_of(scan: Scan) -> tuple[Scan, tuple[float, ...], tuple[float, ...]]:

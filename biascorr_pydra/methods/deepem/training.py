@@ -25,7 +25,7 @@ from biascorr_pydra.training.base import CardText, Split, Training, option, spli
 
 from . import pure_tissue
 from .card import ADVICE, DEVIATES, FILLED, FOLLOWS, LIMITS, PAPER
-from .corrector import DeepEM, first_field
+from .corrector import DeepEM
 from .networks import CLASSES, TissueNetworks, TissuePrior
 from .training_data import ClassedHeads, label_maps, open_classed
 
@@ -156,7 +156,7 @@ class DeepEMTraining(Training):
         else:
             everywhere = np.ones(image.shape, bool)
             scan = Scan(image.cpu().numpy(), everywhere, None, (2.0, 2.0, 2.0))
-            log_bias = first_field(scan, brain, str(image.device))
+            log_bias = DeepEM().first_field(scan, brain, str(image.device))
         log_image = pure_tissue.log_intensity(image, brain, log_bias + batch["left"])
         return pure_tissue.seen(prior, pure_tissue.posterior(log_image, prior), log_image)
 

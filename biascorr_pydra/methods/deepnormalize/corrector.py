@@ -20,6 +20,7 @@ import numpy as np
 from biascorr_pydra.errors import InvalidImageError, InvalidParameterError
 from biascorr_pydra.images.field import LogBiasSpline, bspline_basis, fit
 from biascorr_pydra.methods.corrector import Corrector, Estimate, Scan
+from biascorr_pydra.methods.reference import Reference
 
 from . import model
 
@@ -48,9 +49,17 @@ class DeepNormalize(Corrector):
     name: ClassVar[str] = "deepnormalize"
     version: ClassVar[str] = "1"
     summary: ClassVar[str] = "DeepNormalize (Delisle 2022): smooth part of a learned normalization; T1w, needs a mask"
-    citation: ClassVar[str] = (
-        "Delisle et al., Realistic image normalization for multi-domain segmentation, Medical Image Analysis, 2022"
+    references: ClassVar[tuple[Reference, ...]] = (
+        Reference(
+            "delisle2022",
+            "Delisle PL, Anctil-Robitaille B, Desrosiers C, Lombaert H",
+            "Realistic image normalization for multi-domain segmentation",
+            "Medical Image Analysis",
+            2022,
+        ),
     )
+    memory_gb: ClassVar[float] = 1.2  # the networks, and five maps on a grid of 1 mm
+    bytes_per_voxel: ClassVar[float] = 80.0
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "paper": {"stride": 8}}
     weights: ClassVar[str] = model.WEIGHTS
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from biascorr_pydra.methods.photographs.networks import GetNet as Network
 from biascorr_pydra.methods.photographs.slices import SliceCorrector
+from biascorr_pydra.methods.reference import Reference
 
 __all__ = ["CORRECTOR", "GetNet"]
 
@@ -23,7 +24,15 @@ class GetNet(SliceCorrector):
     name: ClassVar[str] = "getnet"
     version: ClassVar[str] = "1"
     summary: ClassVar[str] = "GetNet, implicitly trained on photographs (Simko 2019): slices, a few seconds"
-    citation: ClassVar[str] = "Simko et al., arXiv:1909.05484, 2019"
+    references: ClassVar[tuple[Reference, ...]] = (
+        Reference(
+            "simko2019",
+            "Simkó A, Löfstedt T, Garpebring A, Nyholm T, Jonsson J",
+            "A Generalized Network for MRI Intensity Normalization",
+            "arXiv:1909.05484",
+            2019,
+        ),
+    )
     weights: ClassVar[str] = "getnet"
     network: ClassVar[type] = Network
 

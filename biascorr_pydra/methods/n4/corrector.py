@@ -20,6 +20,7 @@ import numpy as np
 
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.methods.corrector import Corrector, Estimate, Scan
+from biascorr_pydra.methods.reference import N4ITK, Reference
 
 __all__ = ["CORRECTOR", "N4", "rescale_intensities"]
 
@@ -113,7 +114,8 @@ class N4(Corrector):
     summary: ClassVar[str] = (
         "ITK's N4 written again, many times faster; its presets are those of ANTs, SimpleITK and others"
     )
-    citation: ClassVar[str] = "Tustison et al., IEEE TMI 29(6), 2010, doi:10.1109/TMI.2010.2046908"
+    references: ClassVar[tuple[Reference, ...]] = (N4ITK,)
+    title: ClassVar[str] = "N4"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "biascorr": {},
         "antspy": {**ITK, "shrink_factor": 4},

@@ -21,6 +21,7 @@ from biascorr_pydra import weights
 from biascorr_pydra.errors import InvalidImageError, InvalidParameterError
 from biascorr_pydra.images.field import LogBiasSpline
 from biascorr_pydra.methods.corrector import Corrector, Estimate, Scan
+from biascorr_pydra.methods.reference import Reference
 
 from . import entropy, networks
 
@@ -59,8 +60,14 @@ class UBC(Corrector):
     name: ClassVar[str] = "ubc"
     version: ClassVar[str] = "2"
     summary: ClassVar[str] = "UBC, unsupervised entropy-trained network (Perez-Caballero 2024): fast, one pass"
-    citation: ClassVar[str] = (
-        "Perez-Caballero et al., Unsupervised Deep Learning Method for MRI Bias Correction, MIDL short papers, 2024"
+    references: ClassVar[tuple[Reference, ...]] = (
+        Reference(
+            "perezcaballero2024",
+            "Perez-Caballero M, Morell-Ortega S, Ruiz-Perez M, Coupé P, Manjón JV",
+            "Unsupervised Deep Learning Method for MRI Bias Correction",
+            "Medical Imaging with Deep Learning (MIDL), short papers",
+            2024,
+        ),
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {},

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from biascorr_pydra import __version__
+from biascorr_pydra.errors import UnknownMethodError
+from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.metrics import METRICS
 from biascorr_pydra.quality import NEGLIGIBLE, REJECTED
 from biascorr_pydra.report.collect import Result
@@ -14,15 +16,12 @@ from biascorr_pydra.report.words import number, p_value, plural, seconds
 from biascorr_pydra.statistics.outliers import FEWEST
 from biascorr_pydra.statistics.pairing import BEFORE
 
-from .boilerplate import REFERENCES
+from .boilerplate import references_of
 from .findings import Findings
 from .run_times import CORRECT
 from .site_differences import ALL_SITES
 
 __all__ = ["methods_text"]
-
-#: What methods are called in running text; others go by their own names.
-NAMES = {"n4": "N4", "ants-n4": "ANTs' N4"}
 
 
 def methods_text(findings: Findings) -> list[str]:
@@ -75,13 +74,21 @@ def _sentences(findings: Findings, suffix: str, results: list[Result]) -> Iterat
 def _named(method: str, results: Iterable[Result]) -> str:
     versions = {str(r.record["method_version"]) for r in results if r.method == method and "method_version" in r.record}
     presets = {str(r.record["preset"]) for r in results if r.method == method and r.record.get("preset")}
-    more = [f"version {', '.join(sorted(versions))}"] if versions else []
-    more += [f"preset {', '.join(sorted(presets))}"] if presets else []
+    details = [f"version {', '.join(sorted(versions))}"] if versions else []
+    details += [f"preset {', '.join(sorted(presets))}"] if presets else []
     base = method.split("_", 1)[0]
-    name = NAMES.get(base, method)
-    if base in REFERENCES:
-        name += f" ({'; '.join(reference.with_doi for reference in REFERENCES[base])})"
-    return name + (f" ({'; '.join(more)})" if more else "")
+    title = _title(base) or method
+    if references := references_of(base):
+        title += f" ({'; '.join(reference.with_doi for reference in references)})"
+    return title + (f" ({'; '.join(details)})" if details else "")
+
+
+def _title(method: str) -> str:
+    """What running text calls a method, if not by its name."""
+    try:
+        return get_corrector(method).title
+    except UnknownMethodError:  # of a package that is not installed where the report is made
+        return ""
 
 
 def _preparation(results: Iterable[Result]) -> Iterator[str]:
@@ -100,17 +107,19 @@ def _segmentation(result: Result) -> str:
 
 def _outcome(method: str, results: list[Result]) -> str:
     done = [result for result in results if result.record]
-    said = [f"With {method}, {len(done):,} of {plural(len(results), 'scan')} went through"]
+    clauses = [f"With {method}, {len(done):,} of {plural(len(results), 'scan')} went through"]
     rejected, negligible = (sum(r.verdict == verdict for r in done) for verdict in (REJECTED, NEGLIGIBLE))
     if rejected:
         applied = {r.part("gate").get("applied") for r in done if r.verdict == REJECTED} - {None, "none"}
         instead = f"used the field of {', '.join(sorted(map(str, applied)))}" if applied else "left the image as it is"
-        said.append(f"a do-no-harm check rejected {plural(rejected, 'field')} and {instead}")
+        clauses.append(f"a do-no-harm check rejected {plural(rejected, 'field')} and {instead}")
     if negligible:
-        said.append(f"{plural(negligible, 'field')} {'was' if negligible == 1 else 'were'} negligible and not applied")
+        clauses.append(
+            f"{plural(negligible, 'field')} {'was' if negligible == 1 else 'were'} negligible and not applied"
+        )
     if failed := sum(result.failed for result in results):
-        said.append(f"{plural(failed, 'scan')} failed")
-    return "; ".join(said) + "."
+        clauses.append(f"{plural(failed, 'scan')} failed")
+    return "; ".join(clauses) + "."
 
 
 def _change(row: dict[str, Any]) -> Iterator[str]:
