@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -165,10 +166,11 @@ def requires(spec: Spec | None = None, /, **numbers) -> Callable[[type], type]:
     return decorate
 
 
-def together(function: Callable[[list], None]) -> Callable[[type], type]:
+def together(function: Callable[[list], AbstractContextManager[Any]]) -> Callable[[type], type]:
     """Class decorator: what to call with several tasks of the class that are about to run one after another on a GPU.
 
-    It may do their common work at once; each task still runs by itself afterwards, and must not depend on it.
+    It may do their common work at once, and returns a context manager, inside which the tasks are run: it owns the
+    results, and drops what is left of them. Each task still runs by itself, and must not depend on it.
     """
 
     def decorate(cls: type) -> type:

@@ -9,6 +9,8 @@ import numpy as np
 from biascorr_pydra.errors import GridMismatchError, InvalidImageError
 from biascorr_pydra.images import files, nifti
 
+from .divide import divide
+
 __all__ = ["apply_file"]
 
 
@@ -55,5 +57,4 @@ def apply_file(bias_file: str | Path, in_file: str | Path, out_file: str | Path,
             next_step="Give a field written by `biascorr correct --bias-file`.",
         )
     data = np.asarray(img.dataobj, np.float32)
-    corrected = data / bias.reshape(bias.shape + (1,) * (data.ndim - 3))
-    nifti.save(nifti.save_like(corrected, img), out_file)
+    nifti.save(nifti.save_like(divide(data, bias, keep_nonfinite=True), img), out_file)

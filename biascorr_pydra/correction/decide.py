@@ -9,52 +9,28 @@ judged alike.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from biascorr_pydra.bids import NOT_CORRECTED
-from biascorr_pydra.bids.signs import Signs
 from biascorr_pydra.errors import BiasCorrError, InvalidImageError
 from biascorr_pydra.images.field import mean_one
 from biascorr_pydra.methods.corrector import Corrector, Estimate, Scan
-from biascorr_pydra.methods.spec import NO_FALLBACK, MethodSpec
 from biascorr_pydra.quality import REJECTED, Verdict, judge, not_judged
 
+from .case import Case
 from .estimate import disagreement_of_flips, estimate_in_full, response
+from .options import CorrectionOptions
 
-__all__ = ["Decision", "GateOptions", "decide_field", "parse_fallback"]
+__all__ = ["Decision", "decide"]
 
 OFF = "the gate was switched off"
 
 
 @dataclass(frozen=True)
-class GateOptions:
-    """How a correction is judged.
-
-    Attributes
-    ----------
-    gate : bool
-        Judge at all.
-    fallback : str
-        What takes the place of a rejected field, or of a method that refuses the image: "none", or a method, as METHOD
-        or METHOD:PRESET.
-    check_response : bool
-        Also estimate the field of the image times a known one; as long again as the estimate.
-    uncertainty : bool
-        Also estimate the fields of the three mirror images; three times as long again. An image that the method refuses
-        is then an error, fallback or not: nobody can say how uncertain a field is that there is not.
-    """
-
-    gate: bool = True
-    fallback: str = NO_FALLBACK
-    check_response: bool = False
-    uncertainty: bool = False
-
-
-@dataclass
 class Decision:
     """The field to divide by, and how it came about.
 
@@ -72,52 +48,40 @@ class Decision:
 
     bias: np.ndarray
     corrector: Corrector | None
-    estimate: dict[str, Any]
-    applied: dict[str, Any]
-    gate: dict[str, Any]
+    estimate: Mapping[str, Any]
+    applied: Mapping[str, Any]
+    gate: Mapping[str, Any]
+    uncertainty: np.ndarray | None
+    warnings: tuple[str, ...]
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A method's field, if it gave one that can be divided by, and what the gate says of it."""
+
+    corrector: Corrector
+    verdict: Verdict
+    bias: np.ndarray | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
     uncertainty: np.ndarray | None = None
-    warnings: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> list[str]:
+        return list(self.record.get("notes", []))
 
 
-def parse_fallback(text: str, corrector: Corrector | None = None) -> Corrector | None:
-    """The method to fall back on; None for "none", and for the method that is itself the one rejected.
-
-    Raises
-    ------
-    UnknownMethodError, InvalidParameterError
-        No such method or preset.
-    """
-    if text == NO_FALLBACK:
-        return None
-    fallback = MethodSpec.parse(text).corrector()
-    return None if fallback == corrector else fallback
-
-
-def decide_field(
-    corrector: Corrector,
-    affine: np.ndarray,
-    scan: Scan,
-    scale_mask: np.ndarray,
-    options: GateOptions,
-    *,
-    device: str,
-    seed: int,
-    signs: Signs,
-    name: str,
-    telling: Mapping[str, Any],
-) -> Decision:
+def decide(case: Case, options: CorrectionOptions, *, progress: Callable[..., None] | None = None) -> Decision:
     """Estimate a field, judge it, and settle what the image is divided by.
 
     Parameters
     ----------
-    corrector, affine, scan, device, seed
-        See :func:`biascorr_pydra.correction.estimate.estimate`; ``telling`` goes there too.
-    scale_mask : boolean array (I, J, K)
-        Over which the field has mean 1, and is judged; without a mask, over the brain if the method finds one.
-    options : GateOptions
-    signs : of an earlier correction
-    name : of the image, for messages
+    case : Case
+    options : CorrectionOptions
+        Of them ``gate``, ``fallback``, ``check_response`` and ``uncertainty``. With ``uncertainty`` an image that the
+        method refuses is an error, fallback or not: nobody can say how uncertain a field is that there is not.
+    progress : callable, optional
+        For methods that report it.
 
     Raises
     ------
@@ -126,67 +90,87 @@ def decide_field(
     BiasCorrError
         The field is not positive and finite everywhere, and the gate is off.
     """
-    fallback = parse_fallback(options.fallback, corrector)
     began = time.perf_counter()
-    how = {"affine": affine, "scan": scan, "device": device, "seed": seed}
     refusal = None
     try:
-        log_bias, found = _estimated(corrector, name, **how, **telling)
+        log_bias, estimate = _estimated(case, options, case.corrector, case.scan, progress)
     except InvalidImageError as error:
-        if fallback is None or options.uncertainty:
+        if case.fallback is None or options.uncertainty:
             raise
-        refusal, estimated = error, time.perf_counter()
-        decision, verdict = Decision(np.ones_like(scan.data), None, {}, {}, {}), _refused(error)
+        refusal, estimated_at = error, time.perf_counter()
+        own = _Candidate(case.corrector, _refused(error))
     else:
-        estimated = time.perf_counter()
-        decision, verdict = _own(corrector, log_bias, found, scale_mask, options, signs, name, **how)
+        estimated_at = time.perf_counter()
+        own = _judged_in_full(case, options, log_bias, estimate)
     stand_in = None
-    if verdict.verdict == REJECTED and fallback is not None:
-        try:
-            stand_in = _stand_in(fallback, scale_mask, options.gate, signs, name, decision, **how)
-        except InvalidImageError as error:
-            if refusal is not None:
-                raise refusal from error
-            stand_in = _refused(error)
-            _pass_on(decision, scale_mask.shape)
-    elif not verdict.applies:
-        _pass_on(decision, scale_mask.shape)
-    decision.gate = {
-        "judged": options.gate,
-        **verdict.as_dict(),
-        "applied": decision.corrector.name if decision.corrector else NOT_CORRECTED,
-        "fallback": options.fallback,
-        "fallback_verdict": stand_in and stand_in.as_dict(),
-    }
-    decision.warnings += _in_words(corrector, verdict, stand_in, decision)
-    decision.seconds = {"estimate": estimated - began, "gate": time.perf_counter() - estimated}
-    return decision
+    if own.verdict.verdict == REJECTED and case.fallback is not None:
+        stand_in = _stand_in(case, options, case.fallback, refusal)
+    chosen = next((candidate for candidate in (own, stand_in) if candidate and candidate.verdict.applies), None)
+    return Decision(
+        bias=np.ones(case.scan.data.shape, np.float32) if chosen is None or chosen.bias is None else chosen.bias,
+        corrector=chosen and chosen.corrector,
+        estimate=own.record,
+        applied=chosen.record if chosen else {},
+        gate={
+            "judged": options.gate,
+            **own.verdict.as_dict(),
+            "applied": chosen.corrector.name if chosen else NOT_CORRECTED,
+            "fallback": options.fallback,
+            "fallback_verdict": stand_in and stand_in.verdict.as_dict(),
+        },
+        uncertainty=own.uncertainty,
+        warnings=tuple(_warnings(own, stand_in, chosen)),
+        seconds={"estimate": estimated_at - began, "gate": time.perf_counter() - estimated_at},
+    )
+
+
+def _estimated(
+    case: Case,
+    options: CorrectionOptions,
+    corrector: Corrector,
+    scan: Scan,
+    progress: Callable[..., None] | None = None,
+) -> tuple[np.ndarray, Estimate]:
+    """See :func:`.estimate.estimate_in_full`; a method that refuses an image does not know its name."""
+    try:
+        return estimate_in_full(
+            corrector, case.img.affine, scan, device=case.device, seed=options.seed, progress=progress
+        )
+    except InvalidImageError as error:
+        raise error.about(case.name) from error
 
 
 def _refused(error: InvalidImageError) -> Verdict:
     return Verdict(REJECTED, (f"the method refused the image, by the rule that {error.rule} ({error.value})",))
 
 
-def _own(
-    corrector, log_bias, found: Estimate, scale_mask, options: GateOptions, signs, name, *, scan, **how
-) -> tuple[Decision, Verdict]:
-    """The asked-for method's field, and what the gate says of it."""
-    record, bias, more, uncertainty = dict(found.record), _field(log_bias, scale_mask), {}, None
-    how["scan"] = scan
+def _judged_in_full(case: Case, options: CorrectionOptions, log_bias: np.ndarray, estimate: Estimate) -> _Candidate:
+    """The asked-for method's field, judged also by the further estimates that were asked for."""
+    bias, scan, mask = _field(log_bias, case.scale_mask), case.scan, case.scale_mask
+    more, uncertainty = {}, None
+    asked = {"affine": case.img.affine, "scan": scan, "device": case.device, "seed": options.seed}
     if options.uncertainty:
-        uncertainty, more["flip_disagreement"] = disagreement_of_flips(corrector, log_bias, scale_mask, **how)
+        uncertainty, more["flip_disagreement"] = disagreement_of_flips(case.corrector, log_bias, mask, **asked)
     if options.check_response and options.gate:
-        more["response"] = response(corrector, log_bias, scale_mask, **how)
-    verdict = _judge(corrector, bias, scan, scale_mask, found.brain, options.gate, signs, more, name)
-    return Decision(bias, corrector, record, record, {}, uncertainty, list(record.get("notes", []))), verdict
+        more["response"] = response(case.corrector, log_bias, mask, **asked)
+    verdict = _judge(case, options, case.corrector, scan, bias, estimate.brain, more)
+    return _Candidate(case.corrector, verdict, bias, dict(estimate.record), uncertainty)
 
 
-def _estimated(corrector: Corrector, name: str, *what, **how) -> tuple[np.ndarray, Estimate]:
-    """See :func:`.estimate.estimate_in_full`; a method that refuses an image does not know its name."""
+def _stand_in(
+    case: Case, options: CorrectionOptions, fallback: Corrector, refusal: InvalidImageError | None
+) -> _Candidate:
+    """The fallback's field and the verdict on it; where both methods refuse the image, the first one's error."""
+    scan = case.scan if fallback.uses_weight else replace(case.scan, weight=None)
     try:
-        return estimate_in_full(corrector, *what, **how)
+        log_bias, estimate = _estimated(case, options, fallback, scan)
     except InvalidImageError as error:
-        raise error.about(name) from error
+        if refusal is not None:
+            raise refusal from error
+        return _Candidate(fallback, _refused(error))
+    bias = _field(log_bias, case.scale_mask)
+    verdict = _judge(case, options, fallback, scan, bias, estimate.brain, {})
+    return _Candidate(fallback, verdict, bias, dict(estimate.record))
 
 
 def _field(log_bias: np.ndarray, scale_mask: np.ndarray) -> np.ndarray | None:
@@ -197,53 +181,52 @@ def _field(log_bias: np.ndarray, scale_mask: np.ndarray) -> np.ndarray | None:
 
 
 def _judge(
-    corrector: Corrector, bias, scan: Scan, scale_mask, brain, gate: bool, signs: Signs, more, name: str
+    case: Case,
+    options: CorrectionOptions,
+    corrector: Corrector,
+    scan: Scan,
+    bias: np.ndarray | None,
+    brain: np.ndarray | None,
+    more: Mapping[str, float],
 ) -> Verdict:
-    if bias is None and not gate:
+    """The gate's verdict on a method's field; without a mask it is judged over the brain, if the method finds one."""
+    if bias is None and not options.gate:
         raise BiasCorrError(
             "the estimated field is not positive and finite everywhere; nothing was written",
-            file=name,
+            file=case.name,
             next_step="Please report this scan; another method may work.",
         )
     if bias is None:
         return Verdict(REJECTED, ("the field is not positive and finite everywhere",))
-    if not gate:
-        return not_judged(OFF, signs)
-    region = scale_mask if scan.weight is None else scale_mask & (scan.weight > 0)
-    whole_head = scan.mask is None and brain is None
+    if not options.gate:
+        return not_judged(OFF, case.signs)
+    region = case.scale_mask if scan.weight is None else case.scale_mask & (scan.weight > 0)
     if scan.mask is None and brain is not None:
         region = region & brain
-    how = {"whole_head": whole_head, "signs": signs, "more": more, "invents": corrector.invents_at_most()}
-    return judge(scan.data, bias, region, scan.voxel_size_mm, **how)
+    return judge(
+        scan.data,
+        bias,
+        region,
+        scan.voxel_size_mm,
+        whole_head=scan.mask is None and brain is None,
+        signs=case.signs,
+        more=more,
+        invents=corrector.invents_at_most(),
+    )
 
 
-def _stand_in(
-    fallback: Corrector, scale_mask, gate: bool, signs, name, decision: Decision, *, affine, scan, **how
-) -> Verdict:
-    """Put the fallback's field, if it is accepted, in the place of the rejected one."""
-    if not fallback.uses_weight:
-        scan = replace(scan, weight=None)
-    log_bias, found = _estimated(fallback, name, affine, scan, **how)
-    bias = _field(log_bias, scale_mask)
-    verdict = _judge(fallback, bias, scan, scale_mask, found.brain, gate, signs, {}, name)
-    if verdict.applies:
-        decision.bias, decision.corrector, decision.applied = bias, fallback, dict(found.record)
-        decision.warnings += found.record.get("notes", [])
-    else:
-        _pass_on(decision, scale_mask.shape)
-    return verdict
+def _warnings(own: _Candidate, stand_in: _Candidate | None, chosen: _Candidate | None) -> list[str]:
+    """The methods' own notes, and what a user should know of the verdict."""
+    notes = own.notes + (stand_in.notes if stand_in and stand_in is chosen else [])
+    if own.verdict.applies:
+        return notes
+    sentence = f"The field by {own.corrector.name} is {_in_words(own.verdict)}."
+    if chosen is not None:
+        return [*notes, f"{sentence} The image was corrected by {chosen.corrector.name} instead."]
+    if stand_in:
+        sentence += f" So is the fallback's ({_in_words(stand_in.verdict)})."
+    return [*notes, f"{sentence} The image was passed on as it is, with a field of 1."]
 
 
-def _pass_on(decision: Decision, shape: tuple[int, ...]) -> None:
-    decision.bias, decision.corrector = np.ones(shape, np.float32), None
-
-
-def _in_words(corrector: Corrector, verdict: Verdict, stand_in: Verdict | None, decision: Decision) -> list[str]:
-    """What a user should know of the verdict."""
-    if verdict.applies:
-        return []
-    said = f"The field by {corrector.name} is {verdict.verdict}: {'; '.join(verdict.reasons)}."
-    if decision.corrector is not None:
-        return [f"{said} The image was corrected by {decision.corrector.name} instead."]
-    tried = f" So is the fallback's ({stand_in.verdict}: {'; '.join(stand_in.reasons)})." if stand_in else ""
-    return [f"{said}{tried} The image was passed on as it is, with a field of 1."]
+def _in_words(verdict: Verdict) -> str:
+    return f"{verdict.verdict}: {'; '.join(verdict.reasons)}"

@@ -2,15 +2,13 @@
 
 On a GPU several scans estimated at once take hardly longer than one. Whoever has several to correct there
 (:mod:`biascorr_pydra.workers`) lets them be estimated together first; each scan's own correction then finds its field
-here, by the very numbers that it would be estimated from, and does everything else as always. A field that is not
-found is estimated then: nothing depends on this having been done.
+in the batch's cache, by the very numbers that it would be estimated from, and does everything else as always. A field
+that is not in there is estimated then: nothing depends on this having been done.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,56 +20,82 @@ from biascorr_pydra.images.field import LogBiasSpline
 from biascorr_pydra.methods.corrector import Corrector, Estimate, Scan
 from biascorr_pydra.metrics import response_slope
 
+from .cache import EstimateCache, key_of
+
 __all__ = ["disagreement_of_flips", "estimate", "estimate_ahead", "estimate_in_full", "response", "scan_on_grid"]
 
-MOST_KEPT = 64
 EXTRA_POINTS, EXTRA_SD = 5, 0.15  # control points per axis and strength of the known field
-_ahead: OrderedDict[bytes, Estimate] = OrderedDict()
 
 
 def estimate(
-    corrector: Corrector, affine: np.ndarray, scan: Scan, *, device: str, seed: int, **how
+    corrector: Corrector, affine: np.ndarray, scan: Scan, *, device: str, seed: int
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Log bias on the native grid (I, J, K), and the method's record; by way of the method's own grid if it has one."""
-    log_bias, found = estimate_in_full(corrector, affine, scan, device=device, seed=seed, **how)
-    return log_bias, dict(found.record)
+    log_bias, in_full = estimate_in_full(corrector, affine, scan, device=device, seed=seed)
+    return log_bias, dict(in_full.record)
 
 
 def estimate_in_full(
-    corrector: Corrector, affine: np.ndarray, scan: Scan, *, device: str, seed: int, **how
+    corrector: Corrector,
+    affine: np.ndarray,
+    scan: Scan,
+    *,
+    device: str,
+    seed: int,
+    progress: Callable[..., None] | None = None,
 ) -> tuple[np.ndarray, Estimate]:
-    """Log bias on the native grid (I, J, K), and all that the method found, its ``brain`` on that grid too."""
+    """Log bias on the native grid (I, J, K), and all that the method returned, its ``brain`` on that grid too.
+
+    Parameters
+    ----------
+    corrector : Corrector
+    affine : array (4, 4)
+        Of the scan's grid; a method with a grid of its own works in RAS+ order.
+    scan : Scan
+        On the native grid.
+    device : "cpu" or "cuda"
+    seed : int
+    progress : callable, optional
+        For methods that report it.
+    """
     native = scan.data.shape
     scan = scan_on_grid(corrector, affine, scan)
-    found = _ahead.pop(_name(corrector, scan, device, seed), None) if _ahead else None
-    found = found or corrector.estimate(scan, device=device, seed=seed, **how)
-    log_bias = found.log_bias
+    cache = EstimateCache.current()
+    in_full = cache.take(key_of(corrector, scan, device, seed)) if cache else None
+    if in_full is None:
+        reporting = {"progress": progress} if progress and corrector.reports_progress else {}
+        in_full = corrector.estimate(scan, device=device, seed=seed, **reporting)
+    log_bias = in_full.log_bias
     if isinstance(log_bias, LogBiasSpline):
         if corrector.grid_shape is not None:
             log_bias = spline_from_canonical(log_bias, affine, native, corrector.grid_shape)
         log_bias = log_bias.on_grid(native)
-    if found.brain is not None and corrector.grid_shape is not None:
-        found = replace(found, brain=from_canonical(found.brain, affine, native) >= 0.5)
-    return log_bias, found
+    if in_full.brain is not None and corrector.grid_shape is not None:
+        in_full = replace(in_full, brain=from_canonical(in_full.brain, affine, native) >= 0.5)
+    return log_bias, in_full
 
 
-def estimate_ahead(corrector: Corrector, scans: Sequence[Scan], *, device: str, seed: int) -> int:
-    """Estimate scans (from :func:`scan_on_grid`) together and keep the fields for :func:`estimate`; how many at once.
+def estimate_ahead(corrector: Corrector, scans: Sequence[Scan], cache: EstimateCache, *, device: str, seed: int) -> int:
+    """Estimate scans (from :func:`scan_on_grid`) together and keep the fields in a cache; how many at once.
 
     Where the device's memory does not hold all of them, half as many are tried at a time, down to one: then nothing is
-    kept, and each is estimated in its own turn.
+    kept, and each is estimated in its own turn, as is every scan that the cache has no room for.
     """
     import torch
 
+    scans = scans[: cache.room]
     size = len(scans)
     while size > 1:
         try:
             for start in range(0, len(scans), size):
                 part = scans[start : start + size]
-                for scan, found in zip(part, corrector.estimate_batch(part, device=device, seed=seed), strict=True):
-                    _ahead[_name(corrector, scan, device, seed)] = found
-            while len(_ahead) > MOST_KEPT:
-                _ahead.popitem(last=False)
+                estimates = corrector.estimate_batch(part, device=device, seed=seed)
+                kept = [
+                    cache.put(key_of(corrector, scan, device, seed), in_full)
+                    for scan, in_full in zip(part, estimates, strict=True)
+                ]
+                if not all(kept):
+                    break
             return size
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
@@ -96,13 +120,20 @@ def scan_on_grid(corrector: Corrector, affine: np.ndarray, scan: Scan) -> Scan:
 
 
 def disagreement_of_flips(
-    corrector: Corrector, log_bias: np.ndarray, mask: np.ndarray, *, affine: np.ndarray, scan: Scan, **how
+    corrector: Corrector,
+    log_bias: np.ndarray,
+    mask: np.ndarray,
+    *,
+    affine: np.ndarray,
+    scan: Scan,
+    device: str,
+    seed: int,
 ) -> tuple[np.ndarray, float]:
     """How far the fields of an image and of its three mirror images are apart.
 
     Parameters
     ----------
-    corrector, affine, scan : and ``how``, see :func:`estimate`
+    corrector, affine, scan, device, seed : see :func:`estimate_in_full`
     log_bias : array (I, J, K)
         The estimate from the image itself.
     mask : boolean array, same shape
@@ -124,7 +155,7 @@ def disagreement_of_flips(
     first = log_bias - log_bias[mask].mean(dtype=np.float64).astype(np.float32)
     mean, squares = first.copy(), np.zeros_like(first)
     for axis in range(3):
-        mirrored, _ = estimate(corrector, affine, _mirrored(scan, axis), **how)
+        mirrored, _ = estimate(corrector, affine, _mirrored(scan, axis), device=device, seed=seed)
         other = np.flip(mirrored, axis)
         other = other - other[mask].mean(dtype=np.float64).astype(np.float32)
         step = other - mean
@@ -137,13 +168,22 @@ def disagreement_of_flips(
 
 
 def _mirrored(scan: Scan, axis: int) -> Scan:
-    arrays = [None if a is None else np.ascontiguousarray(np.flip(a, axis)) for a in (scan.mask, scan.weight)]
-    data, valid = (np.ascontiguousarray(np.flip(a, axis)) for a in (scan.data, scan.valid))
-    return Scan(data, valid, arrays[0], scan.voxel_size_mm, arrays[1])
+    def flipped(array: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(np.flip(array, axis))
+
+    mask, weight = (None if array is None else flipped(array) for array in (scan.mask, scan.weight))
+    return Scan(flipped(scan.data), flipped(scan.valid), mask, scan.voxel_size_mm, weight)
 
 
 def response(
-    corrector: Corrector, log_bias: np.ndarray, mask: np.ndarray, *, affine: np.ndarray, scan: Scan, **how
+    corrector: Corrector,
+    log_bias: np.ndarray,
+    mask: np.ndarray,
+    *,
+    affine: np.ndarray,
+    scan: Scan,
+    device: str,
+    seed: int,
 ) -> float:
     """How much of a further known field the method sees: 1 is all of it, 0 that it does not look at the image.
 
@@ -153,13 +193,6 @@ def response(
     points = np.random.default_rng(0).normal(size=(EXTRA_POINTS,) * 3)
     known = LogBiasSpline.spanning(points, scan.data.shape).on_grid(scan.data.shape)
     known = (known - known[mask].mean()) * (EXTRA_SD / known[mask].std())
-    found, _ = estimate(corrector, affine, replace(scan, data=scan.data * np.exp(known)), **how)
-    return response_slope(found - log_bias, known, mask)
-
-
-def _name(corrector: Corrector, scan: Scan, device: str, seed: int) -> bytes:
-    """A name for an estimate: everything it is made from."""
-    digest = hashlib.blake2b(repr((corrector, scan.voxel_size_mm, device, seed)).encode(), digest_size=16)
-    for array in (scan.data, scan.valid, scan.mask, scan.weight):
-        digest.update(b"none" if array is None else np.ascontiguousarray(array))
-    return digest.digest()
+    multiplied = replace(scan, data=scan.data * np.exp(known))
+    again, _ = estimate(corrector, affine, multiplied, device=device, seed=seed)
+    return response_slope(again - log_bias, known, mask)

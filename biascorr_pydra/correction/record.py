@@ -11,8 +11,14 @@ import nibabel as nib
 import numpy as np
 
 from biascorr_pydra import __version__
+from biascorr_pydra.images import files, nifti
+from biascorr_pydra.methods.identity import weights_sha256
 
-__all__ = ["CorrectedImage", "Correction", "software_versions", "summarize"]
+from .case import Case
+from .decide import Decision
+from .options import CorrectionOptions
+
+__all__ = ["CorrectedImage", "Correction", "record_of", "software_versions"]
 
 SOFTWARE = ("antspyx", "nibabel", "numpy", "torch")
 
@@ -93,7 +99,51 @@ class CorrectedImage:
     uncertainty: nib.Nifti1Image | None = None
 
 
-def summarize(inside: np.ndarray) -> dict[str, float]:
+def record_of(
+    case: Case,
+    options: CorrectionOptions,
+    decision: Decision,
+    *,
+    warnings: tuple[str, ...] = (),
+    runtime_s: Mapping[str, float],
+) -> Correction:
+    """The record of a correction in memory; what a file's adds to it is known to whoever read the file.
+
+    Parameters
+    ----------
+    warnings : sentences beside those of the case and the decision
+    runtime_s : seconds by step
+    """
+    corrector = case.corrector
+    return Correction(
+        method=corrector.name,
+        method_version=corrector.version,
+        preset=options.preset or next(iter(corrector.presets)),
+        parameters=corrector.parameters(),
+        weights_sha256=weights_sha256(corrector),
+        device=case.device if corrector.uses_device else "cpu",
+        seed=options.seed,
+        in_file=case.img.get_filename() and str(case.img.get_filename()),
+        in_sha256=None,
+        mask_file=case.mask_file,
+        mask_sha256=case.mask_file and files.sha256(case.mask_file),
+        weight_file=case.weight_file,
+        weight_sha256=case.weight_file and files.sha256(case.weight_file),
+        mask_resampled=case.mask_resampled,
+        scaled_over="detected head" if case.scan.mask is None else "given mask",
+        n_mask_voxels=int(case.scale_mask.sum()),
+        voxel_size_mm=nifti.voxel_size_mm(case.img),
+        intensities=case.intensities.as_dict(),
+        field=_summary(decision.bias[case.scale_mask]),
+        estimate=decision.estimate,
+        gate=decision.gate,
+        warnings=(*case.warnings, *decision.warnings, *warnings),
+        runtime_s={step: round(seconds, 4) for step, seconds in runtime_s.items()},
+        software=software_versions(),
+    )
+
+
+def _summary(inside: np.ndarray) -> dict[str, float]:
     """Minimum, 5th and 95th percentile and maximum of a field's values inside a mask."""
     low, high = np.percentile(inside, [5, 95])
     return {
@@ -106,10 +156,10 @@ def summarize(inside: np.ndarray) -> dict[str, float]:
 
 def software_versions() -> dict[str, str]:
     """Versions of this package and of those that the numbers depend on."""
-    found = {"biascorr_pydra": __version__}
+    versions = {"biascorr_pydra": __version__}
     for name in SOFTWARE:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from conftest import make_phantom, reorient
 
-from biascorr_pydra.correction.correct import apply_file, correct_file, correct_image
+from biascorr_pydra.correction.apply import apply_file
+from biascorr_pydra.correction.correct import correct_file, correct_image
 from biascorr_pydra.errors import (
     BiasCorrError,
     GridMismatchError,
@@ -252,7 +253,7 @@ def test_wrong_choices(phantom):
         correct_image(phantom.image(), preset="best")
     with pytest.raises(InvalidParameterError, match="no parameter"):
         correct_image(phantom.image(), options={"strength": 3})
-    with pytest.raises(InvalidParameterError, match="unknown device"):
+    with pytest.raises(InvalidParameterError, match=r"option device is one of auto, cpu, cuda\. Got: 'tpu'"):
         correct_image(phantom.image(), device="tpu")
 
 
@@ -383,6 +384,18 @@ def test_one_field_for_all_frames_of_a_series(tmp_path, phantom):
     np.testing.assert_allclose(out[..., 2], series[..., 2] / bias, rtol=1e-4, atol=1e-3)
     assert out[3, 3, 3, 1] == 0 and out.shape == series.shape
     assert any("mean of 3 frames" in warning for warning in record.warnings)
+
+
+@pytest.mark.parametrize("fallback", ["none", "n4:antspy"])
+def test_a_series_that_is_passed_on_as_it_is_was_not_divided_by_anything(fallback):
+    flat = make_phantom(strength=1e-9)
+    series = flat.image(np.stack([flat.acquired, 2 * flat.acquired], axis=-1))
+    result = correct_image(series, method="n4", average_frames=True, fallback=fallback)
+    assert result.correction.gate["applied"] == "none"
+    np.testing.assert_array_equal(result.corrected.get_fdata(), series.get_fdata())
+    warnings = result.correction.warnings
+    assert any("passed on as it is" in warning for warning in warnings)
+    assert not any("divided out of each" in warning for warning in warnings), warnings
 
 
 def test_levels_are_told_as_they_end_and_time_is_bounded(phantom):

@@ -21,7 +21,7 @@ from pydra.utils import get_fields
 
 from biascorr_pydra import correct_file
 from biascorr_pydra.anatomy import steps
-from biascorr_pydra.correction.correct import apply_file
+from biascorr_pydra.correction.apply import apply_file
 from biascorr_pydra.images import nifti
 from biascorr_pydra.interfaces.cli import main
 from biascorr_pydra.interfaces.pydra import normalize, tasks, train

@@ -15,7 +15,7 @@ from nipype.pipeline.plugins import multiproc
 
 from biascorr_pydra import correct_file
 from biascorr_pydra.anatomy import steps
-from biascorr_pydra.correction.correct import apply_file
+from biascorr_pydra.correction.apply import apply_file
 from biascorr_pydra.errors import InvalidParameterError, UnknownMethodError, UnreadableImageError
 from biascorr_pydra.images import nifti
 from biascorr_pydra.interfaces.nipype import interfaces

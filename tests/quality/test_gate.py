@@ -15,8 +15,6 @@ from conftest import make_phantom, reorient
 from biascorr_pydra import report
 from biascorr_pydra.bids.signs import Signs, signs_of_correction
 from biascorr_pydra.cohort import status
-from biascorr_pydra.correction import correct
-from biascorr_pydra.correction import decide as decision
 from biascorr_pydra.correction.correct import correct_file, correct_image
 from biascorr_pydra.errors import BiasCorrError, InvalidImageError, InvalidParameterError, UnknownMethodError
 from biascorr_pydra.images import nifti
@@ -146,8 +144,7 @@ def given(monkeypatch):
     def known(name):
         return Given if name == "given" else get_corrector(name)
 
-    for module in (correct, decision):
-        monkeypatch.setattr(module, "get_corrector", known)
+    monkeypatch.setattr("biascorr_pydra.methods.spec.get_corrector", known)
     return Given
 
 

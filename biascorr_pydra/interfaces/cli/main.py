@@ -130,7 +130,7 @@ def _tell(scan: int, level: int, facts) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 def apply(bias_file, in_file, out_file, overwrite):
     """Divide IN, 3-D or 4-D, by the field BIAS on the same grid and write OUT."""
-    from biascorr_pydra.correction.correct import apply_file
+    from biascorr_pydra.correction.apply import apply_file
 
     apply_file(bias_file, in_file, out_file, overwrite=overwrite)
 

@@ -116,7 +116,7 @@ class ApplyBias(FileInterface):
     output_spec = ApplyBiasOutputSpec
 
     def _compute(self, folder: Path) -> dict:
-        from biascorr_pydra.correction.correct import apply_file
+        from biascorr_pydra.correction.apply import apply_file
 
         out_file = folder / "corrected.nii.gz"
         apply_file(self.inputs.bias_file, self.inputs.in_file, out_file, overwrite=True)

@@ -9,10 +9,10 @@ from biascorr_pydra.anatomy.brain import METHODS as BRAIN_METHODS
 from biascorr_pydra.anatomy.brain import resolve_method
 from biascorr_pydra.anatomy.tissue import METHODS as TISSUE_METHODS
 from biascorr_pydra.anatomy.tissue import reason_against
-from biascorr_pydra.correction.decide import parse_fallback
+from biascorr_pydra.correction.options import CorrectionOptions
 from biascorr_pydra.errors import InvalidParameterError, UnknownMethodError
 from biascorr_pydra.interfaces.extras import missing
-from biascorr_pydra.methods import DEFAULT_METHOD, get_corrector
+from biascorr_pydra.methods import DEFAULT_METHOD
 from biascorr_pydra.methods.spec import NO_FALLBACK
 
 try:
@@ -109,29 +109,29 @@ def init_bias_correction_wf(
     UnknownMethodError, InvalidParameterError
         Before the workflow is built.
     """
-    corrector = get_corrector(method)
-    corrector.from_options(preset)
-    parse_fallback(fallback)
+    chosen = CorrectionOptions(method=method, preset=preset, gate=gate, fallback=fallback)
+    chosen.fallback_corrector()
+    corrector = chosen.corrector()
     _check(skull_strip, segmentation, bids_suffix)
     workflow = LiterateWorkflow(name=name)
-    workflow.__desc__ = _description(corrector, preset, skull_strip, segmentation, bids_suffix)
+    workflow.__desc__ = _description(corrector, chosen.preset, skull_strip, segmentation, bids_suffix)
 
     inputnode = pe.Node(niu.IdentityInterface(fields=["in_files", "in_mask"]), name="inputnode")
     outputnode = pe.Node(niu.IdentityInterface(fields=OUTPUTS), name="outputnode")
     brain = declare(pe.Node(BrainMask(method=skull_strip, suffix=bids_suffix), name="brain"), "brain")
     correct = pe.MapNode(
         CorrectBias(
-            method=method,
+            method=chosen.method,
             use_gpu=use_gpu,
             use_cuda=use_gpu,
             gate=gate,
             fallback=fallback,
-            **({"preset": preset} if preset else {}),
+            **({"preset": chosen.preset} if chosen.preset else {}),
         ),
         iterfield=["in_file"],
         name="correct",
     )
-    declare(correct, method, use_gpu=use_gpu)
+    declare(correct, chosen.method, use_gpu=use_gpu)
     strip = pe.MapNode(ApplyMask(), iterfield=["in_file"], name="strip")
     measure = declare(
         pe.MapNode(BiasMetrics(), iterfield=["in_file", "out_file", "bias_file"], name="measure"), "metrics"

@@ -34,10 +34,10 @@ def _path(file: Any) -> Path | None:
     return None if file is None else Path(str(file))
 
 
-def _estimate_together(tasks: list) -> None:
-    from biascorr_pydra.correction.correct import estimate_together
+def _estimate_together(tasks: list) -> Any:
+    from biascorr_pydra.correction.batch import estimate_together
 
-    estimate_together(
+    return estimate_together(
         [
             {
                 "in_file": _path(task.in_file),
@@ -158,7 +158,7 @@ def ApplyBias(bias_file: File, in_file: File, implementation: str = __version__)
     out_file : NiftiGz
         the corrected image or series, float32
     """
-    from biascorr_pydra.correction.correct import apply_file
+    from biascorr_pydra.correction.apply import apply_file
 
     out_file = Path("corrected.nii.gz").absolute()
     apply_file(_path(bias_file), _path(in_file), out_file, overwrite=True)

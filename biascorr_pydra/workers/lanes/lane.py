@@ -14,6 +14,7 @@ import resource
 import socket
 import sys
 import threading
+from contextlib import AbstractContextManager, nullcontext
 
 import cloudpickle
 
@@ -32,18 +33,24 @@ def main(channel: socket.socket, lifeline: int) -> None:
     while (message := receive(channel)) is not None:
         parcels, cpus = cloudpickle.loads(message)
         use_threads(cpus)
-        if len(parcels) > 1:
-            _do_together(parcels)
-        send(channel, cloudpickle.dumps(([attempt(parcel) for parcel in parcels], _peak_gb())))
+        with _common_work(parcels):
+            errors = [attempt(parcel) for parcel in parcels]
+        send(channel, cloudpickle.dumps((errors, _peak_gb())))
 
 
-def _do_together(parcels: list[bytes]) -> None:
-    """What the tasks have in common, at once; whatever fails here fails again, and is told, where each runs alone."""
+def _common_work(parcels: list[bytes]) -> AbstractContextManager[object]:
+    """Do what the tasks have in common, at once; its results are kept inside the ``with`` block that they run in.
+
+    Whatever fails here fails again, and is told, where each runs alone.
+    """
+    if len(parcels) < 2:
+        return nullcontext()
     try:
         tasks = [open_parcel(parcel)[0].task for parcel in parcels]
-        type(tasks[0]).together(tasks)
+        return type(tasks[0]).together(tasks)
     except Exception as error:
         print(f"lane: the tasks run one by one: {describe_error(error)}", file=sys.stderr)
+        return nullcontext()
 
 
 def _peak_gb() -> float:
