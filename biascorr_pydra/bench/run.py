@@ -24,12 +24,13 @@ from biascorr_pydra.resources import resolve_device
 
 from .case import FACTS, Case, Planned
 from .choices import MASKS
+from .columns import columns
 from .environment import environment
 from .figure import draw
 from .find import Sources, plan_cases
 from .markdown import LEGEND, TESTS, failures, leaderboard, paired_table
 from .scoring import corrector_of, score
-from .store import COLUMNS, Rows, write_table
+from .store import Rows, write_table
 from .summary import compare_methods, summarize
 
 __all__ = ["FORMAT", "Bench", "run_bench"]
@@ -138,7 +139,7 @@ def run_bench(
             "settings": settings,
             "reference": reference,
             "runs": [*earlier, this],
-            "columns": COLUMNS,
+            "columns": columns(),
         }
         # Before anything is measured, so that a run that is killed can be gone on with, and is known of.
         _write_record(out, record)

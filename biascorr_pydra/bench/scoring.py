@@ -16,18 +16,15 @@ from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.methods.corrector import Corrector
 from biascorr_pydra.metrics import (
     UndefinedMetricError,
-    cjv,
-    cv,
-    log_field_rmse,
     residual_cov,
     response_slope,
     tissue_masks,
-    wm_gm_contrast,
 )
 from biascorr_pydra.simulation.heads import inject_bias
 
 from .case import Case, Planned
 from .choices import MASKS
+from .columns import image_metrics, score_metrics
 from .memory import PeakMemory
 
 __all__ = ["WORSE_BY", "corrector_of", "score", "score_cases"]
@@ -74,33 +71,35 @@ def score(
         slope : regression of log estimate(v k) - log estimate(v) on log k over the brain; 1 is right, 0 is no response
         inu_range : 95th - 5th percentile of the estimated field over the brain, its mean there being 1
         worse : whether residual_cov is above before by more than :data:`WORSE_BY`
-        cjv, cv_wm, cv_gm, wm_gm_contrast, and each with _before : where there are tissues
+        cjv, cv_wm ..., all image metrics that are always shown, and each with _before : where there are tissues
         seconds, cpu_seconds, peak_mib : of the estimate of v; see :class:`~biascorr_pydra.bench.memory.PeakMemory`
         undefined : text, name -> why, of what has no value (None)
     """
-    found, cost = _measured(corrector, case, masked, device, seed)
+    log_bias, cost = _measured(corrector, case, masked, device, seed)
     with_k, _ = estimate(
         corrector, case.affine, case.scan(masked, inject_bias(case.data, case.log_k)), device=device, seed=seed
     )
     row: dict[str, Any] = {"kind": "pair" if case.log_bias is None else "truth"}
     undefined: dict[str, str] = {}
     if case.log_bias is None:
-        estimated, truth = with_k - found, case.log_k
+        estimated, truth = with_k - log_bias, case.log_k
     else:
-        estimated, truth = found, case.log_bias
+        estimated, truth = log_bias, case.log_bias
 
     put = _Putter(row, undefined)
     put("before", residual_cov, np.ones_like(truth), np.exp(truth), case.brain)
-    put("residual_cov", residual_cov, np.exp(estimated), np.exp(truth), case.brain)
-    put("log_rmse", log_field_rmse, estimated, truth, case.brain)
-    put("slope", response_slope, with_k - found, case.log_k, case.brain)
-    bias = np.exp(found - found[case.brain].mean())
+    fields = {"log_bias": estimated, "true_log_bias": truth, "mask": case.brain}
+    fields |= {"bias": np.exp(estimated), "true_bias": np.exp(truth)}
+    for metric in score_metrics():
+        put(metric.bench, metric.of, fields)
+    put("slope", response_slope, with_k - log_bias, case.log_k, case.brain)
+    bias = np.exp(log_bias - log_bias[case.brain].mean())
     bias /= bias[case.brain].mean()
     row["inu_range"] = float(np.subtract(*np.percentile(bias[case.brain], (95, 5))))
     known = row["residual_cov"] is not None and row["before"] is not None
     row["worse"] = row["residual_cov"] > row["before"] + WORSE_BY if known else None
     if case.dseg is not None:
-        _put_tissue_scores(case, bias, put)
+        _put_image_metrics(case, case.dseg, bias, put)
     row |= cost
     row["undefined"] = "; ".join(f"{name}: {why}" for name, why in undefined.items())
     return row
@@ -129,14 +128,14 @@ class _Putter:
             self.row[name], self.undefined[name] = None, str(reason)
 
 
-def _put_tissue_scores(case: Case, bias: np.ndarray, put: _Putter) -> None:
-    masks = tissue_masks(case.dseg)
-    gm, wm = masks["GM"], masks["WM"]
+def _put_image_metrics(case: Case, dseg: np.ndarray, bias: np.ndarray, put: _Putter) -> None:
+    masks = tissue_masks(dseg)
+    tissues = {"gm": masks["GM"], "wm": masks["WM"], "gm_probability": masks["GM"], "wm_probability": masks["WM"]}
     for data, mark in ((case.data, "_before"), (case.data / bias, "")):
-        put(f"cjv{mark}", cjv, data, gm, wm)
-        put(f"cv_wm{mark}", cv, data, wm, "white matter")
-        put(f"cv_gm{mark}", cv, data, gm, "gray matter")
-        put(f"wm_gm_contrast{mark}", wm_gm_contrast, data, gm, wm)
+        values = {**tissues, "data": data, "voxel_size_mm": case.voxel_size_mm}
+        for metric in image_metrics():
+            if set(metric.needs) <= set(values):  # none that needs air: where it is, is not known
+                put(f"{metric.bench}{mark}", metric.of, values)
 
 
 def score_cases(

@@ -13,44 +13,10 @@ from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.images.files import write_text
 
 from .case import FACTS
+from .columns import columns
 
-__all__ = ["COLUMNS", "Rows", "write_table"]
+__all__ = ["Rows", "write_table"]
 
-#: The columns of bench.tsv: name -> what it is.
-COLUMNS = {
-    "dataset": "name of the data folder",
-    "scan": "label map, or path of the scan in its folder",
-    "head": "whole or stripped (simulated), or as it is",
-    "contrast": "T1w, T2w, FLAIR ...",
-    "field": "none, smooth or rough (simulated), true (known), injected (not known: a pair)",
-    "draw": "seed of the simulated head, or of the injected field",
-    "brain": "where the brain mask is from that scores are taken over; head: the detected head, for lack of one",
-    "method": "method, with its preset if not the default one",
-    "mask": "what the method was given: none, or the brain mask",
-    "implementation": "the method's version and weights",
-    "kind": "truth: against the true field; pair: estimate(v k) / estimate(v) against the injected k",
-    "before": "std/mean over the brain of the true field (pair: of k)",
-    "residual_cov": "std/mean over the brain of estimated / true field; 0 is best",
-    "log_rmse": "root mean square error of the log field over the brain, its mean apart; 0 is best",
-    "slope": "regression of log estimate(v k) - log estimate(v) on log k over the brain; 1 is best",
-    "inu_range": "95th - 5th percentile of the estimated field over the brain, its mean there being 1",
-    "worse": "1 if residual_cov is above before by more than 0.005",
-    "cjv_before": "coefficient of joint variation of the acquired scan",
-    "cjv": "the same of the corrected one",
-    "cv_wm_before": "coefficient of variation of white matter, acquired",
-    "cv_wm": "the same, corrected",
-    "cv_gm_before": "coefficient of variation of gray matter, acquired",
-    "cv_gm": "the same, corrected",
-    "wm_gm_contrast_before": "|WM - GM| / (WM + GM), acquired",
-    "wm_gm_contrast": "the same, corrected",
-    "seconds": "wall-clock time of estimating the field on the scan's grid",
-    "cpu_seconds": "processor time of the same, all threads",
-    "peak_mib": "how far the process's resident memory rose meanwhile, MiB",
-    "undefined": "name: why a number has no value",
-    "error": "why there is no score at all",
-    "case_key": "changes if the scan, its truth or what was injected is another",
-    "method_key": "changes if the method, its version, weights, parameters, device or seed is another",
-}
 TEXT = (
     *FACTS[:-1],
     "brain",
@@ -90,7 +56,7 @@ class Rows:
 
     def put(self, row: Mapping[str, Any]) -> None:
         """Add a row, or replace that of the same case, method and mask."""
-        known = {name: row.get(name) for name in COLUMNS}
+        known = {name: row.get(name) for name in columns()}
         self._rows[_identity(row)] = known | {name: known[name] or "" for name in EMPTY_AS_TEXT}
 
     def discard(self, facts: Mapping[str, Any], method: str, mask: str) -> None:
@@ -115,7 +81,7 @@ class Rows:
     def frame(self) -> pd.DataFrame:
         """All rows, in an order that does not depend on when they were measured."""
         rows = [self._rows[name] for name in sorted(self._rows, key=str)]
-        return pd.DataFrame(rows, columns=list(COLUMNS))
+        return pd.DataFrame(rows, columns=list(columns()))
 
     def write(self) -> None:
         write_table(self.frame(), self.file)
@@ -136,7 +102,7 @@ def _read(file: Path) -> Iterable[dict[str, Any]]:
             value=f"{file} ({error})",
             next_step="Give another --out, or --overwrite.",
         ) from error
-    if list(table.columns) != list(COLUMNS):
+    if list(table.columns) != list(columns()):
         raise InvalidParameterError(
             "not a table of this version of `biascorr bench`",
             value=str(file),

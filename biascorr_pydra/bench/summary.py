@@ -4,31 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from biascorr_pydra.metrics import METRICS
 from biascorr_pydra.statistics.compare import bootstrap_median, compare, holm
 
 from .case import FACTS
+from .columns import averaged, compared
 
-__all__ = ["AVERAGED", "COMPARED", "compare_methods", "summarize"]
+__all__ = ["compare_methods", "summarize"]
 
-#: Numbers of a row that are summarized.
-AVERAGED = (
-    *("before", "residual_cov", "log_rmse", "slope", "inu_range"),
-    *("cjv_before", "cjv", "cv_wm_before", "cv_wm", "cv_gm_before", "cv_gm"),
-    *("wm_gm_contrast_before", "wm_gm_contrast", "seconds", "cpu_seconds", "peak_mib"),
-)
-#: Metrics that methods are compared by, and which values are better.
-COMPARED = {
-    "residual_cov": METRICS["residual_cov"].direction,
-    "log_rmse": METRICS["log_field_rmse"].direction,
-    "slope": METRICS["response_slope"].direction,
-    "cjv": METRICS["cjv"].direction,
-    "cpu_seconds": "lower",
-}
 NO_FIELD = "none"
 
 
@@ -51,14 +38,14 @@ def summarize(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     if rows.empty:
         return pd.DataFrame()
     rows = _with_fielded(rows)
-    found = []
+    entries: list[dict[str, Any]] = []
     by = ["dataset", "head", "fielded", "method", "mask"]
     for extra in ([], ["contrast"]):
         for names, group in rows.groupby([*by, *extra], sort=False):
             entry = dict(zip([*by, *extra], names, strict=True))
-            found.append({"contrast": "all", **entry, **_numbers(group, seed)})
+            entries.append({"contrast": "all", **entry, **_numbers(group, seed)})
     columns = [*by[:3], "contrast", *by[3:]]
-    table = pd.DataFrame(found)
+    table = pd.DataFrame(entries)
     return table[[*columns, *[name for name in table if name not in columns]]]
 
 
@@ -78,7 +65,7 @@ def _numbers(group: pd.DataFrame, seed: int) -> dict:
     kinds = scored["kind"].dropna().unique() if "kind" in scored else []
     entry["kind"] = " and ".join(sorted(kinds))
     entry["worse"] = float(judged.astype(float).mean()) if len(judged) else np.nan
-    for name in AVERAGED:
+    for name in averaged():
         values = _values(scored, name)
         entry[f"{name}_mean"] = float(values.mean()) if values.size else np.nan
         entry[f"{name}_median"] = float(np.median(values)) if values.size else np.nan
@@ -110,18 +97,19 @@ def compare_methods(rows: pd.DataFrame, *, reference: str = "n4", seed: int = 0)
         :class:`biascorr_pydra.statistics.compare.Paired`, and ``p_holm``, adjusted over all p values of the table.
         Empty if there is nothing to compare.
     """
-    found = []
+    table_rows: list[dict[str, Any]] = []
+    directions = compared()
     scored = rows[~_failed(rows)] if len(rows) else rows
     if len(scored) == 0:
         return pd.DataFrame()
     for names, group in _with_fielded(scored).groupby(["dataset", "head", "fielded", "mask"], sort=False):
         entry = dict(zip(("dataset", "head", "fielded", "mask"), names, strict=True))
         for metric, method, pair in _pairs(group, reference):
-            paired = compare(pair["reference"], pair["other"], direction=COMPARED[metric], seed=seed)
+            paired = compare(pair["reference"], pair["other"], direction=directions[metric], seed=seed)
             numbers = asdict(paired)
             reasons = sorted(set(numbers.pop("undefined").values()))
-            found.append({**entry, "metric": metric, "method": method, **numbers, "undefined": "; ".join(reasons)})
-    table = pd.DataFrame(found)
+            table_rows.append({**entry, "metric": metric, "method": method, **numbers, "undefined": "; ".join(reasons)})
+    table = pd.DataFrame(table_rows)
     if len(table):
         p_values = [None if p is None or np.isnan(p) else float(p) for p in table["p"]]
         table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(p_values))
@@ -130,7 +118,7 @@ def compare_methods(rows: pd.DataFrame, *, reference: str = "n4", seed: int = 0)
 
 def _pairs(group: pd.DataFrame, reference: str) -> Iterator[tuple[str, str, pd.DataFrame]]:
     methods: Iterable[str] = [m for m in group["method"].unique() if m != reference]
-    for metric in COMPARED:
+    for metric in compared():
         if metric not in group:
             continue
         wide = group.drop_duplicates([*FACTS, "method"]).set_index([*FACTS, "method"])[metric].unstack("method")

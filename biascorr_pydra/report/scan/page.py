@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
@@ -20,17 +20,15 @@ from biascorr_pydra.report.paths import page_name
 
 from .content import method_parts, metric_rows, notes, segmentations
 from .mosaic import OUTLINES
+from .order import PageOrder
 from .pictures import ScanPictures
-
-if TYPE_CHECKING:
-    from .write import _Order
 
 __all__ = ["render", "template_sha256"]
 
 TEMPLATE = Path(__file__).with_name("scan.html")
 
 
-def render(order: _Order, pictures: ScanPictures) -> tuple[str, list[str]]:
+def render(order: PageOrder, pictures: ScanPictures) -> tuple[str, list[str]]:
     """The page, and what in the records is at odds with itself, in words."""
     results = order.results
     problems = list(disagreements_of(results))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from biascorr_pydra import __version__
 from biascorr_pydra.bids import make_folder
 from biascorr_pydra.errors import BiasCorrError, OutputError
 from biascorr_pydra.images.files import write_text
@@ -22,7 +20,8 @@ from biascorr_pydra.lock import FOLDER
 from biascorr_pydra.report.collect import Cohort, Problem, Result
 from biascorr_pydra.report.paths import PAGES, figures_folder, page_name, scan_page
 
-from .content import UNREACHED, CohortRanges, Place
+from .content import UNREACHED, CohortRanges
+from .order import PageOrder
 from .page import render, template_sha256
 from .pictures import ScanPictures, draw, key_of
 
@@ -44,28 +43,6 @@ class ScanPages:
     made: int = 0
     unchanged: int = 0
     problems: list[Problem] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Order:
-    """All that one page is made from: one scan's results, and where it stands in the cohort."""
-
-    out_dir: Path
-    cohort: str
-    scan: str
-    results: list[Result]
-    places: dict[str, dict[str, dict[str, Place]]]
-    links: dict[str, tuple[str, str]]  # "previous", "next" and "cohort": address and title
-
-    def digest(self) -> str:
-        """A hash of the page's words; the pictures have a key of their own."""
-        results = [[r.method, r.state, r.reason, r.record, r.sidecar, sorted(r.files)] for r in self.results]
-        places = {
-            method: {part: {key: asdict(place) for key, place in found.items()} for part, found in parts.items()}
-            for method, parts in self.places.items()
-        }
-        words = [template_sha256(), __version__, self.cohort, self.scan, results, places, self.links]
-        return hashlib.sha256(json.dumps(words, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def write_scan_pages(cohort: Cohort, *, home: str | Path | None = None, n_procs: int | None = None) -> ScanPages:
@@ -110,7 +87,7 @@ def write_scan_pages(cohort: Cohort, *, home: str | Path | None = None, n_procs:
     return done
 
 
-def _orders(cohort: Cohort, home: str | Path | None) -> Iterator[_Order]:
+def _orders(cohort: Cohort, home: str | Path | None) -> Iterator[PageOrder]:
     ranges = CohortRanges(cohort)
     scans = [results for results in cohort.by_scan().values() if any(map(_reached, results))]
     for number, results in enumerate(scans):
@@ -123,7 +100,7 @@ def _orders(cohort: Cohort, home: str | Path | None) -> Iterator[_Order]:
             if 0 <= other < len(scans):
                 its = scans[other][0]
                 links[name] = _address(page, scan_page(its.root, its.scan)), page_name(its.scan)
-        yield _Order(root, cohort.name, scan, results, places, links)
+        yield PageOrder(root, cohort.name, scan, results, places, links)
 
 
 def _reached(result: Result) -> bool:
@@ -135,7 +112,7 @@ def _address(page: Path, other: Path) -> str:
     return quote(Path(os.path.relpath(other, page.parent)).as_posix())
 
 
-def _make_all(todo: Sequence[_Order], n_procs: int) -> Iterator[tuple[str, list[str]]]:
+def _make_all(todo: Sequence[PageOrder], n_procs: int) -> Iterator[tuple[str, list[str]]]:
     """Make pages; a process that dies costs only that its pages are made here, one by one."""
     left = dict(enumerate(todo))
     if min(n_procs, len(todo) // FEW) > 1 and not multiprocessing.current_process().daemon:
@@ -153,7 +130,7 @@ def _make_all(todo: Sequence[_Order], n_procs: int) -> Iterator[tuple[str, list[
         yield order.scan, _make(order)
 
 
-def _make(order: _Order) -> list[str]:
+def _make(order: PageOrder) -> list[str]:
     """Make one page; what went wrong, in words."""
     try:
         return _page(order)
@@ -164,7 +141,7 @@ def _make(order: _Order) -> list[str]:
         return [f"the page cannot be made: {type(error).__name__}: {reason}"]
 
 
-def _page(order: _Order) -> list[str]:
+def _page(order: PageOrder) -> list[str]:
     name = page_name(order.scan)
     state = _read_state(order.out_dir, name)
     key = key_of(order.scan, order.results)
@@ -181,7 +158,12 @@ def _page(order: _Order) -> list[str]:
     # With problems nothing is kept: an image that is put right with its old size and time would not be looked at.
     kept = {"files": sorted(pictures.files())}
     if not pictures.problems:
-        kept |= {"key": key, "words": order.digest(), "pictures": asdict(pictures), "problems": problems}
+        kept |= {
+            "key": key,
+            "words": order.digest(template_sha256()),
+            "pictures": asdict(pictures),
+            "problems": problems,
+        }
     _keep_state(order.out_dir, name, kept)
     return [*pictures.problems, *problems]
 
@@ -189,13 +171,13 @@ def _page(order: _Order) -> list[str]:
 # --- what is known of earlier pages
 
 
-def _known_problems(order: _Order) -> list[str] | None:
+def _known_problems(order: PageOrder) -> list[str] | None:
     """What there was to report when the page was made; None where the page does not show what is there now."""
     state = _read_state(order.out_dir, page_name(order.scan))
     problems = state.get("problems")
     if (
         isinstance(problems, list)
-        and state.get("words") == order.digest()
+        and state.get("words") == order.digest(template_sha256())
         and scan_page(order.out_dir, order.scan).is_file()
         and _kept_pictures(order, state, key_of(order.scan, order.results)) is not None
     ):
@@ -203,7 +185,7 @@ def _known_problems(order: _Order) -> list[str] | None:
     return None
 
 
-def _kept_pictures(order: _Order, state: dict[str, Any], key: str) -> ScanPictures | None:
+def _kept_pictures(order: PageOrder, state: dict[str, Any], key: str) -> ScanPictures | None:
     if state.get("key") != key:
         return None
     try:
