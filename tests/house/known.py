@@ -4,13 +4,11 @@
 LONG: set[str] = {
     "benchmarks/gate.py",
     "biascorr_pydra/bids/sites.py",
-    "biascorr_pydra/workers/slurm/queue.py",
     "bids_examples/make_examples.py",
     "tests/methods/test_deepem.py",
     "tests/methods/test_implicit.py",
     "tests/methods/test_n4.py",
     "tests/report/test_scan_page.py",
-    "tests/workers/test_slurm_worker.py",
 }
 
 # Private names taken from outside their folder.
@@ -51,7 +49,6 @@ PRIVATE: dict[str, set[str]] = {
         "mosaic._labels",
     },
     "tests/workers/test_lanes.py": {"again._pool", "lanes._fits", "lanes._free", "lanes._free_gb"},
-    "tests/workers/test_slurm_worker.py": {"made._command", "slurm._stopped"},
 }
 
 # Private names of other packages that a file cannot do without. For each file: the names, and in a comment why.

@@ -13,14 +13,17 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from biascorr_pydra.errors import SchedulerError
 
 __all__ = ["ENDED", "NodeKind", "RefusedError", "Slurm", "Standing", "SubmitLimitError", "UnansweredError", "task_id"]
 
 logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 ENDED = frozenset(
     {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "PREEMPTED"}
@@ -34,6 +37,7 @@ TEMPORARY = re.compile(
     re.IGNORECASE,
 )
 LIMIT = re.compile(r"submit ?job|submit limit|maximum number of jobs|MaxJobCount|job count limit", re.IGNORECASE)
+WAITS_S = (1.0, 30.0)  # between two tries where Slurm does not answer: at first, and at most
 COMMAND_S = 120  # a command that takes longer counts as not answered
 MAX_ARRAY = 1001  # Slurm's own default
 FORMAT_SINFO = "%R|%P|%D|%c|%m|%G|%l"
@@ -123,9 +127,9 @@ class Slurm:
         SubmitLimitError, RefusedError
         """
         code, out, err = self._run("sbatch", "--parsable", *arguments)
-        found = re.match(r"\d+", out.strip())
-        if code == 0 and found:
-            return found.group()
+        job_id = re.match(r"\d+", out.strip())
+        if code == 0 and job_id:
+            return job_id.group()
         text = " ".join((err or out).split()) or f"sbatch ended with code {code} and no word"
         if TEMPORARY.search(text):
             raise UnansweredError("Slurm did not answer sbatch", value=text)
@@ -140,13 +144,13 @@ class Slurm:
         code, out, err = self._run("squeue", "-h", "-r", "-t", "all", "-o", "%F|%K|%T|%r", "-j", listed)
         if code != 0 and "invalid job id" not in err.lower():
             raise UnansweredError("Slurm did not answer squeue", value=" ".join(err.split()) or f"code {code}")
-        found = {}
+        standings = {}
         for line in out.splitlines():
             parts = line.strip().split("|", 3)
             if len(parts) == 4:
                 job, index, state, reason = parts
-                found[task_id(job, int(index) if index.isdigit() else None)] = Standing(_state(state), reason)
-        return found
+                standings[task_id(job, int(index) if index.isdigit() else None)] = Standing(_state(state), reason)
+        return standings
 
     def accounts(self, job_ids: Iterable[str]) -> dict[str, Standing]:
         """How tasks of these jobs ended, from the accounting, by one sacct; empty where there is none."""
@@ -165,24 +169,20 @@ class Slurm:
                 " ".join(err.split()) or f"code {code}",
             )
             return {}
-        found = {}
-        for line in out.splitlines():
-            parts = line.strip().split("|")
-            if len(parts) == 3:
-                found[parts[0]] = _standing(parts[1], parts[2])
-        return found
+        lines = [line.strip().split("|") for line in out.splitlines()]
+        return {parts[0]: _standing(parts[1], parts[2]) for parts in lines if len(parts) == 3}
 
     def shown(self, job_id: str) -> dict[str, Standing]:
         """How the tasks of one job stand, from scontrol: where a job died that the accounting does not know."""
         code, out, _ = self._run("scontrol", "-o", "show", "job", job_id)
-        found = {}
+        standings = {}
         for line in out.splitlines() if code == 0 else ():
             fields = dict(re.findall(r"\b(JobId|ArrayTaskId|JobState|ExitCode)=(\S+)", line))
             if "JobState" in fields:
                 index = fields.get("ArrayTaskId", "")
                 standing = _standing(fields["JobState"], fields.get("ExitCode", ""))
-                found[task_id(job_id, int(index) if index.isdigit() else None)] = standing
-        return found
+                standings[task_id(job_id, int(index) if index.isdigit() else None)] = standing
+        return standings
 
     def find(self, name: str) -> str | None:
         """The id of the job of this name, running, waiting or over; None if Slurm knows none."""
@@ -191,8 +191,8 @@ class Slurm:
             raise UnansweredError("Slurm did not answer squeue", value=" ".join(err.split()))
         if not out.strip() and self._accounting:
             code, out, _ = self._run("sacct", "-n", "-X", "-P", "-S", "now-7days", "--name", name, "-o", "JobID")
-        found = re.match(r"\d+", out.strip())
-        return found.group() if code == 0 and found else None
+        job_id = re.match(r"\d+", out.strip())
+        return job_id.group() if code == 0 and job_id else None
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         """End jobs; those that are over already are no error."""
@@ -219,12 +219,18 @@ class Slurm:
     def max_array(self) -> int:
         """How many tasks one job array may have; 1 where arrays are switched off."""
         code, out, _ = self._run("scontrol", "show", "config")
-        found = re.search(r"^MaxArraySize\s*=\s*(\d+)", out, re.MULTILINE) if code == 0 else None
-        return max(1, (int(found.group(1)) if found else MAX_ARRAY) - 1)
+        size = re.search(r"^MaxArraySize\s*=\s*(\d+)", out, re.MULTILINE) if code == 0 else None
+        return max(1, (int(size.group(1)) if size else MAX_ARRAY) - 1)
 
-    def patiently(self, ask, *arguments, patience_s: float):
-        """Call ``ask``, again while Slurm does not answer, for so long."""
-        began, wait = time.monotonic(), 1.0
+    def patiently(self, ask: Callable[..., Answer], *arguments: Any, patience_s: float) -> Answer:
+        """Call ``ask``, again while Slurm does not answer, for so long.
+
+        Raises
+        ------
+        UnansweredError
+            It has not answered for so long, or submitting was stopped meanwhile.
+        """
+        began, wait = time.monotonic(), WAITS_S[0]
         while True:
             try:
                 return ask(*arguments)
@@ -233,7 +239,7 @@ class Slurm:
                     raise
                 logger.warning("%s Trying again in %.0f s.", problem, wait)
                 self._stopped.wait(wait)
-                wait = min(2 * wait, 30)
+                wait = min(2 * wait, WAITS_S[1])
 
     def _run(self, command: str, *arguments: str) -> tuple[int, str, str]:
         if shutil.which(command) is None:
@@ -267,8 +273,7 @@ def _state(text: str) -> str:
 
 
 def _standing(state: str, exit_code: str) -> Standing:
-    code, _, signal = exit_code.partition(":")
-    code, signal = (int(part) if part.isdigit() else None for part in (code, signal))
+    code, signal = (int(part) if part.isdigit() else None for part in exit_code.partition(":")[::2])
     if code is not None and code > 128 and not signal:
         code, signal = 0, code - 128  # as a shell tells it
     by = state.partition(" by ")[2].strip()
@@ -290,14 +295,16 @@ def _node_kind(line: str) -> NodeKind:
 
 def _number(text: str) -> int:
     """As sinfo writes it: 64, 64+ where nodes differ, 1.5K."""
-    digits, unit = re.match(r"([\d.]*)([KM]?)", text).groups()
+    number = re.match(r"([\d.]*)([KM]?)", text)
+    assert number is not None  # both parts may be empty
+    digits, unit = number.groups()
     return round(float(digits or 0) * {"": 1, "K": 1024, "M": 1024**2}[unit])
 
 
 def _minutes(limit: str) -> float | None:
     """Slurm's [days-]hours:minutes:seconds, or None for what is no number (infinite, n/a)."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
-    if not found:
+    parts = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
+    if not parts:
         return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
     return days * 1440 + hours * 60 + minutes + seconds / 60

@@ -83,13 +83,15 @@ class _Limit:
     """
 
     def __init__(self, batch: Batch, task: int, number: int, life: Path, minutes: float | None):
-        self._place, self._life, self._minutes = (batch, task, number), life, minutes
+        self._place, self._life = (batch, task, number), life
         self._once = threading.Lock()
-        self._timer = threading.Timer((minutes or 0) * 60, self._end)
-        self._timer.daemon = True
+        self._timer: threading.Timer | None = None
+        if minutes is not None:
+            self._timer = threading.Timer(minutes * 60, self._end, (minutes,))
+            self._timer.daemon = True
 
-    def __enter__(self):
-        if self._minutes is not None:
+    def __enter__(self) -> _Limit:
+        if self._timer is not None:
             self._timer.start()
         return self
 
@@ -97,17 +99,18 @@ class _Limit:
         """The parcel has ended: the limit no longer matters."""
         self._once.acquire()
 
-    def __exit__(self, *_):
-        self._timer.cancel()
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def _end(self) -> None:
+    def _end(self, minutes: float) -> None:
         if not self._once.acquire(blocking=False):
             return
         batch, task, number = self._place
         name = batch.tasks[task][number].name
         problem = SchedulerError(
-            f"{name!r} took longer than its {self._minutes:g} minutes, and was stopped",
-            next_step=f"Ask for more: --resources {name}.minutes={2 * self._minutes:g}.",
+            f"{name!r} took longer than its {minutes:g} minutes, and was stopped",
+            next_step=f"Ask for more: --resources {name}.minutes={2 * minutes:g}.",
         )
         text = f"{type(problem).__name__}: {problem}"
         print(text, file=sys.stderr, flush=True)

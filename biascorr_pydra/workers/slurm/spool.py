@@ -213,7 +213,8 @@ class Spool:
 
     def others(self) -> list[tuple[Batch, bool]]:
         """Batches of other drivers that are not finished, and whether their driver lives."""
-        found, alive = [], {}
+        others: list[tuple[Batch, bool]] = []
+        alive: dict[str, bool] = {}
         for mark in sorted((self.folder / "open").iterdir()):
             try:
                 batch = Batch.load(self.folder / "batches" / mark.name)
@@ -221,8 +222,8 @@ class Spool:
                 continue
             if batch.driver != self.driver:
                 alive.setdefault(batch.driver, _is_alive(self._life_file(batch.driver)))
-                found.append((batch, alive[batch.driver]))
-        return found
+                others.append((batch, alive[batch.driver]))
+        return others
 
     @staticmethod
     def note_cancelled(batch: Batch) -> None:

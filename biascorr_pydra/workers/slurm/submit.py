@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
@@ -10,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import pairwise
+from typing import Any, TypeVar
 
 from biascorr_pydra.errors import ResourceError
 from biascorr_pydra.resources import THREAD_VARIABLES, Resources
@@ -23,6 +24,8 @@ __all__ = ["Submission"]
 JOB_MINUTES = 60  # one job asks for about this at most, so that it still fits between others in the schedule
 MOST_TOGETHER = 10  # parcels a job where tasks do not say how long they take
 FEW = 100  # so many jobs of one kind at a time are never too many
+Piece = TypeVar("Piece")
+
 START_UP_MINUTES = 2  # for loading the software, over what the parcels ask for
 
 
@@ -43,7 +46,8 @@ class Submission:
     ):
         self._slurm, self._arguments = slurm, list(sbatch_args)
         self._looking = threading.Lock()
-        self._kinds: list[NodeKind] | None = None
+        self._kinds: list[NodeKind] = []
+        self._has_looked = False
         self._chunk, self._max_running, self._setup = chunk, max_running, setup
 
     # --- what there is
@@ -63,15 +67,16 @@ class Submission:
             A partition that the user names does not exist.
         """
         with self._looking:
-            if self._kinds is None:
+            if not self._has_looked:
                 self._kinds = self._chosen(self._slurm.patiently(self._slurm.nodes, patience_s=patience_s))
+                self._has_looked = True
 
     def _chosen(self, every: list[NodeKind]) -> list[NodeKind]:
         names = _partitions(self._arguments)
         kinds = [kind for kind in every if (kind.partition in names if names else kind.default)]
         if names and not kinds:
-            there = ", ".join(sorted({kind.partition for kind in every})) or "none"
-            raise ResourceError("Slurm has no such partition", value=", ".join(names), next_step=f"There are: {there}.")
+            known = ", ".join(sorted({kind.partition for kind in every})) or "none"
+            raise ResourceError("Slurm has no such partition", value=", ".join(names), next_step=f"There are: {known}.")
         return kinds or every
 
     def check(self, asked: Resources, name: str) -> None:
@@ -108,8 +113,16 @@ class Submission:
 
     # --- cutting
 
-    def cut(self, group: Sequence, asked: Resources, size: int | None, room: int) -> list[list]:
-        """Cut work that needs the same into the tasks of one batch: no more tasks than there is room for."""
+    def cut(self, group: Sequence[Piece], asked: Resources, size: int | None, room: int) -> list[list[Piece]]:
+        """Cut work that needs the same into the tasks of one batch: no more tasks than there is room for.
+
+        Parameters
+        ----------
+        group : the work, in the order in which it is to go
+        asked : what each piece of it needs
+        size : pieces a task; None for what was chosen, or what ``chunk`` says
+        room : how many tasks there may be
+        """
         size = size or (self._auto(len(group), asked) if self._chunk == "auto" else int(self._chunk))
         taken = group[: size * min(room, self._max_array)]
         count = math.ceil(len(taken) / size)
@@ -126,25 +139,25 @@ class Submission:
 
     @property
     def _time_limit(self) -> float | None:
-        limits = [kind.minutes for kind in self._kinds]
-        return None if None in limits or not limits else max(limits)
+        limits = [kind.minutes for kind in self._kinds if kind.minutes is not None]
+        return max(limits) if limits and len(limits) == len(self._kinds) else None
 
     # --- submitting
 
     def submit(self, batch: Batch, patience_s: float) -> None:
         """Submit a batch and note its job's id; where Slurm does not answer, first look whether it has taken it."""
-        sent = []
+        tries = itertools.count()
 
         def once() -> str:
-            if sent and (found := self._slurm.find(batch.slurm_name)):
-                return found
-            sent.append(True)
-            return self._slurm.submit(self._command(batch))
+            if next(tries) and (job_id := self._slurm.find(batch.slurm_name)):
+                return job_id
+            return self._slurm.submit(self.arguments(batch))
 
         batch.job_id = self._slurm.patiently(once, patience_s=patience_s)
         batch.save()
 
-    def _command(self, batch: Batch) -> list[str]:
+    def arguments(self, batch: Batch) -> list[str]:
+        """What sbatch is called with for a batch."""
         tasks, logs = len(batch.tasks), str(batch.folder).replace("%", "%%")
         place = "%a" if batch.is_array else "0"
         array = f"--array=0-{tasks - 1}" + (f"%{self._max_running}" if self._max_running else "")
@@ -180,10 +193,10 @@ class Submission:
         return "\n".join(lines) + "\n"
 
 
-def _largest(values: Iterable):
-    """The largest; None, no limit, is larger than any number."""
-    values = list(values)
-    return None if None in values else max(values)
+def _largest(values: Iterable[Any]) -> Any:
+    """The largest number; None, no limit, is larger than any."""
+    numbers = list(values)
+    return None if None in numbers else max(numbers)
 
 
 def _places(kind: NodeKind, asked: Resources) -> int:
@@ -196,9 +209,9 @@ def _places(kind: NodeKind, asked: Resources) -> int:
 def _partitions(arguments: Sequence[str]) -> list[str]:
     """The partitions that the user's options name, or the environment."""
     text = os.environ.get("SBATCH_PARTITION", "")
-    for argument, following in pairwise([*arguments, ""]):
-        if found := re.fullmatch(r"--partition=(.+)|-p(.+)", argument):
-            text = found.group(1) or found.group(2)
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        if match := re.fullmatch(r"--partition=(.+)|-p(.+)", argument):
+            text = match.group(1) or match.group(2)
         elif argument in ("-p", "--partition"):
             text = following
     return [name for name in text.split(",") if name]

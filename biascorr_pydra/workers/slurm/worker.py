@@ -18,9 +18,10 @@ from biascorr_pydra.workers.execute import pack
 from biascorr_pydra.workers.placing import PlacingWorker
 
 from .client import Slurm
-from .queue import Queue, Settings
+from .queue import Queue
 from .spool import remove_dead_drivers
 from .submit import Submission
+from .work import Settings
 
 __all__ = ["SlurmResourcesWorker"]
 
@@ -29,28 +30,40 @@ logger = logging.getLogger(__name__)
 LOOK_S = 60.0  # how long Slurm may leave the first question unanswered
 
 
+# --- options may be given as text
+
+
 def _words(text: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
     return tuple(shlex.split(text)) if isinstance(text, str) else tuple(text)
 
 
-def _whole(least: int, *, none: bool = False, auto: bool = False):
-    """A converter to a whole number, which may be given as text; None and "auto" where allowed."""
-
-    def convert(value):
-        if (none and value is None) or (auto and value == "auto"):
-            return value
-        try:
-            number = int(value)
-        except (TypeError, ValueError):
-            number = least - 1
-        if number < least:
-            raise InvalidParameterError(f"a whole number, {least} or more, is needed", value=repr(value))
-        return number
-
-    return convert
+def _whole(value: int | str, least: int) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = least - 1
+    if number < least:
+        raise InvalidParameterError(f"a whole number, {least} or more, is needed", value=repr(value))
+    return number
 
 
-def _seconds(value) -> float:
+def _from_zero(value: int | str) -> int:
+    return _whole(value, 0)
+
+
+def _from_one(value: int | str) -> int:
+    return _whole(value, 1)
+
+
+def _from_one_or_none(value: int | str | None) -> int | None:
+    return None if value is None else _whole(value, 1)
+
+
+def _from_one_or_auto(value: int | str) -> int | str:
+    return value if value == "auto" else _whole(value, 1)
+
+
+def _seconds(value: float | str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -99,21 +112,21 @@ class SlurmResourcesWorker(PlacingWorker):
 
     sbatch_args: tuple[str, ...] = attrs.field(default=(), converter=_words)
     setup: str = ""
-    chunk: int | str = attrs.field(default="auto", converter=_whole(1, auto=True))
-    max_in_queue: int = attrs.field(default=500, converter=_whole(1))
-    max_running: int | None = attrs.field(default=None, converter=_whole(1, none=True))
-    max_requeues: int = attrs.field(default=2, converter=_whole(0))
+    chunk: int | str = attrs.field(default="auto", converter=_from_one_or_auto)
+    max_in_queue: int = attrs.field(default=500, converter=_from_one)
+    max_running: int | None = attrs.field(default=None, converter=_from_one_or_none)
+    max_requeues: int = attrs.field(default=2, converter=_from_zero)
     poll_s: float = attrs.field(default=10.0, converter=_seconds)
     settle_s: float = attrs.field(default=5.0, converter=_seconds)
     patience_s: float = attrs.field(default=600.0, converter=_seconds)
     mem_gb: float | None = attrs.field(default=None, converter=attrs.converters.optional(float))
     minutes: float | None = attrs.field(default=None, converter=attrs.converters.optional(float))
     _slurm: Slurm = attrs.field(init=False, factory=Slurm, repr=False, eq=False)
-    _submission: Submission | None = attrs.field(init=False, default=None, repr=False, eq=False)
+    _submission: Submission = attrs.field(init=False, repr=False, eq=False)
     _roots: set[Path] = attrs.field(init=False, factory=set, repr=False, eq=False)
     _queues: dict[Path, Queue] = attrs.field(init=False, factory=dict, repr=False, eq=False)
 
-    def __attrs_post_init__(self):
+    def __attrs_post_init__(self) -> None:
         self._submission = Submission(
             self._slurm,
             sbatch_args=self.sbatch_args,
