@@ -32,8 +32,8 @@ def test_a_folder_is_held_by_one_and_free_again_afterwards(tmp_path):
     with lock.exclusive(tmp_path, {"run_id": "a"}) as before:
         assert before is None and lock.alive(tmp_path)
         assert lock.current(tmp_path)["run_id"] == "a" and lock.current(tmp_path)["pid"] == os.getpid()
-        code = "import sys; from pathlib import Path; from biascorr_pydra import runs\n"
-        code += f"with runs.exclusive(Path({str(tmp_path)!r}), {{}}): pass"
+        code = "import sys; from pathlib import Path; from biascorr_pydra import lock\n"
+        code += f"with lock.exclusive(Path({str(tmp_path)!r}), {{}}): pass"
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert "RunLockedError" in other.stderr and f"process {os.getpid()} on {socket.gethostname()}" in other.stderr
     assert not list((tmp_path / lock.FOLDER).iterdir()) and not lock.alive(tmp_path)
@@ -43,8 +43,8 @@ def test_a_folder_is_held_by_one_and_free_again_afterwards(tmp_path):
 
 def test_a_run_that_was_killed_is_known_to_the_next(tmp_path):
     code = (
-        "import os, signal; from pathlib import Path; from biascorr_pydra import runs\n"
-        f"with runs.exclusive(Path({str(tmp_path)!r}), {{'run_id': 'dead'}}): os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, signal; from pathlib import Path; from biascorr_pydra import lock\n"
+        f"with lock.exclusive(Path({str(tmp_path)!r}), {{'run_id': 'dead'}}): os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
     assert not lock.alive(tmp_path) and lock.current(tmp_path)["run_id"] == "dead"

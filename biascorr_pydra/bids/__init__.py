@@ -10,44 +10,32 @@ A mask or segmentation drawn on a T1w carries no ``space``, as fMRIPrep writes a
 contrast carries that contrast (``space-T2w``), so that two contrasts of one session do not collide.
 """
 
+from .dataset import GROUP_FILES, STATUS_COLUMNS, check_ours, make_folder, prepare_dataset
+from .entities import Name, join, parse
 from .jobs import ANATOMICAL_SUFFIXES, DATASET_DESCRIPTION, TISSUES, Job, index, survey
-from .normalized import NORMALIZED, NORMALIZED_README, normalized_paths, normalized_sidecars
-from .outputs import (
-    GROUP_FILES,
-    NOT_CORRECTED,
-    STATUS_COLUMNS,
-    bids_uri,
-    check_ours,
-    make_folder,
-    output_paths,
-    prepare_dataset,
-    sidecar,
-    sidecars,
-)
-from .sites import (
-    Phenotypes,
-    SitedScan,
-    SiteProblem,
-    SiteRoot,
-    assign_sites,
-    find_site_roots,
-    inner_data_sets,
-    participant_key,
-    read_phenotypic,
-    same_site,
-)
+from .normalized import NORMALIZED, NORMALIZED_OUTPUTS, NORMALIZED_README
+from .outputs import CORRECTED, NOT_CORRECTED, Output, Outputs, Records, bids_uri, output_paths, sidecar
+from .phenotypes import Phenotypes, SiteProblem, participant_key, read_phenotypic, same_site
+from .roots import SiteRoot, find_site_roots, inner_data_sets
+from .sites import SitedScan, assign_sites
 
 __all__ = [
     "ANATOMICAL_SUFFIXES",
+    "CORRECTED",
     "DATASET_DESCRIPTION",
     "GROUP_FILES",
     "NORMALIZED",
+    "NORMALIZED_OUTPUTS",
     "NORMALIZED_README",
     "NOT_CORRECTED",
     "STATUS_COLUMNS",
     "TISSUES",
     "Job",
+    "Name",
+    "Output",
+    "Outputs",
     "Phenotypes",
+    "Records",
     "SiteProblem",
     "SiteRoot",
     "SitedScan",
@@ -57,15 +45,14 @@ __all__ = [
     "find_site_roots",
     "index",
     "inner_data_sets",
+    "join",
     "make_folder",
-    "normalized_paths",
-    "normalized_sidecars",
     "output_paths",
+    "parse",
     "participant_key",
     "prepare_dataset",
     "read_phenotypic",
     "same_site",
     "sidecar",
-    "sidecars",
     "survey",
 ]

@@ -6,11 +6,16 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from biascorr_pydra.errors import BIDSError
 
+from .entities import Entities, join, parse
 from .signs import signs_of_correction
+
+if TYPE_CHECKING:
+    from bids import BIDSLayout
+    from bids.layout import BIDSFile
 
 __all__ = ["ANATOMICAL_SUFFIXES", "DATASET_DESCRIPTION", "TISSUES", "Job", "index", "survey"]
 
@@ -22,6 +27,7 @@ DATASET_DESCRIPTION = "dataset_description.json"
 TISSUES = ("CSF", "GM", "WM")
 #: Metadata that tell of an earlier correction.
 SIGNS = ("ImageType", "FieldScaledOver")
+IMAGES = [".nii", ".nii.gz"]
 NOT_INTENSITIES = ("phase", "real", "imag")
 
 
@@ -42,21 +48,23 @@ class Job:
 
     source: Path
     relative: str
-    entities: tuple[tuple[str, str], ...]
+    entities: Entities
     suffix: str
     given: Mapping[str, Path] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def entity(self, key: str) -> str | None:
+        """The label of an entity; None where the scan's name has none."""
         return dict(self.entities).get(key)
 
     @property
     def stem(self) -> str:
         """File name up to the suffix: sub-01_ses-1_run-1."""
-        return "_".join(f"{key}-{value}" for key, value in self.entities)
+        return join(self.entities)
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
         return {
             "source": str(self.source),
             "relative": self.relative,
@@ -68,7 +76,8 @@ class Job:
         }
 
     @classmethod
-    def from_dict(cls, record: Mapping) -> Job:
+    def from_dict(cls, record: Mapping[str, Any]) -> Job:
+        """From what :meth:`as_dict` gave."""
         return cls(
             source=Path(record["source"]),
             relative=record["relative"],
@@ -80,7 +89,7 @@ class Job:
         )
 
 
-def index(bids_dir: str | Path, **selection) -> list[Job]:
+def index(bids_dir: str | Path, **selection: Any) -> list[Job]:
     """List the anatomical images of a BIDS data set as jobs; see :func:`survey`."""
     return survey(bids_dir, **selection)[0]
 
@@ -115,12 +124,12 @@ def survey(
         There is no such data set, a label does not exist in it, or no image matches.
     """
     layout = _layout(bids_dir, described=not allow_undescribed)
-    participants = _labels(participants, "sub-", layout.get_subjects(), "participant", bids_dir)
-    sessions = _labels(sessions, "ses-", layout.get_sessions(), "session", bids_dir)
-    wanted = {"datatype": "anat", "extension": [".nii", ".nii.gz"], "suffix": list(suffixes or ANATOMICAL_SUFFIXES)}
-    wanted |= {"subject": participants} if participants else {}
-    wanted |= {"session": sessions} if sessions else {}
-    files = sorted(layout.get(**wanted), key=lambda file: file.relpath)
+    subjects = _labels(participants, "sub-", layout.get_subjects(), "participant", bids_dir)
+    visits = _labels(sessions, "ses-", layout.get_sessions(), "session", bids_dir)
+    query: dict[str, Any] = {"datatype": "anat", "extension": IMAGES, "suffix": list(suffixes or ANATOMICAL_SUFFIXES)}
+    query |= {"subject": subjects} if subjects else {}
+    query |= {"session": visits} if visits else {}
+    files = sorted(layout.get(**query), key=lambda file: file.relpath)
     # Derivatives and sources inside the data set are not its raw images; phase is not an intensity.
     files = [file for file in files if Path(file.relpath).parts[0].startswith("sub-")]
     parts = {file.path: file.get_entities().get("part") for file in files}
@@ -131,26 +140,30 @@ def survey(
     }
     files = [file for file in files if parts[file.path] not in NOT_INTENSITIES]
     if not files:
-        present = sorted({str(f.get_entities().get("suffix")) for f in layout.get(extension=[".nii", ".nii.gz"])})
-        asked = [*(f"sub-{p}" for p in participants or []), *(f"ses-{s}" for s in sessions or []), *(suffixes or [])]
-        raise BIDSError(
-            "no anatomical image matches the selection",
-            file=bids_dir,
-            value=f"asked for {', '.join(asked) or 'every anatomical image'}; suffixes present: {present or 'none'}",
-            next_step="Change --participant-label, --session-label or --suffix.",
-        )
-    found = _layout(derivatives, derivative=True) if derivatives else None
-    return [_job(file, found, Path(bids_dir)) for file in files], skipped
+        asked = [*(f"sub-{s}" for s in subjects or []), *(f"ses-{v}" for v in visits or []), *(suffixes or [])]
+        raise _no_match(layout, bids_dir, asked)
+    given = _layout(derivatives, derivative=True) if derivatives else None
+    return [_job(file, given, Path(bids_dir)) for file in files], skipped
 
 
-def _layout(root: str | Path, *, derivative: bool = False, described: bool = True):
+def _no_match(layout: BIDSLayout, bids_dir: str | Path, asked: Sequence[str]) -> BIDSError:
+    present = sorted({str(file.get_entities().get("suffix")) for file in layout.get(extension=IMAGES)})
+    return BIDSError(
+        "no anatomical image matches the selection",
+        file=bids_dir,
+        value=f"asked for {', '.join(asked) or 'every anatomical image'}; suffixes present: {present or 'none'}",
+        next_step="Change --participant-label, --session-label or --suffix.",
+    )
+
+
+def _layout(root: str | Path, *, derivative: bool = False, described: bool = True) -> BIDSLayout:
     from bids import BIDSLayout, BIDSLayoutIndexer
 
     root = Path(root)
     if not root.is_dir():
         raise BIDSError("no such folder", file=root, next_step="Check the path of the data set.")
-    there = (root / DATASET_DESCRIPTION).is_file()
-    if described and not there:
+    has_description = (root / DATASET_DESCRIPTION).is_file()
+    if described and not has_description:
         raise BIDSError(
             f"a BIDS data set has a {DATASET_DESCRIPTION} in its root",
             file=root,
@@ -158,7 +171,7 @@ def _layout(root: str | Path, *, derivative: bool = False, described: bool = Tru
             next_step='Point to the root, or add one: {"Name": "...", "BIDSVersion": "1.11.0"}.',
         )
     try:
-        description = json.loads((root / DATASET_DESCRIPTION).read_text()) if there else {}
+        description = json.loads((root / DATASET_DESCRIPTION).read_text()) if has_description else {}
     except ValueError as error:
         raise BIDSError("not valid JSON", file=root / DATASET_DESCRIPTION, value=str(error)) from error
     if not isinstance(description, dict):
@@ -168,7 +181,9 @@ def _layout(root: str | Path, *, derivative: bool = False, described: bool = Tru
     return BIDSLayout(root, validate=False, indexer=BIDSLayoutIndexer(validate=False, index_metadata=False), **options)
 
 
-def _labels(asked, prefix: str, present: Iterable[str], what: str, bids_dir) -> list[str] | None:
+def _labels(
+    asked: Sequence[str] | None, prefix: str, present: Iterable[str], kind: str, bids_dir: str | Path
+) -> list[str] | None:
     if not asked:
         return None
     present = sorted(present)
@@ -176,7 +191,7 @@ def _labels(asked, prefix: str, present: Iterable[str], what: str, bids_dir) -> 
     missing = [label for label in labels if label not in present]
     if missing:
         raise BIDSError(
-            f"no such {what} in the data set",
+            f"no such {kind} in the data set",
             file=bids_dir,
             value=", ".join(missing),
             next_step=f"Present: {', '.join(present[:20]) or 'none'}{' ...' if len(present) > 20 else ''}.",
@@ -184,12 +199,11 @@ def _labels(asked, prefix: str, present: Iterable[str], what: str, bids_dir) -> 
     return labels
 
 
-def _job(file, derivatives, root: Path) -> Job:
+def _job(file: BIDSFile, derivatives: BIDSLayout | None, root: Path) -> Job:
     path = Path(file.path)
-    parts = path.name.split(".")[0].split("_")
-    entities = tuple(tuple(part.split("-", 1)) for part in parts[:-1] if "-" in part)
+    name = parse(path.name)
     # Not resolved: a link's target (as of git-annex) has another name than the scan.
-    job = Job(path.absolute(), Path(file.relpath).as_posix(), entities, parts[-1])
+    job = Job(path.absolute(), Path(file.relpath).as_posix(), name.entities, name.suffix)
     given = {} if derivatives is None else _given(job, derivatives)
     metadata, warnings = _metadata(job, root.absolute())
     return replace(job, given=given, metadata=metadata, warnings=(*warnings, *signs_of_correction(metadata).intensity))
@@ -200,11 +214,11 @@ def _metadata(job: Job, root: Path) -> tuple[dict[str, Any], list[str]]:
 
     The nearest sidecar counts.
     """
-    warnings, metadata = [], {}
+    warnings: list[str] = []
+    metadata: dict[str, Any] = {}
     folders = [root, *(root / parent for parent in reversed(Path(job.relative).parents) if parent != Path())]
     for sidecar in [file for folder in folders for file in sorted(folder.glob(f"*{job.suffix}.json"))]:
-        *entities, suffix = sidecar.stem.split("_")
-        if suffix != job.suffix or not {tuple(e.split("-", 1)) for e in entities} <= set(job.entities):
+        if not _describes(sidecar, job):
             continue
         try:
             content = json.loads(sidecar.read_text())
@@ -214,24 +228,35 @@ def _metadata(job: Job, root: Path) -> tuple[dict[str, Any], list[str]]:
     return metadata, warnings
 
 
-def _given(job: Job, layout) -> dict[str, Path]:
+def _describes(sidecar: Path, job: Job) -> bool:
+    """Whether the inheritance principle applies a sidecar of these entities to a scan; every part must be an entity."""
+    *parts, suffix = sidecar.stem.split("_")
+    return suffix == job.suffix and {tuple(part.split("-", 1)) for part in parts} <= set(job.entities)
+
+
+def _given(job: Job, layout: BIDSLayout) -> dict[str, Path]:
     """Masks and segmentations in a derivative data set that belong to this scan's own grid."""
-    found: dict[str, Path] = {}
-    for file in layout.get(subject=job.entity("sub"), extension=[".nii", ".nii.gz"]):
-        name = Path(file.path).name.split(".")[0]
-        parts = dict(part.split("-", 1) for part in name.split("_") if "-" in part)
-        own = all(parts.get(key) == value for key, value in job.entities)
-        foreign = {key for key in parts if key not in dict(job.entities)} - {"desc", "space", "label", "res"}
-        if not own or foreign or not _same_space(job, parts, name):
-            continue
-        kind = name.rsplit("_", 1)[-1]
-        if kind == "mask" and parts.get("desc") == "brain":
-            found["mask"] = Path(file.path)
-        elif kind == "dseg" and "desc" not in parts:
-            found["dseg"] = Path(file.path)
-        elif kind == "probseg" and parts.get("label") in TISSUES:
-            found[parts["label"]] = Path(file.path)
-    return found
+    given: dict[str, Path] = {}
+    for file in layout.get(subject=job.entity("sub"), extension=IMAGES):
+        kind = _kind_of(job, Path(file.path).name)
+        if kind:
+            given[kind] = Path(file.path)
+    return given
+
+
+def _kind_of(job: Job, file_name: str) -> str | None:
+    """What a derivative is to a scan: "mask", "dseg", a tissue's name; None where it is not the scan's."""
+    name = parse(file_name)
+    labels = dict(name.entities)
+    own = all(labels.get(key) == label for key, label in job.entities)
+    foreign = set(labels) - set(dict(job.entities)) - {"desc", "space", "label", "res"}
+    if not own or foreign or not _same_space(job, labels, file_name.split(".")[0]):
+        return None
+    if name.suffix == "mask" and labels.get("desc") == "brain":
+        return "mask"
+    if name.suffix == "dseg" and "desc" not in labels:
+        return "dseg"
+    return labels["label"] if name.suffix == "probseg" and labels.get("label") in TISSUES else None
 
 
 def _same_space(job: Job, parts: Mapping[str, str], name: str) -> bool:

@@ -1,14 +1,14 @@
-"""Names and sidecars of normalized images, which are not corrected ones: a derivative data set of their own."""
+"""Files of normalized images, which are not corrected ones: a derivative data set of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 from .jobs import TISSUES, Job
-from .outputs import bids_uri, output_paths
+from .outputs import Output, Outputs, Records, drawn_on, mask_sidecar, sources
 
-__all__ = ["NORMALIZED", "NORMALIZED_README", "normalized_paths", "normalized_sidecars"]
+__all__ = ["NORMALIZED", "NORMALIZED_OUTPUTS", "NORMALIZED_README"]
 
 #: Folder name of the data set beside the methods' data sets.
 NORMALIZED = "deepnormalize-normalized"
@@ -19,36 +19,50 @@ NORMALIZED_README = (
 )
 
 
-def normalized_paths(job: Job, dataset: str | Path) -> dict[str, Path]:
-    """Where each output of a scan goes, by kind, inside the derivative data set of normalized images."""
-    names = output_paths(job, dataset)
-    folder = names["dseg"].parent
+def _method(records: Records) -> dict[str, Any]:
+    record = records["normalization"]
+    return {"SourceSHA256": record["in_sha256"][0], "Method": dict(record["method"])}
+
+
+def _normalized(job: Job, records: Records) -> dict[str, Any]:
+    record = records["normalization"]
     return {
-        "normalized": folder / f"{job.stem}_desc-normalized_{job.suffix}.nii.gz",
-        **{kind: names[kind] for kind in ("mask", "dseg", *TISSUES)},
-        "record": folder / f"{job.stem}_desc-{job.suffix}_normalization.json",
+        "Description": "Image normalized by DeepNormalize; intensities from 0 to 1, contrast changed by design",
+        "Units": "arbitrary",
+        **sources(job),
+        "SkullStripped": True,
+        **_method(records),
+        "MaskMethod": records.get("brain", {}).get("Name"),
+        "Warnings": list(record["warnings"]),
+        "Software": dict(record["software"]),
     }
 
 
-def normalized_sidecars(job: Job, record: Mapping, brain: Mapping | None) -> dict[str, dict]:
-    """JSON sidecar of each image output, by kind, from the records of the steps that made them."""
-    sources = {"Sources": [bids_uri(job)]}
-    place = sources if job.suffix == "T1w" else {**sources, "SpatialReference": bids_uri(job)}
-    method = {"SourceSHA256": record["in_sha256"][0], "Method": dict(record["method"])}
-    about = {
-        "normalized": {
-            "Description": "Image normalized by DeepNormalize; intensities from 0 to 1, contrast changed by design",
-            "Units": "arbitrary",
-            **sources,
-            "SkullStripped": True,
-            **method,
-            "MaskMethod": brain["Name"] if brain else None,
-            "Warnings": list(record["warnings"]),
-            "Software": dict(record["software"]),
-        },
-        "dseg": {"Description": "Tissue segmentation", **place, "Manual": False, **method},
-        **{name: {"Description": f"Probability of {name}", **place, **method} for name in TISSUES},
-    }
-    if brain:
-        about["mask"] = {"Type": "Brain", **place, "Method": dict(brain)}
-    return about
+def _dseg(job: Job, records: Records) -> dict[str, Any]:
+    return {"Description": "Tissue segmentation", **drawn_on(job), "Manual": False, **_method(records)}
+
+
+def _probseg(job: Job, records: Records, *, tissue: str) -> dict[str, Any]:
+    return {"Description": f"Probability of {tissue}", **drawn_on(job), **_method(records)}
+
+
+#: A normalized scan's files; the mask, where one was made.
+NORMALIZED_OUTPUTS = Outputs(
+    images=(
+        Output("normalized", "_desc-normalized_{suffix}.nii.gz", "normalization", "normalized_file", _normalized),
+        Output("mask", "{space}_desc-brain_mask.nii.gz", "brain", "mask_file", mask_sidecar),
+        Output("dseg", "{space}_dseg.nii.gz", "normalization", "dseg_file", _dseg),
+        *(
+            Output(
+                tissue,
+                f"{{space}}_label-{tissue}_probseg.nii.gz",
+                "normalization",
+                f"{tissue.lower()}_file",
+                partial(_probseg, tissue=tissue),
+            )
+            for tissue in TISSUES
+        ),
+    ),
+    record="record",
+    record_ending="_desc-{suffix}_normalization.json",
+)

@@ -1,214 +1,148 @@
-"""What a cohort run has to do: which scans, by which methods, and which of that is done already.
+"""What a run over a cohort has to do: which scans, into which data sets, and which of that is done already.
 
-A scan counts as done by a method when its metrics file carries the key of exactly this work (image bytes, method,
-version, weights, parameters, mask and segmentation) and every file it lists is there at its size.
+A scan counts as done in a data set when its record there carries the key of exactly this work and every file that the
+record lists is there at its size. The key is a hash over everything that the result depends on.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from biascorr_pydra import __version__, bids, lock, weights
-from biascorr_pydra.anatomy import brain, tissue
-from biascorr_pydra.bids import Job
-from biascorr_pydra.errors import InvalidParameterError, OutputError
-from biascorr_pydra.images import files
-from biascorr_pydra.images.files import Hashes
-from biascorr_pydra.methods.spec import NO_FALLBACK, MethodSpec
-from biascorr_pydra.resources import DEVICES
+from biascorr_pydra import bids, lock
+from biascorr_pydra.bids import Job, Outputs
+from biascorr_pydra.errors import OutputError
+from biascorr_pydra.images.files import Hashes, check_writable
 
-__all__ = ["Plan", "Settings", "is_done", "make_plan", "metrics_complete"]
+__all__ = ["Plan", "check_out_dir", "digest", "hashes_of", "is_complete", "key_of", "problems_of", "unfinished"]
 
 BIDS_ASIDE = ("derivatives", "sourcedata", "code")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The choices of one cohort run."""
-
-    bids_dir: Path
-    out_dir: Path
-    methods: tuple[MethodSpec, ...]
-    participants: tuple[str, ...] = ()
-    sessions: tuple[str, ...] = ()
-    suffixes: tuple[str, ...] = ()
-    skull_strip: str = "auto"
-    segmentation: str = "atropos"
-    derivatives: Path | None = None
-    device: str = "auto"
-    seed: int = 0
-    overwrite: bool = False
-    reference_method: str = "n4"
-    allow_undescribed: bool = False
-    gate: bool = True
-    fallback: str = NO_FALLBACK
-    scan_pages: bool = True
-
-    @property
-    def reference(self) -> MethodSpec:
-        """By whose image the tissues are found: the only method's own, or the reference method's for several."""
-        return self.methods[0] if len(self.methods) == 1 else MethodSpec(self.reference_method)
-
-    def __post_init__(self):
-        for option, value, allowed in (
-            ("skull-strip", self.skull_strip, brain.METHODS),
-            ("segmentation", self.segmentation, tissue.METHODS),
-            ("device", self.device, DEVICES),
-        ):
-            if value not in allowed:
-                raise InvalidParameterError(
-                    f"unknown --{option}", value=repr(value), next_step=f"Choose one of: {', '.join(allowed)}."
-                )
-        if not self.methods:
-            raise InvalidParameterError("at least one --method is needed")
-        labels = [spec.label for spec in self.methods]
-        if len(set(labels)) < len(labels):
-            raise InvalidParameterError("each --method once", value=", ".join(labels))
-        if "given" in (self.skull_strip, self.segmentation) and self.derivatives is None:
-            raise InvalidParameterError(
-                "masks or segmentations that are given are looked up in a derivative data set",
-                next_step="Name it with --derivatives.",
-            )
-
-
-@dataclass(frozen=True)
 class Plan:
-    """Jobs and methods of one run.
+    """Scans of one run, and the data sets that are made of them.
 
     Attributes
     ----------
-    settings : Settings
-    jobs : tuple of Job
-    keys : (job.relative, method label) -> key of the work
-    contents : job.relative -> SHA-256 over the scan and what was given for it, part of the cache key of every step
-    sources : job.relative -> SHA-256 of the scan
+    out_dir : where the data sets lie, and the status table
+    labels : folder names of the data sets, which is what the status table calls methods
+    outputs : the files that a scan gets in each of them
+    jobs : the scans
+    keys : (job.relative, label) -> key of the work
     problems : job.relative -> why the scan cannot even be begun
-    skipped : path in the data set -> why the image is not one to correct
-    pending : (job, methods that are not done yet), for the jobs that have any
-    hashes : those found on the way, to be kept for the next run
+    skipped : path in the data set -> why the image is none to work on
+    pending : (job, labels that are not done yet), for the jobs that have any
+    whole : bool
+        Whether all scans of the data set were asked for, so that what the table says of others is out of date.
+    hashes : those of the files read for the plan, to be kept for the next run
     """
 
-    settings: Settings
+    out_dir: Path
+    labels: tuple[str, ...]
+    outputs: Outputs
     jobs: tuple[Job, ...]
     keys: Mapping[tuple[str, str], str]
-    contents: Mapping[str, str]
-    sources: Mapping[str, str]
     problems: Mapping[str, str]
     skipped: Mapping[str, str]
-    pending: tuple[tuple[Job, tuple[MethodSpec, ...]], ...]
+    pending: tuple[tuple[Job, tuple[str, ...]], ...]
+    whole: bool
     hashes: Hashes
 
+    def record_file(self, job: Job, label: str) -> Path:
+        """The file that marks a scan as complete in a data set, relative to ``out_dir``."""
+        return self.outputs.record_file(job, label)
 
-def make_plan(settings: Settings, implementation: Callable[[str, str | None], str], *, rerun: bool = False) -> Plan:
-    """Index the data set and find what is left to do. Touches nothing.
-
-    Parameters
-    ----------
-    settings : Settings
-    implementation : (method, preset) -> text naming version, weights and parameters, of the gate and the fallback too;
-        raises for an unknown one
-    rerun : bool
-        Take everything as not done.
-
-    Raises
-    ------
-    BiasCorrError
-        The data set, the selection, a method or the output folder cannot be used.
-    """
-    reference = f"{settings.reference} {implementation(settings.reference.method, settings.reference.preset)}"
-    implementations = {spec: implementation(spec.method, spec.preset) for spec in settings.methods}
-    jobs, skipped = bids.survey(
-        settings.bids_dir,
-        participants=settings.participants,
-        sessions=settings.sessions,
-        suffixes=settings.suffixes,
-        derivatives=settings.derivatives,
-        allow_undescribed=settings.allow_undescribed,
-    )
-    _check_out_dir(settings)
-    keys, contents, sources, pending = {}, {}, {}, []
-    problems = _problems(jobs, settings)
-    hashes = Hashes(settings.out_dir / lock.FOLDER / "hashes.json")
-    for job in jobs:
-        inputs = _fingerprint(job, settings, hashes)
-        sources[job.relative] = inputs["source"]
-        contents[job.relative] = _key({name: inputs[name] for name in ("source", "given")})
-        for spec in settings.methods:
-            work = {"method": str(spec), "implementation": implementations[spec]}
-            if settings.segmentation not in ("given", "none"):
-                work["reference"] = reference
-            if settings.segmentation == "deepnormalize":
-                work["segmenter"] = weights.sha256_of("deepnormalize")
-            keys[job.relative, spec.label] = _key({**inputs, **work})
-        left = tuple(
-            spec
-            for spec in settings.methods
-            if rerun or not is_done(job, settings.out_dir / spec.label, keys[job.relative, spec.label])
-        )
-        if left and job.relative not in problems:
-            pending.append((job, left))
-    return Plan(settings, tuple(jobs), keys, contents, sources, problems, skipped, tuple(pending), hashes)
+    def is_done(self, job: Job, label: str, run_id: str | None = None) -> bool:
+        """Whether a scan's files in a data set are complete and of exactly this work, and, if asked, of this run."""
+        record = self.out_dir / self.record_file(job, label)
+        return is_complete(record, self.out_dir / label, self.keys[job.relative, label], run_id)
 
 
-def _problems(jobs: Sequence[Job], settings: Settings) -> dict[str, str]:
-    """Scans that cannot be begun, and why: files that are not there, two scans with one name for their results."""
-    needed = [
-        ("mask", settings.skull_strip, {"mask"}),
-        ("segmentation", settings.segmentation, {"dseg", *bids.TISSUES}),
-    ]
-    problems, first = {}, {}
-    for job in jobs:
-        missing = [path for path in (job.source, *job.given.values()) if not path.is_file()]
-        if missing:
-            problems[job.relative] = (
-                f"UnreadableImageError: {missing[0]}: the file's content is not here (a broken link?). "
-                "Fetch it, for instance with `datalad get`."
-            )
-        for what, choice, kinds in needed:
-            if choice == "given" and not kinds & set(job.given):
-                problems[job.relative] = (
-                    f"BIDSError: {job.source}: no {what} of this scan was found. "
-                    "Check --derivatives, or do without 'given'."
-                )
-        name = bids.output_paths(job, ".")["metrics"]
-        other = first.setdefault(name, job.relative)
-        if other != job.relative:
-            rule = "BIDSError: {} and {} are the same scan to BIDS. Remove one."
-            problems[other] = problems[job.relative] = rule.format(other, job.relative)
-    return problems
-
-
-def is_done(job: Job, dataset: Path, key: str, run_id: str | None = None) -> bool:
-    """Whether the outputs in this data set are complete and of exactly this work, and, if asked, of this run."""
-    return metrics_complete(bids.output_paths(job, dataset)["metrics"], dataset, key, run_id)
-
-
-def metrics_complete(metrics: Path, dataset: Path, key: str, run_id: str | None = None) -> bool:
-    """As :func:`is_done`, by the path of the metrics file."""
+def is_complete(record: Path, dataset: Path, key: str, run_id: str | None = None) -> bool:
+    """Whether a scan's record is of this work (and this run), and all files that it lists are there at their size."""
     try:
-        marker = json.loads(metrics.read_text())["work"]
+        work = json.loads(record.read_text())["work"]
         return (
-            marker["key"] == key
-            and run_id in (None, marker["run_id"])
-            and all((dataset / name).stat().st_size == size for name, size in marker["files"].items())
+            work["key"] == key
+            and run_id in (None, work["run_id"])
+            and all((dataset / name).stat().st_size == size for name, size in work["files"].items())
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False  # absent or damaged: to be made again
 
 
-def _check_out_dir(settings: Settings) -> None:
-    out, source = settings.out_dir.resolve(), settings.bids_dir.resolve()
-    if out == source or any((out / spec.label).resolve() == source for spec in settings.methods):
+def unfinished(
+    jobs: Sequence[Job], labels: Sequence[str], problems: Collection[str], is_done: Callable[[Job, str], bool]
+) -> tuple[tuple[Job, tuple[str, ...]], ...]:
+    """The scans that can be begun, each with the data sets in which it is not done."""
+    left = [
+        (job, tuple(label for label in labels if not is_done(job, label)))
+        for job in jobs
+        if job.relative not in problems
+    ]
+    return tuple((job, missing) for job, missing in left if missing)
+
+
+def problems_of(
+    jobs: Sequence[Job], outputs: Outputs, needed: Mapping[str, Collection[str]] | None = None
+) -> dict[str, str]:
+    """Scans that cannot be begun, and why: files that are not there, two scans with one name for their results.
+
+    Parameters
+    ----------
+    jobs, outputs
+    needed : what is to be given with each scan ("mask") -> kinds of ``Job.given``, of which one is enough
+    """
+    problems: dict[str, str] = {}
+    first: dict[Path, str] = {}
+    for job in jobs:
+        if problem := _problem_of(job, needed or {}):
+            problems[job.relative] = problem
+        twin = first.setdefault(outputs.record_file(job, "."), job.relative)
+        if twin != job.relative:
+            rule = f"BIDSError: {twin} and {job.relative} are the same scan to BIDS. Remove one."
+            problems[twin] = problems[job.relative] = rule
+    return problems
+
+
+def _problem_of(job: Job, needed: Mapping[str, Collection[str]]) -> str | None:
+    for companion, kinds in reversed(needed.items()):
+        if not set(kinds) & set(job.given):
+            return (
+                f"BIDSError: {job.source}: no {companion} of this scan was found. "
+                "Check --derivatives, or do without 'given'."
+            )
+    for path in (job.source, *job.given.values()):
+        if not path.is_file():
+            return (
+                f"UnreadableImageError: {path}: the file's content is not here (a broken link?). "
+                "Fetch it, for instance with `datalad get`."
+            )
+    return None
+
+
+def check_out_dir(out_dir: Path, bids_dir: Path, labels: Sequence[str], *, overwrite: bool = False) -> None:
+    """Refuse an output folder that cannot be used, before anything is written into it.
+
+    Raises
+    ------
+    OutputError
+        It is the input data set or lies among its data, lies under a file, or cannot be written to.
+    OutputExistsError
+        It holds something that this package did not write, and ``overwrite`` is false.
+    """
+    out, source = out_dir.resolve(), bids_dir.resolve()
+    if out == source or any((out / label).resolve() == source for label in labels):
         raise OutputError("the output folder is the input data set", file=out, next_step="Give another --out-dir.")
     existing = next(path for path in (out, *out.parents) if path.exists())
     if not existing.is_dir():
         raise OutputError("the output folder cannot be made under a file", file=existing)
-    files.check_writable(existing)
+    check_writable(existing)
     inside = out.relative_to(source).parts if out.is_relative_to(source) else ()
     if inside and inside[0] not in BIDS_ASIDE:
         raise OutputError(
@@ -216,38 +150,29 @@ def _check_out_dir(settings: Settings) -> None:
             file=out,
             next_step=f"Use {source / 'derivatives' / inside[-1]}, or a folder elsewhere.",
         )
-    for spec in settings.methods:
-        dataset = settings.out_dir / spec.label
-        bids.check_ours(dataset, overwrite=settings.overwrite)
+    for label in labels:
+        dataset = out_dir / label
+        bids.check_ours(dataset, overwrite=overwrite)
         if dataset.is_dir():
-            files.check_writable(dataset)
+            check_writable(dataset)
 
 
-def _fingerprint(job: Job, settings: Settings, hashes: Hashes) -> dict:
-    """Everything about the scan's inputs that its results depend on."""
-    given = {kind: _digest(path, hashes) for kind, path in sorted(job.given.items())}
-    return {
-        "package": __version__,
-        "source": _digest(job.source, hashes),
-        "suffix": job.suffix,
-        "given": given if "given" in (settings.skull_strip, settings.segmentation) else {},
-        "skull_strip": settings.skull_strip,
-        "segmentation": settings.segmentation,
-        "seed": settings.seed,
-        "gate": settings.gate,
-        "fallback": settings.fallback,
-        "warnings": job.warnings,
-        "metadata": job.metadata,
-        "software": {name: version(name) for name in ("antspyx", "deepbet")},
-    }
+# --- keys
 
 
-def _digest(path: Path, hashes: Hashes) -> str:
+def hashes_of(out_dir: Path) -> Hashes:
+    """SHA-256 of files, as far as an earlier run into this folder has kept them."""
+    return Hashes(out_dir / lock.FOLDER / "hashes.json")
+
+
+def digest(path: Path, hashes: Hashes) -> str:
+    """SHA-256 of a file for a key; words where the file cannot be read."""
     try:
         return hashes.sha256(path)
     except OSError as error:
         return f"unreadable: {error.strerror}"  # the scan then fails where it is read, with its own message
 
 
-def _key(content: Mapping) -> str:
+def key_of(content: Mapping[str, Any]) -> str:
+    """One text for everything that a result depends on."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Put a corrected scan's files under their BIDS names, the metrics file last: it marks the rest as complete."""
+"""Put a finished scan's files under their BIDS names, the record last: it marks the rest as complete."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from biascorr_pydra import bids
-from biascorr_pydra.bids import Job
+from biascorr_pydra.bids import Job, Outputs, Records
 from biascorr_pydra.errors import OutputExistsError
 from biascorr_pydra.images.files import write_atomic, write_json
 
-__all__ = ["publish"]
+__all__ = ["metrics_record", "publish"]
 
 
 def publish(
     job: Job,
+    outputs: Outputs,
     dataset: str | Path,
     files: Mapping[str, Path],
-    records: Mapping[str, Mapping | None],
+    records: Records,
+    content: Mapping[str, Any],
     *,
     key: str,
-    run_id: str,
+    run_id: str | None,
     overwrite: bool = False,
 ) -> Path:
     """Copy a scan's results into a derivative data set, with sidecars.
@@ -30,9 +33,11 @@ def publish(
     Parameters
     ----------
     job : Job
-    dataset : root of the method's derivative data set, prepared by :func:`biascorr_pydra.bids.prepare_dataset`
-    files : image files by kind, as :func:`biascorr_pydra.bids.output_paths` names the kinds
-    records : "correction", "brain", "tissue" and "metrics"
+    outputs : what a scan gets there, and under which names
+    dataset : root of the derivative data set, prepared by :func:`biascorr_pydra.bids.prepare_dataset`
+    files : the images that were made, by kind
+    records : of the steps that were taken, for the sidecars
+    content : what the scan's record says; how the work is called and which files belong to it is added
     key : what this work is called, see :mod:`biascorr_pydra.cohort.plan`
     run_id : the run that did it
     overwrite : bool
@@ -40,7 +45,7 @@ def publish(
 
     Returns
     -------
-    Path of the metrics file.
+    Path of the record.
 
     Raises
     ------
@@ -48,25 +53,25 @@ def publish(
         A file of the same name is not this package's.
     """
     dataset = Path(dataset)
-    paths = bids.output_paths(job, dataset)
+    paths = outputs.paths(job, dataset)
+    record = paths.pop(outputs.record)
     if not overwrite:
         for kind in files:
             _refuse_foreign(paths[kind])
-    paths["metrics"].parent.mkdir(parents=True, exist_ok=True)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.unlink(missing_ok=True)  # until the new one is there, the scan counts as not done
     _remove_stale(paths, files)
-    # Until the new metrics file is there, the scan counts as not done.
-    paths["metrics"].unlink(missing_ok=True)
-    sidecars = bids.sidecars(job, records["correction"], records.get("brain"), records.get("tissue"))
+    sidecars = outputs.sidecars(job, records)
     sizes = {}
     for kind, file in files.items():
         write_json(bids.sidecar(paths[kind]), sidecars[kind])
         _copy(file, paths[kind])
         sizes[paths[kind].relative_to(dataset).as_posix()] = paths[kind].stat().st_size
-    write_json(paths["metrics"], _metrics(job, records) | {"work": {"key": key, "run_id": run_id, "files": sizes}})
-    return paths["metrics"]
+    write_json(record, {**content, "work": {"key": key, "run_id": run_id, "files": sizes}})
+    return record
 
 
-def _ours(path: Path) -> bool:
+def _is_ours(path: Path) -> bool:
     try:
         return "Method" in json.loads(bids.sidecar(path).read_text())
     except (OSError, ValueError):
@@ -76,13 +81,13 @@ def _ours(path: Path) -> bool:
 def _remove_stale(paths: Mapping[str, Path], files: Mapping[str, Path]) -> None:
     """Remove what an earlier run with other choices left, such as a mask where there is none now."""
     for kind, path in paths.items():
-        if kind not in files and kind != "metrics" and path.exists() and _ours(path):
+        if kind not in files and path.exists() and _is_ours(path):
             path.unlink()
             bids.sidecar(path).unlink()
 
 
 def _refuse_foreign(path: Path) -> None:
-    if path.exists() and not _ours(path):
+    if path.exists() and not _is_ours(path):
         raise OutputExistsError(
             "the output exists and was not written by biascorr_pydra",
             file=path,
@@ -96,11 +101,15 @@ def _copy(source: Path, target: Path) -> None:
         write_atomic(target, lambda out: shutil.copyfileobj(stream, out, 1 << 20))
 
 
-def _metrics(job: Job, records: Mapping[str, Mapping | None]) -> dict:
+def metrics_record(job: Job, records: Records) -> dict[str, Any]:
+    """The record of a corrected scan: its metrics, and how they came about."""
     correction, brain, tissue = records["correction"], records.get("brain"), records.get("tissue")
     runtime = {"correct": round(sum(correction["runtime_s"].values()), 3)}
     runtime |= {"skull_strip": brain["runtime_s"]} if brain else {}
     runtime |= {"segmentation": tissue["runtime_s"]} if tissue else {}
+    warnings = [*job.warnings, *correction["warnings"]]
+    for record in (brain, tissue):
+        warnings += (record or {}).get("warnings", [])
     return {
         "source": bids.bids_uri(job),
         "subject": job.entity("sub"),
@@ -115,11 +124,5 @@ def _metrics(job: Job, records: Mapping[str, Mapping | None]) -> dict:
         "segmentation": {"method": tissue["Name"], "image": tissue["Image"]} if tissue else None,
         "skull_strip": brain["Name"] if brain else None,
         "runtime_s": runtime,
-        "warnings": list(
-            dict.fromkeys([*job.warnings, *correction["warnings"], *_warnings(brain), *_warnings(tissue)])
-        ),
+        "warnings": list(dict.fromkeys(warnings)),
     }
-
-
-def _warnings(record: Mapping | None) -> list[str]:
-    return list((record or {}).get("warnings", []))

@@ -1,4 +1,4 @@
-"""The status table of a cohort: one row per scan and method, in OUT/status.tsv, from the start of a run on.
+"""The status table of a cohort: one row per scan and data set, in OUT/status.tsv, from the start of a run on.
 
 The table is written when a run starts and when it ends. What happened in between is read from the outputs themselves,
 by the keys that the run left in OUT/.biascorr/plan.json: so the state of a cohort can be asked for at any time, also
@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from biascorr_pydra import lock
-from biascorr_pydra.bids import GROUP_FILES, NOT_CORRECTED, STATUS_COLUMNS, make_folder, output_paths
+from biascorr_pydra.bids import GROUP_FILES, NOT_CORRECTED, STATUS_COLUMNS, make_folder
 from biascorr_pydra.errors import BIDSError
 from biascorr_pydra.images.files import write_text
 from biascorr_pydra.quality import NEGLIGIBLE, REJECTED
 
-from .plan import Plan, is_done, metrics_complete
+from .plan import Plan, is_complete
 
 __all__ = ["STATES", "Row", "begin", "collect", "expected", "has_begun", "judged", "now", "write"]
 
@@ -51,52 +51,47 @@ class Row(NamedTuple):
 
 def expected(plan: Plan) -> list[Row]:
     """The table as it will be if nothing fails."""
-    pending = {(job.relative, spec) for job, specs in plan.pending for spec in specs}
+    pending = {(job.relative, label) for job, labels in plan.pending for label in labels}
     rows = []
     for job in plan.jobs:
-        for spec in plan.settings.methods:
-            state = "done" if (job.relative, spec) in pending else "cached"
-            row = Row(job.relative, spec.label, state)
-            problem = plan.problems.get(job.relative)
-            rows.append(row._replace(state="failed", reason=problem) if problem else row)
+        problem = plan.problems.get(job.relative)
+        for label in plan.labels:
+            state = "done" if (job.relative, label) in pending else "cached"
+            rows.append(Row(job.relative, label, "failed", problem) if problem else Row(job.relative, label, state))
     for scan, reason in plan.skipped.items():
-        rows += [Row(scan, spec.label, "skipped", reason) for spec in plan.settings.methods]
+        rows += [Row(scan, label, "skipped", reason) for label in plan.labels]
     return rows
 
 
 def begin(plan: Plan) -> None:
     """Write the table as a run starts, and the keys by which its outputs are known."""
-    out_dir = plan.settings.out_dir
-    path = out_dir / lock.FOLDER / "plan.json"
+    path = plan.out_dir / lock.FOLDER / "plan.json"
     make_folder(path.parent)
-    keys = _keys(out_dir)
+    keys = _keys(plan.out_dir)
     for job in plan.jobs:
-        for spec in plan.settings.methods:
-            metrics = output_paths(job, Path(spec.label))["metrics"]
-            keys[f"{spec.label}/{job.relative}"] = [metrics.as_posix(), plan.keys[job.relative, spec.label]]
+        for label in plan.labels:
+            record = plan.record_file(job, label).as_posix()
+            keys[f"{label}/{job.relative}"] = [record, plan.keys[job.relative, label]]
     write_text(path, json.dumps(keys, indent=0))
     rows = [row._replace(state="waiting") if row.state == "done" else row for row in expected(plan)]
-    settings = plan.settings
-    everything = not (settings.participants or settings.sessions or settings.suffixes)
-    write(out_dir, rows, forget=[spec.label for spec in settings.methods] if everything else ())
+    write(plan.out_dir, rows, forget=plan.labels if plan.whole else ())
 
 
 def has_begun(plan: Plan) -> bool:
     """Whether the table and the keys are those of this plan."""
-    keys = _keys(plan.settings.out_dir)
-    return all(keys.get(f"{method}/{scan}", ["", ""])[1] == key for (scan, method), key in plan.keys.items())
+    keys = _keys(plan.out_dir)
+    return all(keys.get(f"{label}/{scan}", ["", ""])[1] == key for (scan, label), key in plan.keys.items())
 
 
 def collect(plan: Plan, reasons: Mapping[tuple[str, str], str], run_id: str) -> list[Row]:
     """The table as the files on disk are, with the reasons found for what this run should have made and did not."""
     rows, jobs = [], {job.relative: job for job in plan.jobs}
     for row in expected(plan):
-        key, dataset = plan.keys.get((row.scan, row.method)), plan.settings.out_dir / row.method
-        if row.state == "done" and not is_done(jobs[row.scan], dataset, key, run_id):
+        if row.state == "done" and not plan.is_done(jobs[row.scan], row.method, run_id):
             reason = reasons.get((row.scan, row.method), "not run")
             row = row._replace(state="failed", reason=" ".join(reason.split()))
         rows.append(row)
-    return judged(plan.settings.out_dir, rows)
+    return judged(plan.out_dir, rows)
 
 
 def judged(out_dir: Path, rows: Iterable[Row]) -> list[Row]:
@@ -171,20 +166,21 @@ def now(out_dir: str | Path) -> tuple[list[Row], str]:
 def _now(row: Row, out_dir: Path, known: list[str] | None, going_on: bool) -> Row:
     if row.state not in ("waiting", "done", "cached", "rejected") or known is None:
         return row
-    metrics, key = known
-    there = metrics_complete(out_dir / metrics, out_dir / row.method, key)
+    record, key = known
+    complete = is_complete(out_dir / record, out_dir / row.method, key)
     if row.state == "waiting":
-        state = "done" if there else "waiting" if going_on else "interrupted"
+        state = "done" if complete else "waiting" if going_on else "interrupted"
         return _judged(row._replace(state=state), out_dir, known)
-    return row if there else row._replace(state="missing")
+    return row if complete else row._replace(state="missing")
 
 
 def _keys(out_dir: Path) -> dict[str, list[str]]:
+    """Record and key of each scan, by data set and path."""
     try:
-        found = json.loads((out_dir / lock.FOLDER / "plan.json").read_text())
+        keys = json.loads((out_dir / lock.FOLDER / "plan.json").read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return keys if isinstance(keys, dict) else {}
 
 
 def _read(path: Path) -> list[Row]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from biascorr_pydra import __version__, bids, lock, weights
 from biascorr_pydra.anatomy.brain import METHODS as BRAIN_METHODS
 from biascorr_pydra.anatomy.steps import extract_file
-from biascorr_pydra.cohort.plan import metrics_complete
-from biascorr_pydra.cohort.status import Row, write
-from biascorr_pydra.errors import BiasCorrError, InvalidParameterError, OutputError
-from biascorr_pydra.images import files
+from biascorr_pydra.bids import NORMALIZED, NORMALIZED_OUTPUTS, Job, SiteRoot
+from biascorr_pydra.cohort import Plan, check_out_dir, is_complete, key_of, problems_of, publish, status, unfinished
+from biascorr_pydra.cohort.plan import digest, hashes_of
+from biascorr_pydra.cohort.status import Row
+from biascorr_pydra.errors import InvalidParameterError
+from biascorr_pydra.images.files import Hashes
 
 from .file import normalize_file
 
@@ -39,6 +41,30 @@ class Outcome:
         return sum(row.state in ("done", "cached") for rows in self.rows.values() for row in rows)
 
 
+@dataclass(frozen=True)
+class Choices:
+    """How the scans of a run are normalized."""
+
+    participants: tuple[str, ...]
+    suffix: str
+    skull_strip: str
+    derivatives: str | Path | None
+    speed: str
+    weights_file: str | Path | None
+    device: str
+    overwrite: bool
+
+    def __post_init__(self) -> None:
+        if self.skull_strip not in BRAIN_METHODS:
+            next_step = f"One of: {', '.join(BRAIN_METHODS)}."
+            raise InvalidParameterError("unknown skull stripping", value=repr(self.skull_strip), next_step=next_step)
+
+    def in_key(self) -> dict[str, str]:
+        """Those that the result depends on."""
+        sha256 = weights.sha256_of(str(self.weights_file) if self.weights_file else "deepnormalize")
+        return {"skull_strip": self.skull_strip, "speed": self.speed, "suffix": self.suffix, "weights": sha256}
+
+
 def normalize_cohort(
     bids_dir: str | Path,
     out_dir: str | Path,
@@ -46,12 +72,12 @@ def normalize_cohort(
     participants: Sequence[str] = (),
     suffix: str = "T1w",
     skull_strip: str = "auto",
-    derivatives: str | None = None,
+    derivatives: str | Path | None = None,
     speed: str = "paper",
     weights_file: str | Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
-    told: Callable[[str, Row], None] | None = None,
+    progress: Callable[[str, Row], None] | None = None,
 ) -> Outcome:
     """Normalize every scan of one contrast, one after another; run again, it goes on with what is not done.
 
@@ -68,111 +94,136 @@ def normalize_cohort(
         Derivative data set with brain masks, for "given"; for a study, relative to each data set.
     speed, weights_file, device : see :func:`biascorr_pydra.normalize.normalize_file`
     overwrite : bool
-        Also replace a data set that this package did not write.
-    told : called with the data set's name and the row of each scan as it ends
+        Also replace what this package did not write.
+    progress : called with the data set's name and the row of each scan as it ends
 
     Raises
     ------
     BiasCorrError
-        The data set, the selection, the weights or the output folder cannot be used. A scan that fails is a row.
+        Before anything is written: the data set, the selection, the weights or the output folder cannot be used.
+        A scan that fails, for whatever reason, is a row.
     """
-    if skull_strip not in BRAIN_METHODS:
-        raise InvalidParameterError(
-            "unknown skull stripping", value=repr(skull_strip), next_step=f"One of: {', '.join(BRAIN_METHODS)}."
-        )
-    source = str(weights_file) if weights_file else "deepnormalize"
-    how = {"skull_strip": skull_strip, "speed": speed, "suffix": suffix, "weights": weights.sha256_of(source)}
-    found: dict[str, list[Row]] = {}
+    choices = Choices(tuple(participants), suffix, skull_strip, derivatives, speed, weights_file, device, overwrite)
+    plans = {root: _plan(root, Path(out_dir) / root.name, choices) for root in bids.find_site_roots(bids_dir)}
     with lock.exclusive(Path(out_dir), {"what": "normalization of a cohort"}):
-        for root in bids.find_site_roots(bids_dir):
-            place = Path(out_dir) / root.name if root.name else Path(out_dir)
-            if place.resolve() == root.path.resolve():
-                raise OutputError("the output folder is the input data set", file=place, next_step="Give another.")
-            given = None if derivatives is None else root.path / derivatives
-            jobs, _ = bids.survey(
-                root.path,
-                participants=participants or None,
-                suffixes=[suffix],
-                derivatives=given,
-                allow_undescribed=True,
-            )
-            _prepare(place, root.path, overwrite)
-            rows = []
-            for job in jobs:
-                rows.append(_one(job, place / bids.NORMALIZED, how, device, weights_file))
-                if told:
-                    told(root.name, rows[-1])
-            write(place, rows)
-            found[root.name] = rows
-    return Outcome(found)
+        for root, plan in plans.items():
+            _begin(plan, root, choices)
+        rows = {root.name: _run(plan, root, choices, progress) for root, plan in plans.items()}
+    return Outcome(rows)
 
 
-def _prepare(place: Path, bids_dir: Path, overwrite: bool) -> None:
-    bids.prepare_dataset(
-        place / bids.NORMALIZED,
-        bids_dir,
-        "deepnormalize",
-        "Learned normalization; no correction of the bias field",
-        overwrite=overwrite,
-        what="Normalization",
-        readme=bids.NORMALIZED_README,
+def _plan(root: SiteRoot, out_dir: Path, choices: Choices) -> Plan:
+    """What is left to do of one data set; touches nothing."""
+    jobs, skipped = bids.survey(
+        root.path,
+        participants=choices.participants or None,
+        suffixes=[choices.suffix],
+        derivatives=None if choices.derivatives is None else root.path / choices.derivatives,
+        allow_undescribed=True,
+    )
+    check_out_dir(out_dir, root.path, [NORMALIZED], overwrite=choices.overwrite)
+    hashes = hashes_of(out_dir)
+    in_key = choices.in_key()
+    keys = {(job.relative, NORMALIZED): key_of(_inputs(job, in_key, hashes)) for job in jobs}
+    needed = {"mask": {"mask"}} if choices.skull_strip == "given" else {}
+    problems = problems_of(jobs, NORMALIZED_OUTPUTS, needed)
+
+    def is_done(job: Job, label: str) -> bool:
+        dataset = out_dir / label
+        return is_complete(NORMALIZED_OUTPUTS.record_file(job, dataset), dataset, keys[job.relative, label])
+
+    return Plan(
+        out_dir=out_dir,
+        labels=(NORMALIZED,),
+        outputs=NORMALIZED_OUTPUTS,
+        jobs=tuple(jobs),
+        keys=keys,
+        problems=problems,
+        skipped=skipped,
+        pending=unfinished(jobs, [NORMALIZED], problems, is_done),
+        whole=False,  # of one contrast only: the table may have rows of another
+        hashes=hashes,
     )
 
 
-def _one(job: bids.Job, dataset: Path, how: Mapping, device: str, weights_file) -> Row:
-    """Normalize one scan, if it is not done yet; its row of the status table."""
-    paths = bids.normalized_paths(job, dataset)
+def _inputs(job: Job, in_key: Mapping[str, str], hashes: Hashes) -> dict[str, Any]:
+    """Everything that the result depends on."""
+    given = job.given.get("mask") if in_key["skull_strip"] == "given" else None
+    mask = given and digest(given, hashes)
+    return {**in_key, "source": digest(job.source, hashes), "mask": mask, "package": __version__}
+
+
+def _begin(plan: Plan, root: SiteRoot, choices: Choices) -> None:
+    bids.prepare_dataset(
+        plan.out_dir / NORMALIZED,
+        root.path,
+        "deepnormalize",
+        "Learned normalization; no correction of the bias field",
+        overwrite=choices.overwrite,
+        what="Normalization",
+        readme=bids.NORMALIZED_README,
+    )
+    status.begin(plan)
+    plan.hashes.keep()
+
+
+def _run(plan: Plan, root: SiteRoot, choices: Choices, progress: Callable[[str, Row], None] | None) -> list[Row]:
+    """Normalize what is pending; the rows of the status table, each written as its scan ends."""
+    pending = {job.relative: job for job, _ in plan.pending}
+    rows = []
+    for row in status.expected(plan):
+        if row.scan in pending:
+            row = _attempt(pending[row.scan], plan, choices)
+            status.write(plan.out_dir, [row])
+        rows.append(row)
+        if progress:
+            progress(root.name, row)
+    return rows
+
+
+def _attempt(job: Job, plan: Plan, choices: Choices) -> Row:
     try:
-        key = _key(job, how)
-        if metrics_complete(paths["record"], dataset, key):
-            return Row(job.relative, bids.NORMALIZED, "cached")
-        _normalize(job, dataset, paths, how, device, weights_file, key)
-    except (BiasCorrError, OSError, MemoryError) as error:
+        _normalize(job, plan, choices)
+    except Exception as error:  # whatever befalls a scan, as a GPU without memory, the others go on
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return Row(job.relative, bids.NORMALIZED, "failed", reason)
-    return Row(job.relative, bids.NORMALIZED, "done")
+        return Row(job.relative, NORMALIZED, "failed", reason)
+    return Row(job.relative, NORMALIZED, "done")
 
 
-def _normalize(job: bids.Job, dataset: Path, paths, how, device: str, weights_file, key: str) -> None:
-    paths["record"].parent.mkdir(parents=True, exist_ok=True)
-    paths["record"].unlink(missing_ok=True)  # until the new one is there, the scan counts as not done
+def _normalize(job: Job, plan: Plan, choices: Choices) -> None:
     with tempfile.TemporaryDirectory(prefix="biascorr-") as folder:
-        brain = mask_file = None
-        if how["skull_strip"] != "none":
+        brain = None
+        files = {kind: Path(folder, f"{kind}.nii.gz") for kind in ("normalized", "dseg", *bids.TISSUES)}
+        if choices.skull_strip != "none":
             made = extract_file(
                 job.source,
                 folder,
-                method=how["skull_strip"],
+                method=choices.skull_strip,
                 suffix=job.suffix,
                 mask_file=job.given.get("mask"),
-                device=device,
+                device=choices.device,
             )
-            brain, mask_file = json.loads(made.record_file.read_text()), made.mask_file
+            brain, files["mask"] = json.loads(made.record_file.read_text()), made.mask_file
         record = normalize_file(
             job.source,
-            paths["normalized"],
-            mask_file=mask_file,
-            dseg_file=paths["dseg"],
-            probseg_files={tissue: paths[tissue] for tissue in bids.TISSUES},
-            speed=how["speed"],
-            weights_file=weights_file,
-            device=device,
-            overwrite=True,
+            files["normalized"],
+            mask_file=files.get("mask"),
+            dseg_file=files["dseg"],
+            probseg_files={tissue: files[tissue] for tissue in bids.TISSUES},
+            speed=choices.speed,
+            weights_file=choices.weights_file,
+            device=choices.device,
         ).as_dict()
-        if mask_file is not None:
-            files.write_bytes(paths["mask"], mask_file.read_bytes())
-    record["method"] = {**record["method"], "version": __version__}
-    sidecars = bids.normalized_sidecars(job, record, brain)
-    for kind, about in sidecars.items():
-        files.write_json(bids.sidecar(paths[kind]), about)
-    sizes = {paths[kind].relative_to(dataset).as_posix(): paths[kind].stat().st_size for kind in sidecars}
-    facts = {"source": bids.bids_uri(job), "suffix": job.suffix, "skull_strip": brain and brain["Name"], **record}
-    facts["mask_file"] = None  # it was a temporary one; the data set has it
-    files.write_json(paths["record"], facts | {"work": {"key": key, "run_id": None, "files": sizes}})
-
-
-def _key(job: bids.Job, how: Mapping) -> str:
-    """A name for this work: everything that the result depends on."""
-    given = files.sha256(job.given["mask"]) if "mask" in job.given and how["skull_strip"] == "given" else None
-    content = {**how, "source": files.sha256(job.source), "mask": given, "package": __version__}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        record["method"] = {**record["method"], "version": __version__}
+        about = {"source": bids.bids_uri(job), "suffix": job.suffix, "skull_strip": brain and brain["Name"]}
+        publish(
+            job,
+            NORMALIZED_OUTPUTS,
+            plan.out_dir / NORMALIZED,
+            files,
+            {"normalization": record, **({"brain": brain} if brain else {})},
+            {**about, **record, "mask_file": None},  # it was a temporary one; the data set has it
+            key=plan.keys[job.relative, NORMALIZED],
+            run_id=None,
+            overwrite=choices.overwrite,
+        )

@@ -65,7 +65,7 @@ def normalize_file(
     weights_file: str | Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
-    told: Callable[[float], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Normalization:
     """Normalize one scan, and segment its tissues.
 
@@ -87,7 +87,7 @@ def normalize_file(
     device : "auto", "cpu" or "cuda"
     overwrite : bool
         Replace outputs that exist.
-    told : callable, optional
+    progress : callable, optional
         Of the share that is done.
 
     Raises
@@ -117,7 +117,7 @@ def normalize_file(
     device = resolve_device(device)
     weights_file = str(weights_file) if weights_file else None
     found = normalize_array(
-        data, imgs[0].affine, mask, speed=speed, weights_file=weights_file, device=device, told=told
+        data, imgs[0].affine, mask, speed=speed, weights_file=weights_file, device=device, told=progress
     )
     dseg = found.dseg()
     contents = {}

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from biascorr_pydra import bids
-from biascorr_pydra.bids import Job
-from biascorr_pydra.cohort import status
-from biascorr_pydra.cohort.plan import Settings, is_done, make_plan
-from biascorr_pydra.cohort.publish import publish
+from biascorr_pydra.bids import CORRECTED, Job
+from biascorr_pydra.cohort import Settings, plan_correction, publish, status
+from biascorr_pydra.cohort.publish import metrics_record
 from biascorr_pydra.errors import BIDSError, InvalidParameterError, OutputError, OutputExistsError
 from biascorr_pydra.images import files, nifti
 from biascorr_pydra.methods.spec import MethodSpec
@@ -165,14 +164,14 @@ def implementation(method, preset):
 
 
 def pending(plan):
-    return [(job.relative, [str(spec) for spec in specs]) for job, specs in plan.pending]
+    return [(job.relative, [str(spec) for spec in specs]) for job, specs in plan.tasks]
 
 
 @pytest.fixture
 def published(dataset, tmp_path, phantom_file):
     """A data set of which every scan has been published by n4."""
     chosen = settings(dataset, tmp_path / "out")
-    plan = make_plan(chosen, implementation)
+    plan = plan_correction(chosen, implementation)
     bids.prepare_dataset(tmp_path / "out/n4", dataset, "n4", "test")
     for job in plan.jobs:
         put(job, plan, phantom_file)
@@ -188,11 +187,14 @@ def put(job, plan, phantom_file, **options):
     correction |= {"field": {}, "estimate": {}, "software": {}, "in_sha256": files.sha256(job.source)}
     correction["gate"] = {"verdict": "accepted", "applied": "n4"}
     metrics = {"before": {}, "after": {}, "field": {}, "undefined": {}}
+    records = {"correction": correction, "metrics": metrics}
     return publish(
         job,
+        CORRECTED,
         plan.settings.out_dir / "n4",
         {"corrected": phantom_file, "bias": phantom_file},
-        {"correction": correction, "metrics": metrics},
+        records,
+        metrics_record(job, records),
         key=plan.keys[job.relative, "n4"],
         run_id="first",
         **options,
@@ -200,14 +202,14 @@ def put(job, plan, phantom_file, **options):
 
 
 def test_nothing_is_pending_once_published(published):
-    again = make_plan(published.settings, implementation)
+    again = plan_correction(published.settings, implementation)
     assert pending(again) == []
     assert {row.state for row in status.expected(again)} == {"cached"}
     assert {row.state for row in status.collect(published, {}, "first")} == {"done"}
 
 
 def test_rerun_takes_everything_as_pending(published):
-    assert len(make_plan(published.settings, implementation, rerun=True).pending) == 5
+    assert len(plan_correction(published.settings, implementation, rerun=True).pending) == 5
 
 
 def test_what_is_missing_truncated_or_changed_is_pending_again(published, dataset):
@@ -217,7 +219,9 @@ def test_what_is_missing_truncated_or_changed_is_pending_again(published, datase
     files[2]["metrics"].write_text("{")
     changed = dataset / published.jobs[3].relative
     changed.write_bytes(changed.read_bytes() + b"\0")
-    assert [name for name, _ in pending(make_plan(published.settings, implementation))] == relatives(published.jobs[:4])
+    assert [name for name, _ in pending(plan_correction(published.settings, implementation))] == relatives(
+        published.jobs[:4]
+    )
 
 
 @pytest.mark.parametrize(
@@ -231,14 +235,14 @@ def test_what_is_missing_truncated_or_changed_is_pending_again(published, datase
 )
 def test_other_choices_are_other_work(published, change):
     chosen = settings(published.settings.bids_dir, published.settings.out_dir, **change)
-    found = pending(make_plan(chosen, implementation))
+    found = pending(plan_correction(chosen, implementation))
     assert len(found) == 5
     # a method that is added leaves the finished one alone
     assert found[0][1] == (["n4:antspy"] if "methods" in change else ["n4"])
 
 
 def test_another_version_of_the_method_is_other_work(published):
-    later = make_plan(published.settings, lambda method, preset: f"{method} {preset} version 2")
+    later = plan_correction(published.settings, lambda method, preset: f"{method} {preset} version 2")
     assert len(later.pending) == 5
 
 
@@ -263,7 +267,7 @@ def test_publishing_never_replaces_what_is_not_ours(published, phantom_file):
     assert path.read_text() == "by hand"
     put(job, published, phantom_file, overwrite=True)
     assert path.read_bytes() == phantom_file.read_bytes()
-    assert is_done(job, published.settings.out_dir / "n4", published.keys[job.relative, "n4"])
+    assert published.is_done(job, "n4")
 
 
 def test_a_folder_that_is_not_ours_is_refused(dataset, tmp_path):
@@ -279,16 +283,16 @@ def test_group_files_that_are_not_ours_are_refused(dataset, tmp_path, name):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text("precious")
     with pytest.raises(OutputExistsError, match=f"{name}: the file was not written by biascorr_pydra.*--overwrite"):
-        make_plan(settings(dataset, tmp_path / "out"), implementation)
-    assert make_plan(settings(dataset, tmp_path / "out", overwrite=True), implementation).pending
+        plan_correction(settings(dataset, tmp_path / "out"), implementation)
+    assert plan_correction(settings(dataset, tmp_path / "out", overwrite=True), implementation).pending
 
 
 def test_output_folders_that_cannot_be(dataset, tmp_path):
     with pytest.raises(OutputError, match="is the input data set"):
-        make_plan(settings(dataset, dataset), implementation)
+        plan_correction(settings(dataset, dataset), implementation)
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="under a file"):
-        make_plan(settings(dataset, tmp_path / "file/out"), implementation)
+        plan_correction(settings(dataset, tmp_path / "file/out"), implementation)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +312,7 @@ def test_wrong_choices(dataset, tmp_path, choices, words):
 
 def test_planning_touches_nothing(dataset, tmp_path):
     before = sorted(tmp_path.rglob("*"))
-    make_plan(settings(dataset, tmp_path / "out"), implementation)
+    plan_correction(settings(dataset, tmp_path / "out"), implementation)
     assert sorted(tmp_path.rglob("*")) == before
 
 

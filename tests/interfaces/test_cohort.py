@@ -155,7 +155,7 @@ def test_one_failing_method_does_not_stop_the_other(dataset):
 
 
 def test_tissues_are_found_in_the_only_methods_image_and_in_n4s_where_several_are_compared(tmp_path):
-    from biascorr_pydra.cohort.plan import Settings
+    from biascorr_pydra.cohort import Settings
     from biascorr_pydra.methods.spec import MethodSpec
 
     def reference(*methods):

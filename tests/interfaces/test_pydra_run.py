@@ -74,7 +74,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def pydra(folder, *arguments, program="pydra_run"):
+def pydra(folder, *arguments, program="interfaces.pydra.run"):
     code = f"from biascorr_pydra.{program} import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, "run", *arguments],
@@ -85,7 +85,7 @@ def pydra(folder, *arguments, program="pydra_run"):
     )
 
 
-@pytest.mark.parametrize("program", ["pydra_run", "cli"])
+@pytest.mark.parametrize("program", ["interfaces.pydra.run", "interfaces.cli.main"])
 @pytest.mark.parametrize("worker", ["debug", "cf"])
 def test_runs_any_workflow_file(folder, worker, program):
     done = pydra(

@@ -63,10 +63,10 @@ def normalize_cohort(bids_dir, out_dir, **options):
     """
     from biascorr_pydra.normalize.cohort import normalize_cohort as run
 
-    def told(place, row):
-        where = f"{place}/{row.scan}" if place else row.scan
-        click.echo(f"{row.state}  {where}" + (f"  {row.reason}" if row.state == "failed" else ""), err=True)
+    def progress(data_set, row):
+        scan = f"{data_set}/{row.scan}" if data_set else row.scan
+        click.echo(f"{row.state}  {scan}  {row.reason.removesuffix('n/a')}".rstrip(), err=True)
 
-    outcome = run(bids_dir, out_dir, told=told, **options)
+    outcome = run(bids_dir, out_dir, progress=progress, **options)
     click.echo(f"{outcome.done} normalized, {len(outcome.failed)} failed; next: biascorr report {out_dir}")
     sys.exit(1 if outcome.failed else 0)

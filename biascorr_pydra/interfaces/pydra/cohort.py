@@ -10,19 +10,15 @@ from pydra.compose import python, workflow
 
 from biascorr_pydra import bids, report
 from biascorr_pydra.bids import Job
-from biascorr_pydra.cohort import status
-from biascorr_pydra.cohort.plan import Plan, Settings, make_plan
+from biascorr_pydra.cohort import CorrectionPlan, Settings, plan_correction, status
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.methods import DEFAULT_METHOD, REFERENCE_METHOD, get_corrector
 from biascorr_pydra.methods.spec import NO_FALLBACK, MethodSpec
 
-from .scan import CorrectScan
+from .scan import GIVEN, CorrectScan
 from .tasks import method_implementation
 
 __all__ = ["CorrectBids", "plan_of", "scan_task", "settings_of"]
-
-# inputs of CorrectScan for the files that --derivatives gives, by kind
-GIVEN = {"mask": "given_mask", "dseg": "given_dseg", "GM": "given_gm", "WM": "given_wm", "CSF": "given_csf"}
 
 
 @python.define(outputs=["report_file"])
@@ -149,7 +145,7 @@ def CorrectBids(
     prepare(plan)
     metrics_files = None
     if plan.pending:
-        tasks = [scan_task(plan, job, specs, run_id) for job, specs in plan.pending]
+        tasks = [scan_task(plan, job, specs, run_id) for job, specs in plan.tasks]
         fields = ("in_file", "work", "specs", "keys", *GIVEN.values())
         values = {name: [getattr(task, name) for task in tasks] for name in fields}
         scans = workflow.add(CorrectScan().split(fields, **values).combine("in_file"), name="scan")
@@ -195,9 +191,9 @@ def settings_of(task: CorrectBids) -> Settings:
 
 
 @lru_cache(maxsize=256)  # a study of many data sets has one plan for each
-def plan_of(settings: Settings, recompute: bool, run_id: str) -> Plan:
+def plan_of(settings: Settings, recompute: bool, run_id: str) -> CorrectionPlan:
     """The plan of one run, made once per process."""
-    return make_plan(settings, partial(_implementation, fallback=settings.fallback), rerun=recompute)
+    return plan_correction(settings, partial(_implementation, fallback=settings.fallback), rerun=recompute)
 
 
 def _implementation(method: str, preset: str | None, fallback: str) -> str:
@@ -205,7 +201,7 @@ def _implementation(method: str, preset: str | None, fallback: str) -> str:
     return f"{method_implementation(method, fallback)} {json.dumps(parameters, sort_keys=True, default=str)}"
 
 
-def prepare(plan: Plan) -> None:
+def prepare(plan: CorrectionPlan) -> None:
     """Make the derivative data sets' folders and descriptions, and begin the status table."""
     for spec in plan.settings.methods:
         method = get_corrector(spec.method)
@@ -221,7 +217,9 @@ def prepare(plan: Plan) -> None:
     plan.hashes.keep()
 
 
-def scan_task(plan: Plan, job: Job, specs: tuple[MethodSpec, ...], run_id: str, *, again: bool = False) -> CorrectScan:
+def scan_task(
+    plan: CorrectionPlan, job: Job, specs: tuple[MethodSpec, ...], run_id: str, *, again: bool = False
+) -> CorrectScan:
     """The nested workflow that corrects one scan by some methods; ``again`` makes it another piece of work."""
     settings = plan.settings
     work = {

@@ -13,11 +13,8 @@ import click
 from fileformats.generic import File
 
 from biascorr_pydra import lock, report
-from biascorr_pydra.bids import Job
-from biascorr_pydra.cohort import status
-from biascorr_pydra.cohort.plan import Plan, is_done
+from biascorr_pydra.cohort import CorrectionPlan, status
 from biascorr_pydra.errors import InvalidParameterError, ResourceError
-from biascorr_pydra.methods.spec import MethodSpec
 from biascorr_pydra.resources import Resources, declared, resolve_device
 from biascorr_pydra.workers import is_remote
 from biascorr_pydra.workers.engine import checksum_of, stored_result
@@ -70,10 +67,10 @@ class CohortHooks:
     def progress(self, task: CorrectBids) -> tuple[int, int]:
         """Corrections finished, and to do, in this run."""
         plan = _plan(task)
-        todo = [(job, spec) for job, specs in plan.pending for spec in specs]
+        todo = [(job, spec) for job, specs in plan.tasks for spec in specs]
         for job, spec in todo:
             name = (task.run_id, job.relative, spec.label)
-            if name not in self._seen and _done(plan, job, spec, task.run_id):
+            if name not in self._seen and plan.is_done(job, spec.label, task.run_id):
                 self._seen.add(name)
         return sum((task.run_id, job.relative, spec.label) in self._seen for job, spec in todo), len(todo)
 
@@ -99,27 +96,29 @@ class CohortHooks:
         click.echo(f"Metrics: {paths.metrics_tsv}\nReport:  {paths.html}")
         return 1 if counts["failed"] else 0
 
-    def _complete(self, plan: Plan, run_id: str, cache_root: Path, submit: Callable) -> dict[tuple[str, str], str]:
+    def _complete(
+        self, plan: CorrectionPlan, run_id: str, cache_root: Path, submit: Callable
+    ) -> dict[tuple[str, str], str]:
         """Reason of failure per scan and method, after running on their own what never ran.
 
         The debug worker stops at the first error, and one failing method hides the others of its scan: whatever
         has neither an output nor an error of its own is submitted again by itself.
         """
         reasons = {}
-        for job, specs in plan.pending:
-            if all(_done(plan, job, spec, run_id) for spec in specs):
+        for job, specs in plan.tasks:
+            if all(plan.is_done(job, spec.label, run_id) for spec in specs):
                 continue
             whole = stored_result(checksum_of(scan_task(plan, job, specs, run_id)), [cache_root])
             for spec in specs:
-                if _done(plan, job, spec, run_id):
+                if plan.is_done(job, spec.label, run_id):
                     continue
                 result = whole
                 if whole is None or not whole.errored or (len(specs) > 1 and not _hopeless(whole)):
                     result = submit(scan_task(plan, job, (spec,), run_id))
-                if not _done(plan, job, spec, run_id) and not getattr(result, "errored", True):
+                if not plan.is_done(job, spec.label, run_id) and not getattr(result, "errored", True):
                     # A killed run had finished it, and what it had published was removed since.
                     result = submit(scan_task(plan, job, (spec,), run_id, again=True))
-                if not _done(plan, job, spec, run_id):
+                if not plan.is_done(job, spec.label, run_id):
                     reasons[job.relative, spec.label] = error_line(result)
         return reasons
 
@@ -132,17 +131,13 @@ def _hopeless(result) -> bool:
     return error_line(result).startswith(("SchedulerError", "ResourceError"))
 
 
-def _plan(task: CorrectBids) -> Plan:
+def _plan(task: CorrectBids) -> CorrectionPlan:
     return plan_of(settings_of(task), task.recompute, task.run_id)
 
 
 def _choices(task: CorrectBids) -> str:
     """What a run is asked to do, as one short text."""
     return hashlib.sha256(repr(settings_of(task)).encode()).hexdigest()[:16]
-
-
-def _done(plan: Plan, job: Job, spec: MethodSpec, run_id: str) -> bool:
-    return is_done(job, plan.settings.out_dir / spec.label, plan.keys[job.relative, spec.label], run_id)
 
 
 def _count(rows: list[status.Row]) -> Counter:
@@ -169,7 +164,7 @@ def device_for(device: str, worker) -> str:
     return device
 
 
-def check_resources(plans: Iterable[Plan], run_id: str, worker) -> None:
+def check_resources(plans: Iterable[CorrectionPlan], run_id: str, worker) -> None:
     """Refuse before anything runs what the worker can never give, and steps that do not exist."""
     overrides = getattr(worker, "overrides", None)
     if overrides is None:
@@ -191,10 +186,10 @@ def check_resources(plans: Iterable[Plan], run_id: str, worker) -> None:
         raise refused
 
 
-def _tasks_to_check(plans: Iterable[Plan], run_id: str):
+def _tasks_to_check(plans: Iterable[CorrectionPlan], run_id: str):
     """What will be placed: whole scans, or where their steps are placed one by one, the corrections."""
     for plan in plans:
-        for job, specs in plan.pending:
+        for job, specs in plan.tasks:
             task = scan_task(plan, job, specs, run_id)
             if declared(task) is not None:
                 yield task, "scan"

@@ -3,18 +3,23 @@
 Per scan: a brain mask on the acquired image; tissues segmented once, on the scan as its only method corrects it, or the
 reference method where several are compared; then one nested workflow per method, which corrects, measures on that one
 segmentation, and puts the files under their BIDS names.
+
+Files travel from step to step under the kinds by which :data:`biascorr_pydra.bids.CORRECTED` declares them: an image
+that is declared there, and that its step makes, is published without an edit here.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from fileformats.generic import File
 from pydra.compose import python, workflow
 
 from biascorr_pydra import __version__
 from biascorr_pydra.anatomy.tissue import reason_against
-from biascorr_pydra.bids import Job
-from biascorr_pydra.cohort.publish import publish
+from biascorr_pydra.bids import CORRECTED, TISSUES, Job
+from biascorr_pydra.cohort.publish import metrics_record, publish
 from biascorr_pydra.errors import InvalidImageError
 from biascorr_pydra.methods.spec import MethodSpec
 from biascorr_pydra.resources import Resources, requires
@@ -29,27 +34,29 @@ from .tasks import (
     segmenter_implementation,
 )
 
-__all__ = ["CorrectByMethod", "CorrectScan"]
+__all__ = ["GIVEN", "CorrectByMethod", "CorrectScan"]
+
+#: Inputs of CorrectScan for the files that --derivatives gives, by kind.
+GIVEN = {kind: f"given_{kind.lower()}" for kind in ("mask", "dseg", *TISSUES)}
+ONCE = ("brain", "tissue")  # steps that a scan takes once, whatever its methods
+BY_METHOD = ("correction", "metrics")
 
 
-@python.define(outputs=["metrics_file"])
-def PublishScan(  # noqa: N802 (a Pydra task is a class)
-    work: str,
-    spec: str,
-    key: str,
-    segmentation: str,
-    corrected: File,
-    bias: File,
-    correction_record: File,
-    metrics_record: File,
-    mask: File | None = None,
-    mask_record: File | None = None,
-    dseg: File | None = None,
-    gm: File | None = None,
-    wm: File | None = None,
-    csf: File | None = None,
-    tissue_record: File | None = None,
-) -> str:
+def _inputs_for(arg: Callable, steps: tuple[str, ...]) -> dict[str, Any]:
+    """Inputs of a task for all that these steps make: their images by kind, and the record of each."""
+    inputs = {image.kind: f"{image.kind} of the step {image.step}" for image in CORRECTED.made_by(*steps)}
+    inputs |= {f"{step}_record": f"record of the step {step}" for step in steps}
+    return {name: arg(type=File | None, default=None, help=text) for name, text in inputs.items()}
+
+
+def _made(step: str, node: Any) -> dict[str, Any]:
+    """What a step makes, a node of the workflow, under the names of :func:`_inputs_for`."""
+    images = {image.kind: getattr(node, image.field) for image in CORRECTED.made_by(step)}
+    return {**images, f"{step}_record": node.record_file}
+
+
+@python.define(inputs=_inputs_for(python.arg, (*BY_METHOD, *ONCE)), outputs=["metrics_file"])
+def PublishScan(work: str, spec: str, key: str, segmentation: str, **files: File | None) -> str:  # noqa: N802
     """Put one scan's results by one method under their BIDS names.
 
     Parameters
@@ -62,75 +69,37 @@ def PublishScan(  # noqa: N802 (a Pydra task is a class)
         what this work is called
     segmentation : str
         which image was segmented, or why none was
-    corrected : File
-        the corrected image
-    bias : File
-        the field
-    correction_record : File
-        record of the correction
-    metrics_record : File
-        metrics before and after
-    mask : File
-        the brain mask
-    mask_record : File
-        record of the brain extraction
-    dseg : File
-        the segmentation
-    gm : File
-        probability of gray matter
-    wm : File
-        probability of white matter
-    csf : File
-        probability of CSF
-    tissue_record : File
-        record of the segmentation
 
     Returns
     -------
     metrics_file : str
         the metrics file among the outputs
     """
-    files = {"corrected": corrected, "bias": bias, "mask": mask, "dseg": dseg, "GM": gm, "WM": wm, "CSF": csf}
-    records = {
-        "correction": correction_record,
-        "metrics": metrics_record,
-        "brain": mask_record,
-        "tissue": tissue_record,
-    }
-    records = {name: json.loads(Path(str(file)).read_text()) if file else None for name, file in records.items()}
-    if records["tissue"]:
+    paths = {name: Path(str(file)) for name, file in files.items() if file is not None}
+    steps = [step for step in (*BY_METHOD, *ONCE) if f"{step}_record" in paths]
+    records = {step: json.loads(paths.pop(f"{step}_record").read_text()) for step in steps}
+    if "tissue" in records:
         records["tissue"]["Image"] = segmentation
     chosen = json.loads(work)
     job = Job.from_dict(chosen["job"])
     if records["correction"]["in_sha256"] != chosen["source_sha256"]:
         raise InvalidImageError("the file changed during the run", file=job.source, next_step="Run again.")
-    path = publish(
+    record_file = publish(
         job,
+        CORRECTED,
         Path(chosen["out_dir"]) / MethodSpec.parse(spec).label,
-        {kind: Path(str(file)) for kind, file in files.items() if file is not None},
+        paths,
         records,
+        metrics_record(job, records),
         key=key,
         run_id=chosen["run_id"],
         overwrite=chosen["overwrite"],
     )
-    return str(path)
+    return str(record_file)
 
 
-@workflow.define(outputs=["metrics_file"])
-def CorrectByMethod(
-    in_file: File,
-    work: str,
-    spec: str,
-    key: str,
-    segmentation: str,
-    mask: File | None = None,
-    mask_record: File | None = None,
-    dseg: File | None = None,
-    gm: File | None = None,
-    wm: File | None = None,
-    csf: File | None = None,
-    tissue_record: File | None = None,
-) -> str:
+@workflow.define(inputs=_inputs_for(workflow.arg, ONCE), outputs=["metrics_file"])
+def CorrectByMethod(in_file: File, work: str, spec: str, key: str, segmentation: str, **shared: File | None) -> str:
     """Correct one scan by one method, measure it, and put the results under their BIDS names.
 
     Parameters
@@ -145,34 +114,20 @@ def CorrectByMethod(
         what this work is called
     segmentation : str
         which image was segmented, or why none was
-    mask : File
-        brain mask
-    mask_record : File
-        record of the brain extraction
-    dseg : File
-        tissue segmentation
-    gm : File
-        probability of gray matter
-    wm : File
-        probability of white matter
-    csf : File
-        probability of CSF
-    tissue_record : File
-        record of the segmentation
 
     Returns
     -------
     metrics_file : str
         the metrics file among the outputs
     """
-    correction = workflow.add(_correction(in_file, work, MethodSpec.parse(spec), mask), name="correct")
+    correction = workflow.add(_correction(in_file, work, MethodSpec.parse(spec), shared["mask"]), name="correct")
     metrics = workflow.add(
         MeasureBias(
             in_file=in_file,
             out_file=correction.out_file,
             bias_file=correction.bias_file,
-            mask_file=mask,
-            dseg_file=dseg,
+            mask_file=shared["mask"],
+            dseg_file=shared["dseg"],
             no_dseg_reason=segmentation,
             implementation=_implementation(work),
         ),
@@ -184,24 +139,16 @@ def CorrectByMethod(
             spec=spec,
             key=key,
             segmentation=segmentation,
-            corrected=correction.out_file,
-            bias=correction.bias_file,
-            correction_record=correction.record_file,
             metrics_record=metrics.metrics_file,
-            mask=mask,
-            mask_record=mask_record,
-            dseg=dseg,
-            gm=gm,
-            wm=wm,
-            csf=csf,
-            tissue_record=tissue_record,
+            **_made("correction", correction),
+            **shared,
         ),
         name="publish",
     )
     return published.metrics_file
 
 
-def _correction(in_file, work: str, spec: MethodSpec, mask) -> CorrectBias:
+def _correction(in_file: Any, work: str, spec: MethodSpec, mask: Any) -> Any:
     chosen = json.loads(work)
     return CorrectBias(
         in_file=in_file,
@@ -222,7 +169,7 @@ def _implementation(work: str) -> str:
     return f"{__version__} {json.loads(work)['content']}"
 
 
-def _scan_needs(task) -> Resources | None:
+def _scan_needs(task: Any) -> Resources | None:
     """One CPU for the whole scan, from end to end in one process; on GPUs its steps are placed one by one."""
     try:
         chosen = json.loads(task.work)
@@ -234,18 +181,14 @@ def _scan_needs(task) -> Resources | None:
 
 
 @requires(_scan_needs)
-@workflow.define(outputs=["metrics_files"])
-def CorrectScan(
-    in_file: File,
-    work: str,
-    specs: list[str],
-    keys: list[str],
-    given_mask: File | None = None,
-    given_dseg: File | None = None,
-    given_gm: File | None = None,
-    given_wm: File | None = None,
-    given_csf: File | None = None,
-) -> list[str]:
+@workflow.define(
+    inputs={
+        name: workflow.arg(type=File | None, default=None, help=f"{kind} from --derivatives")
+        for kind, name in GIVEN.items()
+    },
+    outputs=["metrics_files"],
+)
+def CorrectScan(in_file: File, work: str, specs: list[str], keys: list[str], **given: File | None) -> list[str]:
     """Correct one scan by every method asked for, on one mask and one segmentation.
 
     Parameters
@@ -258,16 +201,6 @@ def CorrectScan(
         methods, each name or name:preset
     keys : list
         what each method's work is called
-    given_mask : File
-        brain mask from --derivatives
-    given_dseg : File
-        segmentation from --derivatives
-    given_gm : File
-        gray matter probability from --derivatives
-    given_wm : File
-        white matter probability from --derivatives
-    given_csf : File
-        CSF probability from --derivatives
 
     Returns
     -------
@@ -275,51 +208,56 @@ def CorrectScan(
         one metrics file per method
     """
     chosen = json.loads(work)
-    suffix = chosen["job"]["suffix"]
-    shared = {}
+    shared: dict[str, Any] = {}
     if chosen["skull_strip"] != "none":
-        brain = workflow.add(
-            ExtractBrain(
-                in_file=in_file,
-                method=chosen["skull_strip"],
-                suffix=suffix,
-                mask_file=given_mask,
-                device=chosen["device"],
-                implementation=_implementation(work),
-            ),
-            name="brain",
-        )
-        shared |= {"mask": brain.mask_file, "mask_record": brain.record_file}
-    method = chosen["segmentation"]
-    reason = reason_against(suffix, method, masked="mask" in shared)
-    shared["segmentation"] = reason or "the given segmentation's own image"
+        shared |= _made("brain", _add_brain(in_file, work, given["given_mask"]))
+    reason = reason_against(chosen["job"]["suffix"], chosen["segmentation"], masked="mask" in shared)
+    segmented = reason or "the given segmentation's own image"
     if not reason:
         reference = in_file
-        if method != "given":
-            by = chosen["reference"]
-            found = workflow.add(_correction(in_file, work, MethodSpec.parse(by), shared.get("mask")), name="reference")
-            reference = found.out_file
-            shared["segmentation"] = f"the scan as corrected by {by}, for every method of the run"
-        tissue = workflow.add(
-            SegmentTissue(
-                in_file=reference,
-                mask_file=shared.get("mask"),
-                method=method,
-                suffix=suffix,
-                given_dseg=given_dseg,
-                given_gm=given_gm,
-                given_wm=given_wm,
-                given_csf=given_csf,
-                implementation=segmenter_implementation(method, _implementation(work)),
-            ),
-            name="tissue",
-        )
-        shared |= {"dseg": tissue.dseg_file, "gm": tissue.gm_file, "wm": tissue.wm_file, "csf": tissue.csf_file}
-        shared["tissue_record"] = tissue.record_file
+        if chosen["segmentation"] != "given":
+            reference = _add_reference(in_file, work, shared.get("mask")).out_file
+            segmented = f"the scan as corrected by {chosen['reference']}, for every method of the run"
+        shared |= _made("tissue", _add_tissue(reference, work, shared.get("mask"), given))
     by_method = workflow.add(
-        CorrectByMethod(in_file=in_file, work=work, **shared)
+        CorrectByMethod(in_file=in_file, work=work, segmentation=segmented, **shared)
         .split(("spec", "key"), spec=specs, key=keys)
         .combine("spec"),
         name="by_method",
     )
     return by_method.metrics_file
+
+
+def _add_brain(in_file: Any, work: str, given_mask: Any) -> Any:
+    chosen = json.loads(work)
+    return workflow.add(
+        ExtractBrain(
+            in_file=in_file,
+            method=chosen["skull_strip"],
+            suffix=chosen["job"]["suffix"],
+            mask_file=given_mask,
+            device=chosen["device"],
+            implementation=_implementation(work),
+        ),
+        name="brain",
+    )
+
+
+def _add_reference(in_file: Any, work: str, mask: Any) -> Any:
+    reference = MethodSpec.parse(json.loads(work)["reference"])
+    return workflow.add(_correction(in_file, work, reference, mask), name="reference")
+
+
+def _add_tissue(in_file: Any, work: str, mask: Any, given: dict[str, Any]) -> Any:
+    chosen = json.loads(work)
+    return workflow.add(
+        SegmentTissue(
+            in_file=in_file,
+            mask_file=mask,
+            method=chosen["segmentation"],
+            suffix=chosen["job"]["suffix"],
+            implementation=segmenter_implementation(chosen["segmentation"], _implementation(work)),
+            **{name: file for name, file in given.items() if name != "given_mask"},
+        ),
+        name="tissue",
+    )

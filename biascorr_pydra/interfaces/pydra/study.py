@@ -17,7 +17,7 @@ from pydra.compose import python, workflow
 
 from biascorr_pydra import bids, report
 from biascorr_pydra.bids import Phenotypes, SiteProblem, SiteRoot
-from biascorr_pydra.cohort.plan import Plan
+from biascorr_pydra.cohort import CorrectionPlan
 from biascorr_pydra.errors import BIDSError, InvalidParameterError, OutputError, OutputExistsError
 from biascorr_pydra.methods import DEFAULT_METHOD, REFERENCE_METHOD
 from biascorr_pydra.methods.spec import NO_FALLBACK, MethodSpec
@@ -59,7 +59,7 @@ class Part:
 
     root: SiteRoot
     task: CorrectBids
-    plan: Plan
+    plan: CorrectionPlan
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,198 @@
+"""The plan of a run that corrects a cohort: the scans by each of its methods, on one mask and one segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from biascorr_pydra import __version__, bids, weights
+from biascorr_pydra.anatomy import brain, tissue
+from biascorr_pydra.bids import CORRECTED, Job
+from biascorr_pydra.correction.options import NO_FALLBACK
+from biascorr_pydra.errors import InvalidParameterError
+from biascorr_pydra.images.files import Hashes
+from biascorr_pydra.methods.spec import MethodSpec
+from biascorr_pydra.resources import DEVICES
+
+from .plan import Plan, check_out_dir, digest, hashes_of, is_complete, key_of, problems_of, unfinished
+
+__all__ = ["CorrectionPlan", "Settings", "plan_correction"]
+
+GIVEN = "given"
+UNSEGMENTED = ("given", "none")  # choices with which no image is segmented
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The choices of one cohort run."""
+
+    bids_dir: Path
+    out_dir: Path
+    methods: tuple[MethodSpec, ...]
+    participants: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
+    skull_strip: str = "auto"
+    segmentation: str = "atropos"
+    derivatives: Path | None = None
+    device: str = "auto"
+    seed: int = 0
+    overwrite: bool = False
+    reference_method: str = "n4"
+    allow_undescribed: bool = False
+    gate: bool = True
+    fallback: str = NO_FALLBACK
+    scan_pages: bool = True
+
+    def __post_init__(self) -> None:
+        for option, value, allowed in (
+            ("skull-strip", self.skull_strip, brain.METHODS),
+            ("segmentation", self.segmentation, tissue.METHODS),
+            ("device", self.device, DEVICES),
+        ):
+            if value not in allowed:
+                raise InvalidParameterError(
+                    f"unknown --{option}", value=repr(value), next_step=f"Choose one of: {', '.join(allowed)}."
+                )
+        if not self.methods:
+            raise InvalidParameterError("at least one --method is needed")
+        if len(set(self.labels)) < len(self.labels):
+            raise InvalidParameterError("each --method once", value=", ".join(self.labels))
+        if GIVEN in (self.skull_strip, self.segmentation) and self.derivatives is None:
+            raise InvalidParameterError(
+                "masks or segmentations that are given are looked up in a derivative data set",
+                next_step="Name it with --derivatives.",
+            )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Folder names of the methods' data sets."""
+        return tuple(spec.label for spec in self.methods)
+
+    @property
+    def reference(self) -> MethodSpec:
+        """By whose image the tissues are found: the only method's own, or the reference method's for several."""
+        return self.methods[0] if len(self.methods) == 1 else MethodSpec(self.reference_method)
+
+    @property
+    def needed(self) -> dict[str, set[str]]:
+        """What has to be given with each scan, and the kinds of files that do."""
+        choices = {"mask": (self.skull_strip, {"mask"}), "segmentation": (self.segmentation, {"dseg", *bids.TISSUES})}
+        return {name: kinds for name, (choice, kinds) in choices.items() if choice == GIVEN}
+
+
+@dataclass(frozen=True)
+class CorrectionPlan(Plan):
+    """Scans and methods of one run.
+
+    Attributes
+    ----------
+    settings : Settings
+    contents : job.relative -> SHA-256 over the scan and what was given for it, part of the cache key of every step
+    sources : job.relative -> SHA-256 of the scan
+    """
+
+    settings: Settings
+    contents: Mapping[str, str]
+    sources: Mapping[str, str]
+
+    @property
+    def tasks(self) -> list[tuple[Job, tuple[MethodSpec, ...]]]:
+        """As ``pending``, with the methods themselves."""
+        by_label = {spec.label: spec for spec in self.settings.methods}
+        return [(job, tuple(by_label[label] for label in labels)) for job, labels in self.pending]
+
+
+def plan_correction(
+    settings: Settings, implementation: Callable[[str, str | None], str], *, rerun: bool = False
+) -> CorrectionPlan:
+    """Index the data set and find what is left to do. Touches nothing.
+
+    Parameters
+    ----------
+    settings : Settings
+    implementation : (method, preset) -> text naming version, weights and parameters, of the gate and the fallback too;
+        raises for an unknown one
+    rerun : bool
+        Take everything as not done.
+
+    Raises
+    ------
+    BiasCorrError
+        The data set, the selection, a method or the output folder cannot be used.
+    """
+    reference = f"{settings.reference} {implementation(settings.reference.method, settings.reference.preset)}"
+    implementations = {spec: implementation(spec.method, spec.preset) for spec in settings.methods}
+    jobs, skipped = bids.survey(
+        settings.bids_dir,
+        participants=settings.participants,
+        sessions=settings.sessions,
+        suffixes=settings.suffixes,
+        derivatives=settings.derivatives,
+        allow_undescribed=settings.allow_undescribed,
+    )
+    check_out_dir(settings.out_dir, settings.bids_dir, settings.labels, overwrite=settings.overwrite)
+    hashes = hashes_of(settings.out_dir)
+    inputs = {job.relative: _inputs(job, settings, hashes) for job in jobs}
+    keys = {
+        (job.relative, spec.label): key_of(
+            {**inputs[job.relative], **_work(settings, spec, implementations[spec], reference)}
+        )
+        for job in jobs
+        for spec in settings.methods
+    }
+    problems = problems_of(jobs, CORRECTED, settings.needed)
+
+    def is_done(job: Job, label: str) -> bool:
+        dataset = settings.out_dir / label
+        return not rerun and is_complete(CORRECTED.record_file(job, dataset), dataset, keys[job.relative, label])
+
+    return CorrectionPlan(
+        out_dir=settings.out_dir,
+        labels=settings.labels,
+        outputs=CORRECTED,
+        jobs=tuple(jobs),
+        keys=keys,
+        problems=problems,
+        skipped=skipped,
+        pending=unfinished(jobs, settings.labels, problems, is_done),
+        whole=not (settings.participants or settings.sessions or settings.suffixes),
+        hashes=hashes,
+        settings=settings,
+        contents={
+            scan: key_of({name: content[name] for name in ("source", "given")}) for scan, content in inputs.items()
+        },
+        sources={scan: content["source"] for scan, content in inputs.items()},
+    )
+
+
+def _inputs(job: Job, settings: Settings, hashes: Hashes) -> dict[str, Any]:
+    """Everything about the scan's inputs that its results depend on."""
+    given = {kind: digest(path, hashes) for kind, path in sorted(job.given.items())}
+    return {
+        "package": __version__,
+        "source": digest(job.source, hashes),
+        "suffix": job.suffix,
+        "given": given if GIVEN in (settings.skull_strip, settings.segmentation) else {},
+        "skull_strip": settings.skull_strip,
+        "segmentation": settings.segmentation,
+        "seed": settings.seed,
+        "gate": settings.gate,
+        "fallback": settings.fallback,
+        "warnings": job.warnings,
+        "metadata": job.metadata,
+        "software": {name: version(name) for name in ("antspyx", "deepbet")},
+    }
+
+
+def _work(settings: Settings, spec: MethodSpec, implementation: str, reference: str) -> dict[str, str]:
+    """Everything about the method that its results depend on, and about what segments the scan."""
+    work = {"method": str(spec), "implementation": implementation}
+    if settings.segmentation not in UNSEGMENTED:
+        work["reference"] = reference
+    if settings.segmentation == "deepnormalize":
+        work["segmenter"] = weights.sha256_of("deepnormalize")
+    return work
