@@ -12,7 +12,8 @@ from biascorr_pydra.images.field import LogBiasSpline
 
 os.environ["NO_ET"] = "1"  # Pydra's telemetry
 
-pytest_plugins = ["slurm_stand_in", "small_cohort", "written_cohort"]  # fixtures that several files of tests share
+# fixtures that several files of tests share
+pytest_plugins = ["slurm_stand_in", "small_cohort", "tiny_cohort", "written_cohort"]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,23 +11,32 @@ from typing import Any
 from biascorr_pydra import __version__, bids, weights
 from biascorr_pydra.anatomy import brain, tissue
 from biascorr_pydra.bids import CORRECTED, Job
-from biascorr_pydra.correction.options import NO_FALLBACK
+from biascorr_pydra.correction.options import DEFAULTS, CorrectionOptions
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.images.files import Hashes
 from biascorr_pydra.methods.spec import MethodSpec
-from biascorr_pydra.resources import DEVICES
 
 from .plan import Plan, check_out_dir, digest, hashes_of, is_complete, key_of, problems_of, unfinished
 
-__all__ = ["CorrectionPlan", "Settings", "plan_correction"]
+__all__ = ["SHARED", "CorrectionPlan", "Settings", "plan_correction"]
 
 GIVEN = "given"
 UNSEGMENTED = ("given", "none")  # choices with which no image is segmented
+#: Options of a correction that a run over a cohort offers, for all of its methods.
+SHARED = ("device", "seed", "gate", "fallback")
+#: Those that are not in the scans' keys: where it is computed; what is in the methods' own part of the key, or the scan's.
+NOT_IN_KEY = ("device", "method", "preset", "options", "metadata")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The choices of one cohort run."""
+    """The choices of one cohort run.
+
+    Attributes
+    ----------
+    options : CorrectionOptions
+        Those of all corrections; the methods are ``methods``, and each scan's metadata are its own.
+    """
 
     bids_dir: Path
     out_dir: Path
@@ -38,20 +47,16 @@ class Settings:
     skull_strip: str = "auto"
     segmentation: str = "atropos"
     derivatives: Path | None = None
-    device: str = "auto"
-    seed: int = 0
+    options: CorrectionOptions = DEFAULTS
     overwrite: bool = False
     reference_method: str = "n4"
     allow_undescribed: bool = False
-    gate: bool = True
-    fallback: str = NO_FALLBACK
     scan_pages: bool = True
 
     def __post_init__(self) -> None:
         for option, value, allowed in (
             ("skull-strip", self.skull_strip, brain.METHODS),
             ("segmentation", self.segmentation, tissue.METHODS),
-            ("device", self.device, DEVICES),
         ):
             if value not in allowed:
                 raise InvalidParameterError(
@@ -179,13 +184,17 @@ def _inputs(job: Job, settings: Settings, hashes: Hashes) -> dict[str, Any]:
         "given": given if GIVEN in (settings.skull_strip, settings.segmentation) else {},
         "skull_strip": settings.skull_strip,
         "segmentation": settings.segmentation,
-        "seed": settings.seed,
-        "gate": settings.gate,
-        "fallback": settings.fallback,
+        **_options_in_key(settings.options),
         "warnings": job.warnings,
         "metadata": job.metadata,
         "software": {name: version(name) for name in ("antspyx", "deepbet")},
     }
+
+
+def _options_in_key(options: CorrectionOptions) -> dict[str, Any]:
+    """Options that a result depends on; one that is not among ``SHARED`` only where it is not the default."""
+    chosen = {name: value for name, value in asdict(options).items() if name not in NOT_IN_KEY}
+    return {name: value for name, value in chosen.items() if name in SHARED or value != getattr(DEFAULTS, name)}
 
 
 def _work(settings: Settings, spec: MethodSpec, implementation: str, reference: str) -> dict[str, str]:

@@ -183,7 +183,7 @@ def test_dry_run_prints_the_plan_and_touches_nothing(dataset):
         (("--participant-label", "99"), "no such participant"),
         (("--skull-strip", "spoon"), "unknown --skull-strip"),
         (("--n-procs", "0"), "0"),
-        (("--device", "gpu"), "unknown --device"),
+        (("--device", "gpu"), "option device is one of auto, cpu, cuda"),
         (("--device", "cuda"), "no CUDA device is available"),
         (("--no-such-option",), "No such option"),
     ],

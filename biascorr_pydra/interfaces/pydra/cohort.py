@@ -10,7 +10,8 @@ from pydra.compose import python, workflow
 
 from biascorr_pydra import bids, report
 from biascorr_pydra.bids import Job
-from biascorr_pydra.cohort import CorrectionPlan, Settings, plan_correction, status
+from biascorr_pydra.cohort import SHARED, CorrectionPlan, Settings, plan_correction, status
+from biascorr_pydra.correction.options import CorrectionOptions
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.methods import DEFAULT_METHOD, REFERENCE_METHOD, get_corrector
 from biascorr_pydra.methods.spec import NO_FALLBACK, MethodSpec
@@ -18,7 +19,7 @@ from biascorr_pydra.methods.spec import NO_FALLBACK, MethodSpec
 from .scan import GIVEN, CorrectScan
 from .tasks import method_implementation
 
-__all__ = ["CorrectBids", "plan_of", "scan_task", "settings_of"]
+__all__ = ["CorrectBids", "options_of", "plan_of", "prepare", "require_absolute", "scan_task", "settings_of"]
 
 
 @python.define(outputs=["report_file"])
@@ -116,30 +117,8 @@ def CorrectBids(
     report_file : str
         path of report.html
     """
-    for name, folder in (("bids_dir", bids_dir), ("out_dir", out_dir), ("derivatives", derivatives)):
-        if folder is not None and not Path(folder).is_absolute():
-            # Pydra has changed the working folder by now.
-            raise InvalidParameterError(f"{name} must be an absolute path", value=str(folder))
-    settings = settings_of(
-        CorrectBids(
-            bids_dir=bids_dir,
-            out_dir=out_dir,
-            method=method,
-            participant_label=participant_label,
-            session_label=session_label,
-            suffix=suffix,
-            skull_strip=skull_strip,
-            segmentation=segmentation,
-            derivatives=derivatives,
-            device=device,
-            seed=seed,
-            overwrite=overwrite,
-            allow_undescribed=allow_undescribed,
-            gate=gate,
-            fallback=fallback,
-            scan_pages=scan_pages,
-        )
-    )
+    settings = settings_of(CorrectBids(**locals()))  # at this point, the inputs and nothing else
+    require_absolute(bids_dir=bids_dir, out_dir=out_dir, derivatives=derivatives)
     run_id = run_id or uuid.uuid4().hex
     plan = plan_of(settings, recompute, run_id)
     prepare(plan)
@@ -167,8 +146,25 @@ def CorrectBids(
     return written.report_file
 
 
-def settings_of(task: CorrectBids) -> Settings:
-    """The run's choices as the planner takes them."""
+def require_absolute(**paths: Path | None) -> None:
+    """Refuse relative paths: Pydra has changed the working folder when a workflow is constructed.
+
+    Raises
+    ------
+    InvalidParameterError
+    """
+    for name, path in paths.items():
+        if path is not None and not Path(path).is_absolute():
+            raise InvalidParameterError(f"{name} must be an absolute path", value=str(path))
+
+
+def options_of(task: workflow.Task) -> CorrectionOptions:
+    """The options of a run's corrections, from the inputs of its workflow."""
+    return CorrectionOptions(**{name: getattr(task, name) for name in SHARED})
+
+
+def settings_of(task: workflow.Task) -> Settings:
+    """The run's choices as the planner takes them; ``task`` is a :class:`CorrectBids`."""
     return Settings(
         bids_dir=Path(task.bids_dir),
         out_dir=Path(task.out_dir),
@@ -179,13 +175,10 @@ def settings_of(task: CorrectBids) -> Settings:
         skull_strip=task.skull_strip,
         segmentation=task.segmentation,
         derivatives=Path(task.derivatives) if task.derivatives else None,
-        device=task.device,
-        seed=task.seed,
+        options=options_of(task),
         overwrite=task.overwrite,
         reference_method=REFERENCE_METHOD,
         allow_undescribed=task.allow_undescribed,
-        gate=task.gate,
-        fallback=task.fallback,
         scan_pages=task.scan_pages,
     )
 
@@ -193,7 +186,7 @@ def settings_of(task: CorrectBids) -> Settings:
 @lru_cache(maxsize=256)  # a study of many data sets has one plan for each
 def plan_of(settings: Settings, recompute: bool, run_id: str) -> CorrectionPlan:
     """The plan of one run, made once per process."""
-    return plan_correction(settings, partial(_implementation, fallback=settings.fallback), rerun=recompute)
+    return plan_correction(settings, partial(_implementation, fallback=settings.options.fallback), rerun=recompute)
 
 
 def _implementation(method: str, preset: str | None, fallback: str) -> str:
@@ -220,7 +213,7 @@ def prepare(plan: CorrectionPlan) -> None:
 def scan_task(
     plan: CorrectionPlan, job: Job, specs: tuple[MethodSpec, ...], run_id: str, *, again: bool = False
 ) -> CorrectScan:
-    """The nested workflow that corrects one scan by some methods; ``again`` makes it another piece of work."""
+    """The :class:`CorrectScan` of one scan by some methods; ``again`` makes it another piece of work."""
     settings = plan.settings
     work = {
         "job": job.as_dict(),
@@ -230,10 +223,7 @@ def scan_task(
         "skull_strip": settings.skull_strip,
         "segmentation": settings.segmentation,
         "reference": str(settings.reference),
-        "device": settings.device,
-        "seed": settings.seed,
-        "gate": settings.gate,
-        "fallback": settings.fallback,
+        "options": {name: getattr(settings.options, name) for name in SHARED},
         "overwrite": settings.overwrite,
         "run_id": run_id,
     } | ({"again": uuid.uuid4().hex} if again else {})

@@ -11,6 +11,7 @@ from pathlib import Path
 import attrs
 import click
 from fileformats.generic import File
+from pydra.compose import workflow
 
 from biascorr_pydra import lock, report
 from biascorr_pydra.cohort import CorrectionPlan, status
@@ -19,7 +20,7 @@ from biascorr_pydra.resources import Resources, declared, resolve_device
 from biascorr_pydra.workers import is_remote
 from biascorr_pydra.workers.engine import checksum_of, stored_result
 
-from .cohort import CorrectBids, plan_of, prepare, scan_task, settings_of
+from .cohort import plan_of, prepare, scan_task, settings_of
 from .results import error_line
 from .tasks import CorrectBias
 
@@ -35,7 +36,7 @@ class CohortHooks:
     def __init__(self):
         self._seen: set[tuple[str, str, str]] = set()
 
-    def prepare(self, task: CorrectBids, rerun: bool, worker) -> CorrectBids:
+    def prepare(self, task: workflow.Task, rerun: bool, worker) -> workflow.Task:
         """Name the run, and check everything that can be checked before it starts.
 
         A run that was killed goes on under its name, so that whatever still computes for it is waited for.
@@ -45,11 +46,11 @@ class CohortHooks:
         check_resources([_plan(task)], task.run_id, worker)
         return task
 
-    def facts(self, task: CorrectBids) -> dict:
+    def facts(self, task: workflow.Task) -> dict:
         """The run's name, and its choices."""
         return {"run_id": task.run_id, "choices": _choices(task)}
 
-    def describe(self, task: CorrectBids) -> list[str]:
+    def describe(self, task: workflow.Task) -> list[str]:
         """The plan: a line per scan and method, and what would be written."""
         plan = _plan(task)
         rows = status.expected(plan)
@@ -64,7 +65,7 @@ class CohortHooks:
             f"Output: {settings.out_dir}/{{{','.join(spec.label for spec in settings.methods)}}}",
         ]
 
-    def progress(self, task: CorrectBids) -> tuple[int, int]:
+    def progress(self, task: workflow.Task) -> tuple[int, int]:
         """Corrections finished, and to do, in this run."""
         plan = _plan(task)
         todo = [(job, spec) for job, specs in plan.tasks for spec in specs]
@@ -74,7 +75,7 @@ class CohortHooks:
                 self._seen.add(name)
         return sum((task.run_id, job.relative, spec.label) in self._seen for job, spec in todo), len(todo)
 
-    def finish(self, task: CorrectBids, cache_root: Path, submit: Callable, outcome) -> int:
+    def finish(self, task: workflow.Task, cache_root: Path, submit: Callable, outcome) -> int:
         """Run what the engine left out, then write and print the outcome; the exit code."""
         plan = _plan(task)
         if isinstance(outcome, Exception) or not status.has_begun(plan):
@@ -131,11 +132,11 @@ def _hopeless(result) -> bool:
     return error_line(result).startswith(("SchedulerError", "ResourceError"))
 
 
-def _plan(task: CorrectBids) -> CorrectionPlan:
+def _plan(task: workflow.Task) -> CorrectionPlan:
     return plan_of(settings_of(task), task.recompute, task.run_id)
 
 
-def _choices(task: CorrectBids) -> str:
+def _choices(task: workflow.Task) -> str:
     """What a run is asked to do, as one short text."""
     return hashlib.sha256(repr(settings_of(task)).encode()).hexdigest()[:16]
 
@@ -195,5 +196,5 @@ def _tasks_to_check(plans: Iterable[CorrectionPlan], run_id: str):
                 yield task, "scan"
                 continue
             for spec in specs:
-                chosen = {"in_file": File(job.source), "method": spec.method, "device": plan.settings.device}
+                chosen = {"in_file": File(job.source), "method": spec.method, "device": plan.settings.options.device}
                 yield CorrectBias(**chosen), "correct"

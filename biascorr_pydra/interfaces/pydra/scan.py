@@ -21,10 +21,9 @@ from biascorr_pydra.anatomy.tissue import reason_against
 from biascorr_pydra.bids import CORRECTED, TISSUES, Job
 from biascorr_pydra.cohort.publish import metrics_record, publish
 from biascorr_pydra.errors import InvalidImageError
-from biascorr_pydra.methods.spec import MethodSpec
-from biascorr_pydra.resources import Resources, requires
+from biascorr_pydra.methods.spec import NO_FALLBACK, MethodSpec
+from biascorr_pydra.resources import Resources, declared, requires
 
-from .needs import memory_gb
 from .tasks import (
     CorrectBias,
     ExtractBrain,
@@ -155,12 +154,9 @@ def _correction(in_file: Any, work: str, spec: MethodSpec, mask: Any) -> Any:
         method=spec.method,
         preset=spec.preset,
         mask_file=mask,
-        device=chosen["device"],
-        seed=chosen["seed"],
-        gate=chosen["gate"],
-        fallback=chosen["fallback"],
         metadata=chosen["job"]["metadata"],
-        implementation=f"{method_implementation(spec.method, chosen['fallback'])} {_implementation(work)}",
+        implementation=f"{method_implementation(spec.method, chosen['options']['fallback'])} {_implementation(work)}",
+        **chosen["options"],
     )
 
 
@@ -175,9 +171,24 @@ def _scan_needs(task: Any) -> Resources | None:
         chosen = json.loads(task.work)
     except (TypeError, ValueError):
         return None
-    if chosen["device"] == "cuda":
+    if chosen["options"]["device"] == "cuda":
         return None
-    return Resources(mem_gb=memory_gb(task.in_file, 1.2, 80))
+    needs = [declared(step) for step in _steps(task.in_file, chosen, task.specs)]
+    return Resources(mem_gb=max(need.mem_gb for need in needs if need and need.mem_gb))
+
+
+def _steps(in_file: Any, chosen: dict[str, Any], specs: list[str]) -> list[Any]:
+    """The tasks of a scan, as far as what they need depends on it."""
+    methods = {MethodSpec.parse(text).method for text in (*specs, chosen["reference"])}
+    if chosen["options"]["fallback"] != NO_FALLBACK:
+        methods.add(MethodSpec.parse(chosen["options"]["fallback"]).method)
+    steps = [CorrectBias(in_file=in_file, method=method, device="cpu") for method in sorted(methods)]
+    if chosen["skull_strip"] != "none":
+        suffix = chosen["job"]["suffix"]
+        steps.append(ExtractBrain(in_file=in_file, method=chosen["skull_strip"], suffix=suffix))
+    if chosen["segmentation"] != "none":
+        steps.append(SegmentTissue(in_file=in_file, method=chosen["segmentation"]))
+    return [*steps, MeasureBias(in_file=in_file)]
 
 
 @requires(_scan_needs)
@@ -236,7 +247,7 @@ def _add_brain(in_file: Any, work: str, given_mask: Any) -> Any:
             method=chosen["skull_strip"],
             suffix=chosen["job"]["suffix"],
             mask_file=given_mask,
-            device=chosen["device"],
+            device=chosen["options"]["device"],
             implementation=_implementation(work),
         ),
         name="brain",

@@ -17,12 +17,13 @@ from pydra.compose import python, workflow
 
 from biascorr_pydra import bids, report
 from biascorr_pydra.bids import Phenotypes, SiteProblem, SiteRoot
-from biascorr_pydra.cohort import CorrectionPlan
-from biascorr_pydra.errors import BIDSError, InvalidParameterError, OutputError, OutputExistsError
+from biascorr_pydra.cohort import SHARED, CorrectionPlan
+from biascorr_pydra.correction.options import CorrectionOptions
+from biascorr_pydra.errors import BIDSError, OutputError, OutputExistsError
 from biascorr_pydra.methods import DEFAULT_METHOD, REFERENCE_METHOD
 from biascorr_pydra.methods.spec import NO_FALLBACK, MethodSpec
 
-from .cohort import CorrectBids, plan_of, settings_of
+from .cohort import CorrectBids, options_of, plan_of, require_absolute, settings_of
 
 __all__ = ["DEFAULT_METHODS", "EvaluateAbide", "Study", "StudySettings", "begin", "study_of", "study_settings"]
 
@@ -43,11 +44,8 @@ class StudySettings:
     skull_strip: str
     segmentation: str
     derivatives: Path | None
-    device: str
-    seed: int
+    options: CorrectionOptions
     overwrite: bool
-    gate: bool
-    fallback: str
     scan_pages: bool
     recompute: bool
     run_id: str
@@ -58,7 +56,7 @@ class Part:
     """One data set of a study: the task that corrects it, and its plan."""
 
     root: SiteRoot
-    task: CorrectBids
+    task: workflow.Task
     plan: CorrectionPlan
 
 
@@ -129,7 +127,7 @@ def _labels(roots: list[SiteRoot], settings: StudySettings) -> dict[SiteRoot, li
     return labels
 
 
-def _task(settings: StudySettings, root: SiteRoot, labels: list[str]) -> CorrectBids:
+def _task(settings: StudySettings, root: SiteRoot, labels: list[str]) -> workflow.Task:
     derivatives = settings.derivatives
     return CorrectBids(
         bids_dir=root.path.absolute(),
@@ -140,15 +138,12 @@ def _task(settings: StudySettings, root: SiteRoot, labels: list[str]) -> Correct
         skull_strip=settings.skull_strip,
         segmentation=settings.segmentation,
         derivatives=derivatives and derivatives / root.name,
-        device=settings.device,
-        seed=settings.seed,
         overwrite=settings.overwrite,
         allow_undescribed=True,
-        gate=settings.gate,
-        fallback=settings.fallback,
         scan_pages=settings.scan_pages,
         recompute=settings.recompute,
         run_id=settings.run_id,
+        **{name: getattr(settings.options, name) for name in SHARED},
     )
 
 
@@ -281,49 +276,27 @@ def EvaluateAbide(  # noqa: N802
     summary_file : str
         path of evaluation/summary.html
     """
-    paths = {"abide_dir": abide_dir, "out_dir": out_dir, "phenotypic": phenotypic, "derivatives": derivatives}
-    for name, path in paths.items():
-        if path is not None and not Path(path).is_absolute():
-            # Pydra has changed the working folder by now.
-            raise InvalidParameterError(f"{name} must be an absolute path", value=str(path))
-    run_id = run_id or uuid.uuid4().hex
-    task = EvaluateAbide(
-        abide_dir=abide_dir,
-        out_dir=out_dir,
-        phenotypic=phenotypic,
-        method=method,
-        participant_label=participant_label,
-        suffix=suffix,
-        skull_strip=skull_strip,
-        segmentation=segmentation,
-        derivatives=derivatives,
-        device=device,
-        seed=seed,
-        overwrite=overwrite,
-        gate=gate,
-        fallback=fallback,
-        scan_pages=scan_pages,
-        recompute=recompute,
-        run_id=run_id,
-    )
+    task = EvaluateAbide(**{**locals(), "run_id": run_id or uuid.uuid4().hex})  # at this point, the inputs alone
+    require_absolute(abide_dir=abide_dir, out_dir=out_dir, phenotypic=phenotypic, derivatives=derivatives)
     study = study_of(study_settings(task))
     begin(study)
     tasks = [part.task for part in study.parts]
-    shared = ("method", "suffix", "skull_strip", "segmentation", "device", "seed", "overwrite")
-    shared += ("allow_undescribed", "gate", "fallback", "scan_pages", "recompute", "run_id")
     own = ("bids_dir", "out_dir", "participant_label", "derivatives")
-    data_sets = CorrectBids(**{name: getattr(tasks[0], name) for name in shared})
+    alike = (*SHARED, "method", "suffix", "skull_strip", "segmentation", "overwrite", "allow_undescribed", "scan_pages")
+    data_sets = CorrectBids(**{name: getattr(tasks[0], name) for name in (*alike, "recompute", "run_id")})
     data_sets = data_sets.split(own, **{name: [getattr(task, name) for task in tasks] for name in own})
     corrected = workflow.add(data_sets.combine("bids_dir"), name="data_set")
     written = workflow.add(
-        WriteEvaluation(out_dir=str(study.settings.out_dir), run_id=run_id, reports=corrected.report_file),
+        WriteEvaluation(
+            out_dir=str(study.settings.out_dir), run_id=study.settings.run_id, reports=corrected.report_file
+        ),
         name="evaluation",
     )
     return written.summary_file
 
 
-def study_settings(task: EvaluateAbide) -> StudySettings:
-    """The run's choices, hashable."""
+def study_settings(task: workflow.Task) -> StudySettings:
+    """The run's choices, hashable; ``task`` is an :class:`EvaluateAbide`."""
     return StudySettings(
         abide_dir=Path(task.abide_dir),
         out_dir=Path(task.out_dir),
@@ -334,11 +307,8 @@ def study_settings(task: EvaluateAbide) -> StudySettings:
         skull_strip=task.skull_strip,
         segmentation=task.segmentation,
         derivatives=Path(task.derivatives) if task.derivatives else None,
-        device=task.device,
-        seed=task.seed,
+        options=options_of(task),
         overwrite=task.overwrite,
-        gate=task.gate,
-        fallback=task.fallback,
         scan_pages=task.scan_pages,
         recompute=task.recompute,
         run_id=task.run_id,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 import click
+from pydra.compose import workflow
 
 from biascorr_pydra import report
 from biascorr_pydra.errors import BiasCorrError
@@ -17,7 +18,7 @@ from biascorr_pydra.workers.engine import checksum_of, stored_result
 
 from .cohort_hooks import check_resources, device_for, name_of_run
 from .cohort_hooks import hooks as data_set_hooks
-from .study import EvaluateAbide, Study, begin, study_of, study_settings
+from .study import Study, begin, study_of, study_settings
 
 __all__ = ["abide_hooks"]
 
@@ -25,23 +26,23 @@ __all__ = ["abide_hooks"]
 class AbideHooks:
     """Hooks of :class:`EvaluateAbide`; see :class:`.run.RunHooks` for each one's part."""
 
-    def prepare(self, task: EvaluateAbide, rerun: bool, worker) -> EvaluateAbide:
+    def prepare(self, task: workflow.Task, rerun: bool, worker) -> workflow.Task:
         """Name the run, and check everything that can be checked before it starts."""
         task = attrs.evolve(task, recompute=task.recompute or rerun, device=device_for(task.device, worker))
         task = attrs.evolve(task, run_id=name_of_run(task, _choices(task)))
         check_resources([part.plan for part in _study(task).parts], task.run_id, worker)
         return task
 
-    def folders(self, task: EvaluateAbide) -> list[Path]:
+    def folders(self, task: workflow.Task) -> list[Path]:
         """The folder of each data set."""
         own = [Path(part.task.out_dir) for part in _study(task).parts]
         return [folder for folder in own if folder.resolve() != Path(task.out_dir).resolve()]
 
-    def facts(self, task: EvaluateAbide) -> dict:
+    def facts(self, task: workflow.Task) -> dict:
         """The run's name, and its choices."""
         return {"run_id": task.run_id, "choices": _choices(task)}
 
-    def describe(self, task: EvaluateAbide) -> list[str]:
+    def describe(self, task: workflow.Task) -> list[str]:
         """The plan: each data set's own, the scans by site, and what does not fit together."""
         study = _study(task)
         lines = []
@@ -53,12 +54,12 @@ class AbideHooks:
         lines += [f"== {len(problems)} problems", *(": ".join(problem) for problem in problems)]
         return [*lines, f"Evaluation: {report.EvaluationPaths.inside(study.settings.out_dir).folder}"]
 
-    def progress(self, task: EvaluateAbide) -> tuple[int, int]:
+    def progress(self, task: workflow.Task) -> tuple[int, int]:
         """Corrections finished, and to do, in this run."""
         counts = [data_set_hooks.progress(part.task) for part in _study(task).parts]
         return sum(done for done, _ in counts), sum(todo for _, todo in counts)
 
-    def finish(self, task: EvaluateAbide, cache_root: Path, submit: Callable, outcome) -> int:
+    def finish(self, task: workflow.Task, cache_root: Path, submit: Callable, outcome) -> int:
         """Finish each data set, write the evaluation, and print where it is; the exit code."""
         study = _study(task)
         codes = [self._finish(part, cache_root, submit) for part in study.parts]
@@ -95,11 +96,11 @@ class AbideHooks:
 abide_hooks = AbideHooks()
 
 
-def _choices(task: EvaluateAbide) -> str:
+def _choices(task: workflow.Task) -> str:
     """What a run is asked to do, as one short text."""
     chosen = replace(study_settings(attrs.evolve(task, run_id="")), run_id="")
     return hashlib.sha256(repr(chosen).encode()).hexdigest()[:16]
 
 
-def _study(task: EvaluateAbide) -> Study:
+def _study(task: workflow.Task) -> Study:
     return study_of(study_settings(task))

@@ -1,0 +1,112 @@
+"""The status table: rows, reasons, and what is kept of earlier runs."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from tiny_cohort import implementation, put, settings
+
+from biascorr_pydra import bids, lock
+from biascorr_pydra.cohort import plan_correction, status
+from biascorr_pydra.cohort.status import Row
+from biascorr_pydra.errors import BIDSError
+
+
+def test_status_gives_the_reason(published):
+    job = published.jobs[1]
+    bids.output_paths(job, published.settings.out_dir / "n4")["bias"].unlink()
+    rows = status.collect(published, {(job.relative, "n4"): "ValueError: of\tsome\nkind"}, "first")
+    assert [row.state for row in rows] == ["done", "failed", "done", "done", "done"]
+    assert rows[1].reason == "ValueError: of some kind"
+    lines = status.write(published.settings.out_dir, rows).read_text().splitlines()
+    assert lines[0] == "scan\tmethod\tstate\treason"
+    assert lines[2].split("\t") == [job.relative, "n4", "failed", "ValueError: of some kind"]
+
+
+def table(out_dir):
+    """status.tsv: scan -> (method, state, reason)."""
+    lines = (out_dir / "status.tsv").read_text().splitlines()
+    return {line.split("\t")[0]: tuple(line.split("\t")[1:]) for line in lines[1:]}
+
+
+def test_a_run_begins_with_what_waits_what_is_done_and_what_cannot_be_done(tiny, tmp_path, phantom_file):
+    plan = plan_correction(settings(tiny, tmp_path / "out"), implementation)
+    scans = [job.relative for job in plan.jobs]
+    put(plan.jobs[0], plan, phantom_file)
+    (tiny / scans[1]).unlink()
+    (tiny / scans[1]).symlink_to("nowhere")
+    (tiny / "sub-02/anat/sub-02_part-phase_T1w.nii.gz").write_bytes(b"")
+    plan = plan_correction(plan.settings, implementation)
+    assert not status.has_begun(plan)
+    status.begin(plan)
+    assert status.has_begun(plan)
+    states = {scan: row[1] for scan, row in table(plan.out_dir).items()}
+    assert [states[scan] for scan in scans] == ["cached", "failed", "waiting", "waiting", "waiting"]
+    phase = table(plan.out_dir)["sub-02/anat/sub-02_part-phase_T1w.nii.gz"]
+    assert phase == ("n4", "skipped", "part-phase: its values are not intensities")
+    other = plan_correction(replace(plan.settings, skull_strip="none"), implementation)
+    assert not status.has_begun(other)  # the keys are others
+
+
+@pytest.mark.parametrize(("choices", "left"), [({}, False), ({"participants": ("01", "02")}, True)])
+def test_scans_that_left_the_data_set_leave_the_table_when_all_were_asked_for(tiny, tmp_path, choices, left):
+    (tmp_path / "out").mkdir()
+    rows = [Row("sub-03/anat/sub-03_T1w.nii.gz", "n4", "done"), Row("sub-03/x.nii", "ubc", "done")]
+    status.write(tmp_path / "out", rows)
+    status.begin(plan_correction(settings(tiny, tmp_path / "out", **choices), implementation))
+    scans = table(tmp_path / "out")
+    assert ("sub-03/anat/sub-03_T1w.nii.gz" in scans) is left
+    assert "sub-03/x.nii" in scans  # another method's rows are not this run's to remove
+
+
+def write_gate(plan, job, verdict, applied):
+    path = plan.out_dir / plan.record_file(job, "n4")
+    record = json.loads(path.read_text())
+    record["gate"] = {"verdict": verdict, "reasons": ["a", "b"], "applied": applied}
+    path.write_text(json.dumps(record))
+
+
+def test_the_gates_verdicts_are_states_and_remarks(published):
+    status.begin(published)
+    write_gate(published, published.jobs[0], "rejected", "none")
+    write_gate(published, published.jobs[1], "rejected", "ants-n4")
+    write_gate(published, published.jobs[2], "negligible", "none")
+    rows = status.collect(published, {}, "first")
+    assert [(row.state, row.reason) for row in rows[:4]] == [
+        ("rejected", "a; b; passed on as it is"),
+        ("rejected", "a; b; corrected by ants-n4"),
+        ("done", "negligible: a; b"),
+        ("done", "n/a"),
+    ]
+    assert status.judged(published.out_dir, [Row(published.jobs[0].relative, "n4", "failed", "why")])[0].reason == "why"
+
+
+def test_what_another_run_made_is_not_what_this_run_was_to_make(published):
+    rows = status.collect(published, {}, "second")
+    assert {(row.state, row.reason) for row in rows} == {("failed", "not run")}
+
+
+def test_now_tells_waiting_from_done_interrupted_and_missing(tiny, tmp_path, phantom_file):
+    plan = plan_correction(settings(tiny, tmp_path / "out"), implementation)
+    status.begin(plan)
+    put(plan.jobs[0], plan, phantom_file)
+    states = lambda: [row.state for row in status.now(plan.out_dir)[0]]  # noqa: E731
+    assert states() == ["done"] + ["interrupted"] * 4
+    with lock.exclusive(plan.out_dir, {}):
+        assert states() == ["done"] + ["waiting"] * 4
+        assert "A run is going on" in status.now(plan.out_dir)[1]
+    put(plan.jobs[1], plan, phantom_file)
+    status.write(plan.out_dir, status.collect(plan, {}, "first"))
+    bids.output_paths(plan.jobs[1], plan.out_dir / "n4")["bias"].unlink()
+    assert states() == ["done", "missing"] + ["failed"] * 3
+    put(plan.jobs[1], plan, phantom_file, key="other work")
+    assert states() == ["done", "missing"] + ["failed"] * 3
+
+
+def test_now_speaks_of_each_data_set_of_a_study_and_of_folders_without_a_table(tmp_path):
+    with pytest.raises(BIDSError, match=r"no status\.tsv in this folder"):
+        status.now(tmp_path)
+    for site in ("KKI", "Caltech"):
+        (tmp_path / site).mkdir()
+        status.write(tmp_path / site, [Row("sub-1_T1w.nii.gz", "n4", "failed", "why")])
+    assert [row.scan for row in status.now(tmp_path)[0]] == ["Caltech/sub-1_T1w.nii.gz", "KKI/sub-1_T1w.nii.gz"]
