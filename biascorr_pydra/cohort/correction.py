@@ -24,7 +24,7 @@ GIVEN = "given"
 UNSEGMENTED = ("given", "none")  # choices with which no image is segmented
 #: Options of a correction that a run over a cohort offers, for all of its methods.
 SHARED = ("device", "seed", "gate", "fallback")
-#: Those that are not in the scans' keys: where it is computed; what is in the methods' own part of the key, or the scan's.
+#: Options that are not in the scans' keys: where it is computed, and what the methods' and the scan's own parts cover.
 NOT_IN_KEY = ("device", "method", "preset", "options", "metadata")
 
 

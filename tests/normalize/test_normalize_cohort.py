@@ -10,14 +10,16 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from conftest import make_phantom
 
 from biascorr_pydra import bids
+from biascorr_pydra.cohort import status
 from biascorr_pydra.errors import InvalidParameterError, OutputError
 from biascorr_pydra.images import files, nifti
 from biascorr_pydra.interfaces.cli.main import cli
-from biascorr_pydra.normalize import normalize_cohort
+from biascorr_pydra.normalize import cohort, normalize_cohort
 from biascorr_pydra.report import write_report
 
 SITES = {"A": (0.25, 0.6, 1.0), "B": (0.3, 0.9, 0.6)}  # CSF, GM, WM
@@ -115,6 +117,87 @@ def test_wrong_use_is_refused(tmp_path):
     study = write_study(tmp_path / "study", {"A": SITES["A"]}, subjects=1) / "A"
     with pytest.raises(InvalidParameterError, match="skull"):
         normalize_cohort(study, tmp_path / "out", skull_strip="scissors")
-    with pytest.raises(OutputError, match="input data set"):
-        normalize_cohort(study, study, skull_strip="none")
+    for out in (study, study / "results"):
+        before = sorted(study.rglob("*"))
+        with pytest.raises(OutputError, match=r"input data set|under derivatives"):
+            normalize_cohort(study, out, skull_strip="none")
+        assert sorted(study.rglob("*")) == before  # no lock, no run.json in the raw data
     assert nib.load(study / "sub-A0" / "anat" / "sub-A0_T1w.nii.gz").shape == (24, 26, 22)
+
+
+QUICK = {"skull_strip": "none", "speed": "fast", "device": "cpu"}
+
+
+def rows_of(folder):
+    lines = (folder / "status.tsv").read_text().splitlines()
+    return {line.split("\t")[0]: line.split("\t")[2:] for line in lines[1:]}
+
+
+def test_whatever_a_scan_raises_is_its_row_and_the_table_is_written_as_the_run_goes(tmp_path, monkeypatch):
+    study = write_study(tmp_path / "study", {"A": SITES["A"]}, subjects=3) / "A"
+    out, scans = tmp_path / "out", [f"sub-A{i}/anat/sub-A{i}_T1w.nii.gz" for i in range(3)]
+
+    def fails(in_file, *arguments, **options):
+        if "sub-A0" in str(in_file):
+            raise torch.OutOfMemoryError("CUDA out of\nmemory")
+        assert rows_of(out)[scans[0]] == ["failed", "OutOfMemoryError: CUDA out of memory"]
+        if "sub-A1" in str(in_file):
+            raise KeyError("no such tissue")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cohort, "normalize_file", fails)
+    with pytest.raises(KeyboardInterrupt):
+        normalize_cohort(study, out, **QUICK)
+    assert [rows_of(out)[scan][0] for scan in scans] == ["failed", "failed", "waiting"]
+    assert [row.state for row in status.now(out)[0]] == ["failed", "failed", "interrupted"]
+    monkeypatch.undo()
+    assert [row.state for row in normalize_cohort(study, out, **QUICK).rows[""]] == ["done"] * 3
+    assert {row.state for row in status.now(out)[0]} == {"done"}
+
+
+def test_twins_absent_content_and_images_that_are_skipped_are_rows(tmp_path):
+    study = write_study(tmp_path / "study", {"A": SITES["A"]}, subjects=3) / "A"
+    scans = [study / f"sub-A{i}" / "anat" / f"sub-A{i}_T1w.nii.gz" for i in range(3)]
+    nifti.save(nifti.load(scans[0]), scans[0].with_suffix(""))
+    scans[1].rename(scans[1].with_name("sub-A1_part-phase_T1w.nii.gz"))
+    scans[2].unlink()
+    scans[2].symlink_to(tmp_path / "annex" / "SHA256-x")
+    ended = []
+    outcome = normalize_cohort(study, tmp_path / "out", progress=lambda name, row: ended.append(row), **QUICK)
+    rows = {row.scan.rsplit("/")[-1]: row for row in outcome.rows[""]}
+    assert {name: row.state for name, row in rows.items()} == {
+        "sub-A0_T1w.nii": "failed",
+        "sub-A0_T1w.nii.gz": "failed",
+        "sub-A1_part-phase_T1w.nii.gz": "skipped",
+        "sub-A2_T1w.nii.gz": "failed",
+    }
+    assert all("the same scan to BIDS. Remove one." in rows[f"sub-A0_T1w.nii{end}"].reason for end in ("", ".gz"))
+    assert "datalad get" in rows["sub-A2_T1w.nii.gz"].reason
+    assert rows["sub-A1_part-phase_T1w.nii.gz"].reason == "part-phase: its values are not intensities"
+    assert sorted(ended) == sorted(outcome.rows[""]) and len(rows_of(tmp_path / "out")) == 4
+    assert not list((tmp_path / "out").rglob("*.nii.gz"))
+
+
+def test_files_of_others_are_not_replaced_and_a_mask_of_an_earlier_choice_goes(tmp_path):
+    study = write_study(tmp_path / "study", {"A": SITES["A"]}, subjects=1) / "A"
+    truth, anat = tmp_path / "truth", Path("sub-A0") / "anat"
+    (truth / anat).mkdir(parents=True)
+    about = {"Name": "masks", "BIDSVersion": "1.11.0", "DatasetType": "derivative", "GeneratedBy": [{"Name": "hand"}]}
+    (truth / "dataset_description.json").write_text(json.dumps(about))
+    scan = nifti.load(study / anat / "sub-A0_T1w.nii.gz")
+    brain = nifti.save_like(scan.get_fdata() > 0, scan, dtype=np.uint8)
+    nifti.save(brain, truth / anat / "sub-A0_desc-brain_mask.nii.gz")
+    out = tmp_path / "out"
+    made = out / bids.NORMALIZED / anat
+    with_mask = {**QUICK, "skull_strip": "given", "derivatives": truth}
+    assert normalize_cohort(study, out, **with_mask).done == 1
+    assert json.loads((made / "sub-A0_desc-normalized_T1w.json").read_text())["MaskMethod"] == "given"
+    assert (made / "sub-A0_desc-brain_mask.nii.gz").exists()
+    assert normalize_cohort(study, out, **QUICK).done == 1
+    assert not list(made.glob("*mask*"))
+    (made / "sub-A0_dseg.json").unlink()  # nobody's now
+    (made / "sub-A0_dseg.nii.gz").write_bytes(b"by hand")
+    outcome = normalize_cohort(study, out, **with_mask)
+    assert "was not written by biascorr_pydra" in outcome.failed[0].reason
+    assert (made / "sub-A0_dseg.nii.gz").read_bytes() == b"by hand"
+    assert normalize_cohort(study, out, overwrite=True, **with_mask).done == 1
