@@ -66,7 +66,7 @@ def exclusive(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]
         ) from error
     try:
         before = current(folder)
-        _write(place / "run.json", {**facts, **_this_process()})
+        write_json(place / "run.json", {**facts, **_this_process()})
         yield before
         (place / "run.json").unlink(missing_ok=True)
     finally:
@@ -77,10 +77,10 @@ def exclusive(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]
 def current(folder: Path) -> dict[str, Any] | None:
     """What is known of the run that is at work in a folder, or was killed there."""
     try:
-        found = json.loads((Path(folder) / FOLDER / "run.json").read_text())
+        facts = json.loads((Path(folder) / FOLDER / "run.json").read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return facts if isinstance(facts, dict) else None
 
 
 def alive(folder: Path) -> bool:
@@ -106,10 +106,6 @@ def describe(facts: Mapping[str, Any] | None) -> str:
 def _this_process() -> dict[str, Any]:
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     return {"pid": os.getpid(), "host": socket.gethostname(), "started": started, "command": sys.argv}
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    write_json(path, content)
 
 
 # --- what a killed run leaves

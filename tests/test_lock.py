@@ -20,7 +20,7 @@ from biascorr_pydra.images import files
 CODE = "from biascorr_pydra.interfaces.pydra.run import main; main()"
 
 
-def told(out):
+def biascorr_status(out):
     """What `biascorr status` says, and its exit code."""
     code = "from biascorr_pydra.interfaces.cli.main import main; main()"
     done = subprocess.run([sys.executable, "-c", code, "status", str(out)], capture_output=True, text=True)
@@ -116,16 +116,16 @@ def test_a_file_that_changed_just_now_is_not_believed_next_time(tmp_path):
 
 def test_status_of_a_cohort_from_before_to_after(dataset):
     out = dataset.parent / "out"
-    assert told(out)[1] == 1 and "no status.tsv in this folder" in told(out)[0]
+    assert biascorr_status(out)[1] == 1 and "no status.tsv in this folder" in biascorr_status(out)[0]
     shutil.copy(dataset / SCANS[0], dataset / SCANS[0].replace("_T1w", "_part-phase_T1w"))
     (dataset / SCANS[2]).write_bytes(b"not an image")
     run(dataset, *WITHOUT)
-    text, code = told(out)
+    text, code = biascorr_status(out)
     assert code == 1 and "The last run has ended." in text
     for words in ("2 done", "1 failed", "1 skipped", f"failed  {SCANS[2]}  n4  UnreadableImageError"):
         assert words in " ".join(text.split()) or words in text
     next((out / "n4").rglob("sub-01*_desc-preproc_T1w.nii.gz")).unlink()
-    assert f"missing  {SCANS[0]}  n4" in told(out)[0]
+    assert f"missing  {SCANS[0]}  n4" in biascorr_status(out)[0]
 
 
 def test_a_killed_run_goes_on_and_status_says_what_is_left(dataset):
@@ -140,19 +140,19 @@ def test_a_killed_run_goes_on_and_status_says_what_is_left(dataset):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGSTOP)  # so that it stays in the middle
-    text, _ = told(out)
+    text, _ = biascorr_status(out)
     assert "A run is going on" in text and "waiting" in text
     second = run(dataset, *WITHOUT)
     assert second.returncode == 2 and f"process {process.pid} on" in second.stderr
     process.kill()
     process.wait()
-    text, code = told(out)
+    text, code = biascorr_status(out)
     assert code == 1 and "The last run was killed" in text and "interrupted" in text
     published = {path: path.stat().st_mtime_ns for path in out.rglob("*_metrics.json")}
     again = run(dataset, *WITHOUT, "--method", "n4", "--method", "ants-n4", worker="lanes")
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in published} == published
-    assert set(states(dataset)) <= {"done", "cached", "rejected"} and told(out)[1] == 0
+    assert set(states(dataset)) <= {"done", "cached", "rejected"} and biascorr_status(out)[1] == 0
     assert not list((out / "work").glob("*.lock")) and not (out / lock.FOLDER / "run.json").exists()
 
 
@@ -179,7 +179,7 @@ def test_a_scan_that_left_the_data_set_leaves_the_table(dataset):
     run(dataset, *WITHOUT)
     (dataset / SCANS[1]).unlink()
     assert "0 done, 2 done before, 0 failed" in run(dataset, *WITHOUT).stdout
-    assert told(dataset.parent / "out")[1] == 0 and len(states(dataset)) == 2
+    assert biascorr_status(dataset.parent / "out")[1] == 0 and len(states(dataset)) == 2
     report = dataset.parent / "out/report.html"
     assert SCANS[1].split("/")[-1].split(".")[0] not in report.read_text()
     made = report.stat().st_mtime_ns

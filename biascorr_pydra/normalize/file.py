@@ -95,62 +95,83 @@ def normalize_file(
     BiasCorrError
         Before any output is written; what existed is untouched.
     """
-    from biascorr_pydra.methods.deepnormalize.model import (
-        normalize_array,  # torch, which `biascorr --help` does not need
-    )
+    from biascorr_pydra.methods.deepnormalize.model import normalize_array  # torch, which `biascorr --help` can spare
 
     started = time.perf_counter()
     ins, outs = _listed(in_file), _listed(out_file)
     if len(ins) != len(outs):
         raise InvalidParameterError("one output for each input", value=f"{len(ins)} and {len(outs)}")
-    targets = [*outs, *([dseg_file] if dseg_file else []), *(probseg_files or {}).values()]
-    for file in targets:
-        files.check_output(file, inputs=(*ins, mask_file), overwrite=overwrite)
-    if record_file:
-        files.check_output(record_file, inputs=(*ins, mask_file), overwrite=overwrite, suffixes=(".json",))
+    probsegs = {tissue: Path(file) for tissue, file in (probseg_files or {}).items()}
+    _check_outputs(
+        ins, [*outs, *([dseg_file] if dseg_file else []), *probsegs.values()], record_file, mask_file, overwrite
+    )
     imgs = [nifti.load(file) for file in ins]
     data = _inspected(imgs)
-    mask, warnings = None, [NO_MASK]
-    if mask_file is not None:
-        mask, resampled = nifti.load_mask(mask_file, imgs[0])
-        warnings = ["The mask was on another grid and was resampled to the image's."] if resampled else []
+    mask, warnings = _mask(mask_file, imgs[0])
     device = resolve_device(device)
-    weights_file = str(weights_file) if weights_file else None
-    found = normalize_array(
-        data, imgs[0].affine, mask, speed=speed, weights_file=weights_file, device=device, told=progress
+    normalized = normalize_array(
+        data,
+        imgs[0].affine,
+        mask,
+        speed=speed,
+        weights_file=str(weights_file) if weights_file else None,
+        device=device,
+        told=progress,
     )
-    dseg = found.dseg()
-    contents = {}
-    for img, values, file in zip(imgs, found.images, outs, strict=True):
-        contents[file] = nifti.encode(nifti.save_like(values.reshape(img.shape), img), file)
+    dseg = normalized.dseg()
+    contents = {
+        file: _encoded(values, img, file) for img, values, file in zip(imgs, normalized.images, outs, strict=True)
+    }
     if dseg_file:
-        contents[dseg_file] = nifti.encode(
-            nifti.save_like(dseg.reshape(imgs[0].shape), imgs[0], dtype=np.uint8), dseg_file
-        )
-    for tissue, file in (probseg_files or {}).items():
-        values = found.probabilities[tissue] * found.mask
-        contents[file] = nifti.encode(nifti.save_like(values.reshape(imgs[0].shape), imgs[0]), file)
+        contents[Path(dseg_file)] = _encoded(dseg, imgs[0], dseg_file, dtype=np.uint8)
+    for tissue, file in probsegs.items():
+        contents[file] = _encoded(normalized.probabilities[tissue] * normalized.mask, imgs[0], file)
     voxel_ml = abs(float(np.linalg.det(imgs[0].affine[:3, :3]))) / 1000
     record = Normalization(
         in_files=tuple(map(str, ins)),
         in_sha256=tuple(files.sha256(file) for file in ins),
-        method={"name": "deepnormalize", **found.record, "device": device},
+        method={"name": "deepnormalize", **normalized.record, "device": device},
         mask_file=str(mask_file) if mask_file else None,
-        n_mask_voxels=int(found.mask.sum()),
+        n_mask_voxels=int(normalized.mask.sum()),
         volumes_ml={tissue: round(float((dseg == n).sum()) * voxel_ml, 1) for tissue, n in DSEG_LABELS.items()},
-        histogram=_histogram(data[0], found.images[0], found.mask, warnings),
+        histogram=_histogram(data[0], normalized.images[0], normalized.mask, warnings),
         warnings=tuple(warnings),
         runtime_s=round(time.perf_counter() - started, 3),
         software=software_versions(),
     )
     if record_file:
-        contents[record_file] = json.dumps(record.as_dict(), indent=2).encode()
+        contents[Path(record_file)] = json.dumps(record.as_dict(), indent=2).encode()
     files.write_all(contents)
     return record
 
 
-def _listed(files) -> list[Path]:
-    return [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
+def _listed(paths: str | Path | Sequence[str | Path]) -> list[Path]:
+    return [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+
+
+def _check_outputs(
+    ins: Sequence[Path],
+    images: Sequence[str | Path],
+    record_file: str | Path | None,
+    mask_file: str | Path | None,
+    overwrite: bool,
+) -> None:
+    for file in images:
+        files.check_output(file, inputs=(*ins, mask_file), overwrite=overwrite)
+    if record_file:
+        files.check_output(record_file, inputs=(*ins, mask_file), overwrite=overwrite, suffixes=(".json",))
+
+
+def _mask(mask_file: str | Path | None, img: nib.Nifti1Image) -> tuple[np.ndarray | None, list[str]]:
+    """The brain mask on the image's grid, and what there is to say of it."""
+    if mask_file is None:
+        return None, [NO_MASK]
+    mask, resampled = nifti.load_mask(mask_file, img)
+    return mask, ["The mask was on another grid and was resampled to the image's."] if resampled else []
+
+
+def _encoded(values: np.ndarray, like: nib.Nifti1Image, file: str | Path, dtype: type = np.float32) -> bytes:
+    return nifti.encode(nifti.save_like(values.reshape(like.shape), like, dtype=dtype), file)
 
 
 def _inspected(imgs: Sequence[nib.Nifti1Image]) -> list[np.ndarray]:
@@ -168,11 +189,11 @@ def _inspected(imgs: Sequence[nib.Nifti1Image]) -> list[np.ndarray]:
 
 
 def _histogram(before: np.ndarray, after: np.ndarray, mask: np.ndarray, warnings: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {"range": list(HISTOGRAM_RANGE)}
+    histograms: dict[str, Any] = {"range": list(HISTOGRAM_RANGE)}
     for name, data in (("before", before), ("after", after)):
         try:
-            found[name] = normalized_histogram(data, mask)
+            histograms[name] = normalized_histogram(data, mask)
         except UndefinedMetricError as reason:
-            found[name] = None
+            histograms[name] = None
             warnings.append(f"No histogram {name}: {reason}.")
-    return found
+    return histograms

@@ -90,16 +90,16 @@ def test_no_study(tmp_path):
 
 
 def test_the_phenotypic_table(tmp_path):
-    found = phenotypic(
+    table = phenotypic(
         tmp_path,
         "\ufeffSITE_ID,SUB_ID,FILE_ID\nPITT,50002,no_filename\nOLIN,-9999,Olin_0050102\n-9999,50003,x\n"
         "NYU,,-9999\nKKI,7,a\nkki,7,a\nKKI,8,a\nSBL,8,a\n",
     )
-    assert found.sites == {"50002": "PITT", "50102": "OLIN", "50003": None, "7": "kki", "8": None}
-    assert sorted(kinds(found.problems)) == ["duplicate id", "duplicate id", "no id", "no site"]
-    texts = " ".join(problem.text for problem in found.problems)
+    assert table.sites == {"50002": "PITT", "50102": "OLIN", "50003": None, "7": "kki", "8": None}
+    assert sorted(kinds(table.problems)) == ["duplicate id", "duplicate id", "no id", "no site"]
+    texts = " ".join(problem.text for problem in table.problems)
     assert "participant 8 has 2 rows; no site is taken from them, sites named: KKI, SBL" in texts
-    assert "line 5" in next(problem.where for problem in found.problems if problem.kind == "no id")
+    assert "line 5" in next(problem.where for problem in table.problems if problem.kind == "no id")
 
 
 @pytest.mark.parametrize(
@@ -162,11 +162,14 @@ def test_unmatched_missing_and_duplicate_participants(tmp_path):
     b = make_root(tmp_path, "CMU_b", ["02"], "participant_id\nsub-02\n")
     table = phenotypic(tmp_path, "SITE_ID,SUB_ID\nCMU,1\nCMU,6\n")
     scans, problems = bids.assign_sites({a: [job("01", "1"), job("01", "2"), job("02")], b: [job("02")]}, table)
-    said = {(problem.kind, problem.where) for problem in problems}
-    assert ("duplicate id", "CMU_a/participants.tsv") in said
-    assert ("unmatched participant", "CMU_a/sub-02") in said and ("unmatched participant", "CMU_b/sub-02") in said
-    assert ("duplicate id", "sub-02") in said
-    assert ("several scans", "CMU_a/sub-01") in said
+    reported = {(problem.kind, problem.where) for problem in problems}
+    assert ("duplicate id", "CMU_a/participants.tsv") in reported
+    assert ("unmatched participant", "CMU_a/sub-02") in reported and (
+        "unmatched participant",
+        "CMU_b/sub-02",
+    ) in reported
+    assert ("duplicate id", "sub-02") in reported
+    assert ("several scans", "CMU_a/sub-01") in reported
     missing = {problem.where: problem.text for problem in problems if problem.kind == "missing scan"}
     assert set(missing) == {"participant 4", "participant 5", "participant 6"}
     assert missing["participant 4"].endswith("named by CMU_a/sub-04")

@@ -54,10 +54,10 @@ def test_what_is_missing_truncated_or_changed_is_pending_again(published, tiny):
 )
 def test_other_choices_are_other_work(published, change):
     chosen = settings(published.settings.bids_dir, published.settings.out_dir, **change)
-    found = pending(plan_correction(chosen, implementation))
-    assert len(found) == 5
+    left = pending(plan_correction(chosen, implementation))
+    assert len(left) == 5
     # a method that is added leaves the finished one alone
-    assert found[0][1] == (["n4:antspy"] if "methods" in change else ["n4"])
+    assert left[0][1] == (["n4:antspy"] if "methods" in change else ["n4"])
 
 
 def test_another_version_of_the_method_is_other_work(published):

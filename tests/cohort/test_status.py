@@ -32,6 +32,7 @@ def table(out_dir):
 def test_a_run_begins_with_what_waits_what_is_done_and_what_cannot_be_done(tiny, tmp_path, phantom_file):
     plan = plan_correction(settings(tiny, tmp_path / "out"), implementation)
     scans = [job.relative for job in plan.jobs]
+    bids.prepare_dataset(plan.out_dir / "n4", tiny, "n4", "test")
     put(plan.jobs[0], plan, phantom_file)
     (tiny / scans[1]).unlink()
     (tiny / scans[1]).symlink_to("nowhere")

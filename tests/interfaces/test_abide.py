@@ -89,9 +89,9 @@ def run(study: Path, *arguments, worker="debug"):
 
 def table(study: Path, name: str) -> pd.DataFrame:
     file = study.parent / "out" / "evaluation" / f"{name}.tsv"
-    found = pd.read_csv(file, sep="\t", na_values="n/a", keep_default_na=False)
-    assert list(found.columns) == list(json.loads(file.with_suffix(".json").read_text()))
-    return found
+    written = pd.read_csv(file, sep="\t", na_values="n/a", keep_default_na=False)
+    assert list(written.columns) == list(json.loads(file.with_suffix(".json").read_text()))
+    return written
 
 
 def test_indis_layout_from_images_to_tables(indi, phantoms):

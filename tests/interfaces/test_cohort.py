@@ -34,11 +34,11 @@ def test_the_whole_path(dataset, phantoms, worker):
         np.testing.assert_allclose(corrected * bias, phantom.acquired, rtol=1e-4, atol=1e-2)
         before = residual_cov(np.ones_like(bias), phantom.bias, phantom.brain)
         assert residual_cov(bias, phantom.bias, phantom.brain) < 0.5 * before
-        found = json.loads(Path(f"{stem}_desc-T1w_metrics.json").read_text())
-        assert found["before"]["cjv"] == pytest.approx(
+        record = json.loads(Path(f"{stem}_desc-T1w_metrics.json").read_text())
+        assert record["before"]["cjv"] == pytest.approx(
             cjv(phantom.acquired, phantom.dseg == 1, phantom.dseg == 2), rel=1e-5
         )
-        assert found["after"]["cjv"] < found["before"]["cjv"]
+        assert record["after"]["cjv"] < record["before"]["cjv"]
         sidecar = json.loads(Path(f"{stem}_desc-preproc_T1w.json").read_text())
         assert sidecar["SourceSHA256"] == files.sha256(dataset / scan)
         assert sidecar["Method"]["Name"] == "n4" and sidecar["SkullStripped"] is False
@@ -49,10 +49,10 @@ def test_the_whole_path(dataset, phantoms, worker):
 def test_the_validator_accepts_what_is_written(dataset):
     assert run(dataset).returncode == 0
     validator = shutil.which("bids-validator-deno") or Path(sys.executable).parent / "bids-validator-deno"
-    found = subprocess.run(
+    validated = subprocess.run(
         [validator, "--ignoreWarnings", str(dataset.parent / "out/n4")], capture_output=True, text=True
     )
-    assert found.returncode == 0, found.stdout + found.stderr
+    assert validated.returncode == 0, validated.stdout + validated.stderr
 
 
 def test_a_second_run_computes_nothing_and_a_changed_scan_only_itself(dataset, phantoms):
@@ -229,8 +229,8 @@ def test_under_pytest_with_the_debug_worker(dataset):
     )
     outputs = task(worker="debug", cache_root=dataset.parent / "cache")
     assert Path(outputs.report_file).is_file()
-    found = nib.load(dataset.parent / "out/n4/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz")
-    assert found.shape == (32, 36, 30)
+    corrected = nib.load(dataset.parent / "out/n4/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz")
+    assert corrected.shape == (32, 36, 30)
     metrics = json.loads((dataset.parent / "out/n4/sub-01/anat/sub-01_desc-T1w_metrics.json").read_text())
     assert metrics["after"]["cjv"] is None
     assert metrics["undefined"]["before.cjv"] == "no tissue segmentation was asked for"

@@ -71,12 +71,12 @@ def test_each_site_gets_a_derivative_data_set(done):
 def test_the_validator_accepts_it(done):
     _, out, _ = done
     validator = shutil.which("bids-validator-deno") or Path(sys.executable).parent / "bids-validator-deno"
-    found = subprocess.run(
+    validated = subprocess.run(
         [validator, str(out / "A" / bids.NORMALIZED), "--json"],
         capture_output=True,
         text=True,
     )
-    issues = json.loads(found.stdout)["issues"]["issues"]
+    issues = json.loads(validated.stdout)["issues"]["issues"]
     assert [issue for issue in issues if issue["severity"] == "error"] == []
 
 

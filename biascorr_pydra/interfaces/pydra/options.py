@@ -22,7 +22,7 @@ WORKERS = (
 )
 
 
-def load_workflow(text: str):
+def load_workflow(text: str) -> tuple[types.ModuleType, type]:
     """Import FILE[:NAME]; return the module and the workflow class."""
     from pydra.compose import workflow
 
@@ -31,16 +31,16 @@ def load_workflow(text: str):
     if not path.is_file():
         raise click.UsageError(f"no such workflow file: {file}")
     module = _import(path)
-    found = {
+    workflows = {
         key: value
         for key, value in vars(module).items()
         if isinstance(value, type) and issubclass(value, workflow.Task) and value is not workflow.Task
     }
     if name:
-        if name not in found:
-            raise click.UsageError(f"{file} has no workflow {name!r}; it has: {', '.join(found) or 'none'}")
-        return module, found[name]
-    own = {key: value for key, value in found.items() if value.__module__ == module.__name__} or found
+        if name not in workflows:
+            raise click.UsageError(f"{file} has no workflow {name!r}; it has: {', '.join(workflows) or 'none'}")
+        return module, workflows[name]
+    own = {key: value for key, value in workflows.items() if value.__module__ == module.__name__} or workflows
     if len(own) != 1:
         listed = ", ".join(own) or "none"
         raise click.UsageError(f"{file} must have one workflow, or name one as {file}:NAME; it has: {listed}")
@@ -52,7 +52,7 @@ def _import(path: Path) -> types.ModuleType:
 
     name = f"pydra_run_{path.stem}"  # a file named json.py must not stand in for that module
     spec = importlib.util.spec_from_file_location(name, path.resolve())
-    if spec is None:
+    if spec is None or spec.loader is None:
         raise click.UsageError(f"not a Python file: {path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
@@ -76,8 +76,8 @@ def name_and_value(text: str) -> tuple[str, ty.Any]:
     ------
     InvalidParameterError
     """
-    name, found, value = text.partition("=")
-    if not found:
+    name, equals, value = text.partition("=")
+    if not equals:
         raise InvalidParameterError("an option of this kind is NAME=VALUE", value=repr(text))
     try:
         return name.replace("-", "_"), json.loads(value)

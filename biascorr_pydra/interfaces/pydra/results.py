@@ -3,6 +3,7 @@
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 __all__ = ["error_line", "forget_empty_results"]
 
@@ -15,7 +16,7 @@ MOST_LINES = 5
 WRAPPER = re.compile(r"RuntimeError: Workflow job .* failed with errors:")
 
 
-def error_line(result) -> str:
+def error_line(result: Any) -> str:
     """The error that a failed run ended with, in one line.
 
     Parameters
@@ -30,22 +31,27 @@ def error_line(result) -> str:
     else:
         recorded = (result.errors if result is not None else None) or {}
         lines = "".join(recorded.get("error message", [])).splitlines()
-    found, rest = None, []
+    error = _innermost(lines)
+    if error is None:
+        return "ended without a result; its process may have been killed (out of memory?)"
+    name, message, rest = error
+    ends = (i for i, line in enumerate(rest) if not line.strip() or line.startswith(("Traceback", "See output")))
+    continued = " ".join(line.strip() for line in rest[: next(ends, len(rest))][:MOST_LINES])
+    return f"{name}: {message or 'no message'} {continued}".strip()
+
+
+def _innermost(lines: list[str]) -> tuple[str, str | None, list[str]] | None:
+    """Name and message of the error that a chain of tracebacks ended in, and the lines that follow it."""
+    error = None
     for number, line in enumerate(lines):
         match = ERROR_LINE.match(line)
         if match and not WRAPPER.match(line):
-            if found is None:
-                found, rest = match.groups(), lines[number + 1 :]
-        elif found and line in CHAINED:
-            found = None  # it was the cause of the error that follows
-        elif found and line.startswith(("Job '", "RuntimeError: ")):
+            error = error or (match[1], match[2], lines[number + 1 :])
+        elif error and line in CHAINED:
+            error = None  # it was the cause of the error that follows
+        elif error and line.startswith(("Job '", "RuntimeError: ")):
             break  # from here on, the same is reported again further out
-    if found is None:
-        return "ended without a result; its process may have been killed (out of memory?)"
-    name, message = found
-    ends = (i for i, line in enumerate(rest) if not line.strip() or line.startswith(("Traceback", "See output")))
-    more = " ".join(line.strip() for line in rest[: next(ends, len(rest))][:MOST_LINES])
-    return f"{name}: {message or 'no message'} {more}".strip()
+    return error
 
 
 def forget_empty_results(cache_root: Path) -> None:

@@ -202,8 +202,8 @@ def _submit(task, hooks, worker, options: dict, inputs: dict) -> int:
     work_dir = (options["work_dir"] or Path(out_dir or Path.cwd()) / "work").resolve()
     logging.getLogger("pydra").setLevel(logging.CRITICAL)
     facts = _call(hooks, "facts", task, default={})
-    more = _call(hooks, "folders", task, default=[])
-    with _alone(out_dir and Path(out_dir), more, work_dir, facts, jobs_outlive_runs=is_remote(worker)):
+    others = _call(hooks, "folders", task, default=[])
+    with _alone(out_dir and Path(out_dir), others, work_dir, facts, jobs_outlive_runs=is_remote(worker)):
         submitter = Submitter(worker=worker, cache_root=work_dir, propagate_rerun=options["rerun"])
         with _until_interrupted(), submitter:
             with _watched(hooks, task):
@@ -214,7 +214,9 @@ def _submit(task, hooks, worker, options: dict, inputs: dict) -> int:
 
 
 @contextmanager
-def _alone(out_dir: Path | None, more: list[Path], work_dir: Path, facts: dict, *, jobs_outlive_runs: bool):
+def _alone(
+    out_dir: Path | None, others: list[Path], work_dir: Path, facts: dict[str, ty.Any], *, jobs_outlive_runs: bool
+) -> ty.Iterator[None]:
     """Hold the output and work folders, and put in order what a killed run, or a killed lane, left there.
 
     Jobs of a cluster may still be writing for a run that was killed: what they have begun is left until this one ends.
@@ -222,10 +224,10 @@ def _alone(out_dir: Path | None, more: list[Path], work_dir: Path, facts: dict, 
     from .results import forget_empty_results
 
     facts = {**facts, "jobs_outlive_runs": jobs_outlive_runs}
-    folders = [folder.resolve() for folder in ([out_dir] if out_dir else []) + more]
+    folders = [folder.resolve() for folder in ([out_dir] if out_dir else []) + others]
     with ExitStack() as held:
         killed = [held.enter_context(lock.exclusive(folder, facts)) for folder in folders if folder != work_dir]
-        if any(killed) and not jobs_outlive_runs:
+        if out_dir and any(killed) and not jobs_outlive_runs:
             lock.remove_temporary_files(out_dir, leave=work_dir)
         before = held.enter_context(lock.exclusive(work_dir, facts))
         if before:
@@ -236,7 +238,7 @@ def _alone(out_dir: Path | None, more: list[Path], work_dir: Path, facts: dict, 
         lock.remove_stale_locks(work_dir, all_of_them=nobody)
         yield
         lock.remove_stale_locks(work_dir)
-        if any(killed) and jobs_outlive_runs:
+        if out_dir and any(killed) and jobs_outlive_runs:
             lock.remove_temporary_files(out_dir, leave=work_dir)
 
 

@@ -121,7 +121,7 @@ def _labels(roots: list[SiteRoot], settings: StudySettings) -> dict[SiteRoot, li
     """The participants asked for, by data set; one that is in none of them is an error."""
     asked = [label.removeprefix("sub-") for label in settings.participants]
     labels = {root: [label for label in asked if label in set(root.participants())] for root in roots}
-    missing = set(asked) - {label for found in labels.values() for label in found}
+    missing = set(asked) - {label for present in labels.values() for label in present}
     if missing:
         raise BIDSError("no such participant in the study", file=settings.abide_dir, value=", ".join(sorted(missing)))
     return labels
