@@ -18,10 +18,11 @@ from biascorr_pydra.methods.spec import MethodSpec
 
 from .plan import Plan, check_out_dir, digest, hashes_of, is_complete, key_of, problems_of, unfinished
 
-__all__ = ["SHARED", "CorrectionPlan", "Settings", "plan_correction"]
+__all__ = ["SHARED", "UNSEGMENTED", "CorrectionPlan", "Settings", "plan_correction"]
 
 GIVEN = "given"
-UNSEGMENTED = ("given", "none")  # choices with which no image is segmented
+#: Choices with which no image is segmented.
+UNSEGMENTED = ("given", "none")
 #: Options of a correction that a run over a cohort offers, for all of its methods.
 SHARED = ("device", "seed", "gate", "fallback")
 #: Options that are not in the scans' keys: where it is computed, and what the methods' and the scan's own parts cover.
@@ -85,7 +86,7 @@ class Settings:
     @property
     def needed(self) -> dict[str, set[str]]:
         """What has to be given with each scan, and the kinds of files that do."""
-        choices = {"mask": (self.skull_strip, {"mask"}), "segmentation": (self.segmentation, {"dseg", *bids.TISSUES})}
+        choices = {"segmentation": (self.segmentation, {"dseg", *bids.TISSUES}), "mask": (self.skull_strip, {"mask"})}
         return {name: kinds for name, (choice, kinds) in choices.items() if choice == GIVEN}
 
 

@@ -111,7 +111,7 @@ def problems_of(
 
 
 def _problem_of(job: Job, needed: Mapping[str, Collection[str]]) -> str | None:
-    for companion, kinds in reversed(needed.items()):
+    for companion, kinds in needed.items():
         if not set(kinds) & set(job.given):
             return (
                 f"BIDSError: {job.source}: no {companion} of this scan was found. "

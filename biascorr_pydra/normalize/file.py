@@ -119,7 +119,7 @@ def normalize_file(
         told=progress,
     )
     dseg = normalized.dseg()
-    contents = {
+    contents: dict[str | Path, bytes] = {
         file: _encoded(values, img, file) for img, values, file in zip(imgs, normalized.images, outs, strict=True)
     }
     if dseg_file:

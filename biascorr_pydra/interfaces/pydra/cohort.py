@@ -212,7 +212,7 @@ def prepare(plan: CorrectionPlan) -> None:
 
 def scan_task(
     plan: CorrectionPlan, job: Job, specs: tuple[MethodSpec, ...], run_id: str, *, again: bool = False
-) -> CorrectScan:
+) -> workflow.Task:
     """The :class:`CorrectScan` of one scan by some methods; ``again`` makes it another piece of work."""
     settings = plan.settings
     work = {

@@ -234,7 +234,7 @@ def _alone(
             click.echo(f"The last run was killed ({lock.describe(before)}); this one goes on from there.", err=True)
             forget_empty_results(work_dir)
         # Nobody but the killed run and this one has worked here, and neither's work is done anywhere else.
-        nobody = bool(before) and not (jobs_outlive_runs or before.get("jobs_outlive_runs", True))
+        nobody = before is not None and not (jobs_outlive_runs or before.get("jobs_outlive_runs", True))
         lock.remove_stale_locks(work_dir, all_of_them=nobody)
         yield
         lock.remove_stale_locks(work_dir)

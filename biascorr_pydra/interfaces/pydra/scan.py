@@ -19,6 +19,7 @@ from pydra.compose import python, workflow
 from biascorr_pydra import __version__
 from biascorr_pydra.anatomy.tissue import reason_against
 from biascorr_pydra.bids import CORRECTED, TISSUES, Job
+from biascorr_pydra.cohort.correction import UNSEGMENTED
 from biascorr_pydra.cohort.publish import metrics_record, publish
 from biascorr_pydra.errors import InvalidImageError
 from biascorr_pydra.methods.spec import NO_FALLBACK, MethodSpec
@@ -179,9 +180,12 @@ def _scan_needs(task: Any) -> Resources | None:
 
 def _steps(in_file: Any, chosen: dict[str, Any], specs: list[str]) -> list[Any]:
     """The tasks of a scan, as far as what they need depends on it."""
-    methods = {MethodSpec.parse(text).method for text in (*specs, chosen["reference"])}
+    named = list(specs)
+    if chosen["segmentation"] not in UNSEGMENTED:
+        named.append(chosen["reference"])
     if chosen["options"]["fallback"] != NO_FALLBACK:
-        methods.add(MethodSpec.parse(chosen["options"]["fallback"]).method)
+        named.append(chosen["options"]["fallback"])
+    methods = {MethodSpec.parse(text).method for text in named}
     steps = [CorrectBias(in_file=in_file, method=method, device="cpu") for method in sorted(methods)]
     if chosen["skull_strip"] != "none":
         suffix = chosen["job"]["suffix"]
