@@ -26,11 +26,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pandas as pd
 import torch
+from gate_rates import choose, curve, judged, table
 from scipy import ndimage
 
 from biascorr_pydra.anatomy.brain import extract_brain
@@ -42,7 +42,7 @@ from biascorr_pydra.images.head import detect_head
 from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.methods.corrector import Scan
 from biascorr_pydra.metrics import residual_cov
-from biascorr_pydra.quality import LIMITS, decide, field_numbers
+from biascorr_pydra.quality import field_numbers
 from biascorr_pydra.simulation.heads import HeadSampler, load_label_map, sample_log_bias, simulate_head
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
@@ -50,7 +50,6 @@ CONTRASTS = ("T1w", "T2w", "FLAIR")
 FIELDS = {"none": (1, 0.0), "weak": (2, 0.05), "smooth": (1, 0.2), "rough": (4, 0.15)}
 METHODS = ("n4", "n4+mask", "ubc")
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
-MARGIN = 0.005
 RIM_MM = 12.0
 
 
@@ -155,135 +154,6 @@ def real(scans: Sequence[Path]) -> Iterator[tuple[dict, np.ndarray, np.ndarray, 
             log_bias = LogBiasSpline.spanning(points, data.shape).on_grid(data.shape)
             about = {"scan": file.name.split(".")[0], "seed": 0, "contrast": suffix, "kind": "real", "field": name}
             yield about, data * np.exp(log_bias - own), log_bias, brain, img.affine
-
-
-# --- verdicts against the truth
-
-
-NUMBERS = ("field_range", "gradient_per_mm", "curvature", "sharpening", "support", "contrast_change", "field_sd")
-
-
-def verdicts(rows: pd.DataFrame, **limits: float) -> pd.Series:
-    """The gate's verdict on each row; ``limits`` stand in for some of the gate's own."""
-    with mock.patch.dict(LIMITS, {name: LIMITS[name]._replace(value=value) for name, value in limits.items()}):
-        found = [_verdict(row) for row in rows.to_dict("records")]
-    return pd.Series(found, rows.index)
-
-
-def _verdict(row: dict) -> str:
-    numbers = {name: None if pd.isna(row[name]) else row[name] for name in NUMBERS}
-    method = row["method"].partition("+")[0].partition(":")[0]
-    return decide(numbers, invents=get_corrector(method).invents).verdict
-
-
-def judged(rows: pd.DataFrame, **limits: float) -> pd.DataFrame:
-    """The rows with verdict, what the correction did, and what the brain is left with."""
-    gain = rows["before"] - rows["after"]
-    did = np.select([gain > MARGIN, gain < -MARGIN], ["helped", "harmed"], "neither")
-    verdict = verdicts(rows, **limits)
-    left = np.where(verdict == "accepted", rows["after"], rows["before"])
-    return rows.assign(did=did, verdict=verdict, left=left)
-
-
-def rates(found: pd.DataFrame) -> dict[str, float]:
-    """Counts, rates of wrong verdicts, and residual CoV with no correction, all corrected, and as the gate has it."""
-    harmed, helped = found[found["did"] == "harmed"], found[found["did"] == "helped"]
-
-    def share(part: pd.DataFrame, verdict: str) -> float:
-        return float((part["verdict"] == verdict).mean()) if len(part) else float("nan")
-
-    return {
-        "n": len(found),
-        "harmed": len(harmed),
-        "helped": len(helped),
-        "wrong accept": share(harmed, "accepted"),
-        "wrong reject": share(helped, "rejected"),
-        "wrong negligible": share(helped, "negligible"),
-        "none": found["before"].mean(),
-        "all": found["after"].mean(),
-        "gate": found["left"].mean(),
-    }
-
-
-def table(found: pd.DataFrame) -> str:
-    """Rates by method with field and kind of head, and by absurd estimate, as Markdown."""
-    lines = []
-    as_found = found[found["estimate"] == "as found"]
-    absurd = found[found["estimate"] != "as found"]
-    groups = [(f"{m}, field {f}", g) for (m, f), g in as_found.groupby(["method", "field"], sort=False)]
-    groups += [(f"{m}, {k} heads", g) for (m, k), g in as_found.groupby(["method", "kind"], sort=False)]
-    groups += [(f"**{method}, all**", group) for method, group in as_found.groupby("method", sort=False)]
-    groups += [(f"absurd: {kind}", group) for kind, group in absurd.groupby("estimate", sort=False)]
-    groups += [("**absurd, all**", absurd)] if len(absurd) else []
-    for name, group in groups:
-        if not lines:
-            lines = ["| estimate | " + " | ".join(rates(group)) + " |", "|---" * (1 + len(rates(group))) + "|"]
-        cells = [f"{v:.0f}" if k in ("n", "harmed", "helped") else f"{v:.3f}" for k, v in rates(group).items()]
-        lines.append(f"| {name} | " + " | ".join(cells).replace("nan", "–") + " |")
-    return "\n".join(lines)
-
-
-def curve(found: pd.DataFrame, file: Path) -> None:
-    """Share of helping corrections kept against harming ones accepted, as the limit on sharpening moves."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), constrained_layout=True)
-    as_found, absurd = found["estimate"] == "as found", found["estimate"] != "as found"
-    groups = [(method, found[as_found & (found["method"] == method)]) for method in found["method"].unique()]
-    groups += [("absurd fields", found[absurd])]
-    steps = [-0.6, -0.3, -0.15, -0.05, -0.02, 0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.13, 0.17, 0.22, 0.3, 0.5, 1]
-    styles = zip(["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#000000"], "os^Dv", strict=True)
-    for (name, group), (color, marker) in zip(groups, styles, strict=False):
-        if group.empty:
-            continue
-        helped, harmed = group[group["did"] == "helped"], group[group["did"] == "harmed"]
-        shares = []
-        for step in [*steps, LIMITS["sharpening"].value]:
-            accepted = verdicts(group, sharpening=step) == "accepted"
-            shares.append((accepted[harmed.index].mean(), accepted[helped.index].mean()))
-        *line, here = shares
-        axes[0].plot(*zip(*line, strict=True), color=color, lw=1.5, label=name)
-        axes[0].plot(*here, marker, color=color, ms=9, mec="white")
-    axes[0].set(xlabel="harming corrections accepted", ylabel="helping corrections accepted", xlim=(-0.02, 1.02))
-    axes[0].set(ylim=(-0.02, 1.02), title="as the limit on sharpening moves; marks: the gate as it is")
-    axes[0].legend(loc="lower right", frameon=False)
-    names, width = [name for name, group in groups if len(group)], 0.27
-    for number, (key, color) in enumerate((("none", "#bbbbbb"), ("all", "#e69f00"), ("gate", "#0072b2"))):
-        heights = [rates(group)[key] for _, group in groups if len(group)]
-        label = {"none": "nothing corrected", "all": "everything corrected", "gate": "as the gate has it"}[key]
-        axes[1].bar(np.arange(len(names)) + (number - 1) * width, heights, width, color=color, label=label)
-    axes[1].set_xticks(range(len(names)), names, rotation=15)
-    axes[1].set(ylabel="mean residual CoV in the brain", title="what is left (lower is better)", ylim=(0, 0.25))
-    axes[1].legend(frameon=False)
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, dpi=110)
-
-
-def choose(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean residual CoV under a grid of limits: mean over the methods' own fields and the absurd ones together."""
-    found = []
-    for sharpening in (0.0, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.1, 0.12, 0.15):
-        for support in (0.3, 0.4, 0.45, 0.5, 0.55, 0.6):
-            done = judged(rows, sharpening=sharpening, support=support)
-            as_found, absurd = done[done["estimate"] == "as found"], done[done["estimate"] != "as found"]
-            left = as_found.groupby("method")["left"].mean()
-            wrong = {key: rates(as_found)[key] for key in ("wrong accept", "wrong reject", "wrong negligible")}
-            worst = rates(absurd)["wrong accept"]
-            found.append(
-                {
-                    "sharpening": sharpening,
-                    "support": support,
-                    "left": left.mean(),
-                    "absurd left": absurd["left"].mean(),
-                }
-                | wrong
-                | {"absurd accepted": worst}
-            )
-    return pd.DataFrame(found).sort_values("left")
 
 
 # --- what it costs

@@ -118,3 +118,45 @@ class Page(HTMLParser):
         """The first picture whose alternative text has all the words, as an array (rows, columns, 3)."""
         found = next(a for a in self.images() if all(word in a["alt"] for word in words))
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(found["src"].split(",")[1]))).convert("RGB"), int)
+
+
+# --- for the pages of scans
+
+
+@pytest.fixture
+def small_pictures(monkeypatch):
+    """Pictures take most of the time; that of the histograms is drawn in a test of its own."""
+    monkeypatch.setattr("biascorr_pydra.report.scan.mosaic.WIDTH_PX", 360)
+    stream = io.BytesIO()
+    Image.new("L", (4, 2)).save(stream, "png")
+    monkeypatch.setattr("biascorr_pydra.report.scan.pictures.draw_histograms", lambda *arrays: stream.getvalue())
+
+
+def write_tissues(out, scan=T1W, method="n4"):
+    """A segmentation in shells beside a T1w that :func:`write_scan` wrote."""
+    x, y, z = np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij")
+    r = x**2 + y**2 + z**2
+    labels = np.select([r < 0.3, r < 0.55, r < 0.7], [2, 1, 3], 0).astype(np.uint8)
+    stem = scan.rsplit("_", 1)[0]
+    nib.save(nib.Nifti1Image(labels, AFFINE), out / method / f"{stem}_dseg.nii.gz")
+    return labels
+
+
+def gate(verdict, *reasons, applied="none"):
+    checks = {"support": {"value": 0.1, "least": 0.55, "passed": False}, "curvature": {"value": 0.02, "most": 0.12}}
+    return {"verdict": verdict, "reasons": list(reasons), "checks": checks, "applied": applied}
+
+
+@pytest.fixture
+def judged_cohort(out):
+    """Two methods on a T1w, the second rejected; a T2w where the second failed."""
+    accepted = {"gate": gate("accepted", applied="n4"), "skull_strip": "deepbet", "preset": "biascorr"}
+    write_scan(out, metrics=accepted)
+    write_tissues(out)
+    write_scan(out, method="ubc", after=BEFORE, metrics={"gate": gate("rejected", "no support")})
+    write_scan(out, T2W, metrics=accepted)
+    write_status(
+        out, (T1W, "n4", "done", "n/a"), (T1W, "ubc", "rejected", "no support"), (T2W, "n4", "done", "n/a"),
+        (T2W, "ubc", "failed", "out of memory <script>alert(1)</script>"),
+    )  # fmt: skip
+    return out

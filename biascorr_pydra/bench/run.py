@@ -33,7 +33,7 @@ from .scoring import corrector_of, score
 from .store import Rows, write_table
 from .summary import compare_methods, summarize
 
-__all__ = ["FORMAT", "Bench", "run_bench"]
+__all__ = ["FORMAT", "Bench", "run_bench", "with_presets"]
 
 #: Changes when the same scan and estimate would get other scores.
 FORMAT = 1
@@ -126,7 +126,7 @@ def run_bench(
     if unknown := set(masks) - set(MASKS):
         raise InvalidParameterError("no such mask", value=", ".join(unknown), next_step=f"One of: {', '.join(MASKS)}.")
     corrector_of(reference)
-    run_by = [_Method.of(name, device, sources.seed) for name in _with_presets(methods)]
+    run_by = [_Method.of(name, device, sources.seed) for name in with_presets(methods)]
     settings = {"format": FORMAT, "seed": sources.seed, "draws": sources.draws, "brain": sources.brain}
     earlier = [] if overwrite else _earlier_runs(out, settings)
     planned = list(plan_cases(sources))
@@ -164,7 +164,7 @@ def _implementation(corrector: Corrector) -> tuple[str, str]:
         return f"{corrector.name} {corrector.version} no weights", str(error)
 
 
-def _with_presets(methods: Sequence[str]) -> list[str]:
+def with_presets(methods: Sequence[str]) -> list[str]:
     """Each name once; METHOD:* as the method's presets, of which the first goes by the method's name."""
     found = []
     for name in methods:

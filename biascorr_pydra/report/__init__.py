@@ -17,10 +17,10 @@ from biascorr_pydra.bids import make_folder
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.images.files import write_text
 from biascorr_pydra.lock import FOLDER, alive
+from biascorr_pydra.report.study.design import EvaluationPaths, check_evaluation, to_json, write_design
 
 from .collect import Cohort
 from .paths import PAGES, scan_page
-from .study.design import EvaluationPaths, check_evaluation, to_json, write_design
 from .table import columns, data_dictionary, to_tsv
 
 __all__ = [
@@ -96,14 +96,15 @@ def write_report(
     OutputError
         A file cannot be written.
     """
+    from biascorr_pydra.report.cohort.agreement import disagreements
+    from biascorr_pydra.report.cohort.findings import (
+        find,  # pandas, scipy and jinja2 are loaded only by those who make a report
+    )
+    from biascorr_pydra.report.cohort.group_tables import everything, extra_columns, group_tables, to_text
+    from biascorr_pydra.report.cohort.mriqc import read_mriqc
+    from biascorr_pydra.report.cohort.page import render
+    from biascorr_pydra.report.study.study import collect_study
     from biascorr_pydra.statistics.outliers import THRESHOLD
-
-    from .cohort.agreement import disagreements
-    from .cohort.findings import find  # pandas, scipy and jinja2 are loaded only by those who make a report
-    from .cohort.group_tables import everything, extra_columns, group_tables, to_text
-    from .cohort.mriqc import read_mriqc
-    from .cohort.page import render
-    from .study.study import collect_study
 
     out_dir, threshold = Path(out_dir), THRESHOLD if threshold is None else threshold
     if not threshold > 0:
@@ -115,7 +116,7 @@ def write_report(
     if joined:
         cohort.problems += joined.problems(cohort)
     if scan_pages:
-        from .scan import write_scan_pages
+        from biascorr_pydra.report.scan import write_scan_pages
 
         said = {(problem.file, problem.text) for problem in cohort.problems}
         found = write_scan_pages(cohort, home=out_dir / "report.html").problems
@@ -134,7 +135,7 @@ def write_report(
     page = render(findings, _links(out_dir, cohort), made=made, running=alive(out_dir), tables=names)
     write_text(paths.html, page)
     if figures:
-        from .cohort.figures import write_figures
+        from biascorr_pydra.report.cohort.figures import write_figures
 
         write_figures(findings, figures)
     make_folder(out_dir / FOLDER)

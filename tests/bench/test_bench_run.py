@@ -264,7 +264,7 @@ def test_the_command(folder, tmp_path, undrawn):
 
 
 def test_all_presets_by_one_name():
-    found = run._with_presets(["n4:*", "ubc", "n4:antspy", "n4"])
+    found = run.with_presets(["n4:*", "ubc", "n4:antspy", "n4"])
     assert found[0] == "n4" and found[-1] == "ubc" and "n4:antspy" in found and "n4:biascorr" not in found
     assert len(found) == len(set(found)) == 1 + len(get_corrector("n4").presets)
 

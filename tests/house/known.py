@@ -2,20 +2,17 @@
 
 # Files of more than 400 lines.
 LONG: set[str] = {
-    "benchmarks/gate.py",
     "biascorr_pydra/bids/sites.py",
     "bids_examples/make_examples.py",
     "tests/methods/test_deepem.py",
     "tests/methods/test_implicit.py",
     "tests/methods/test_n4.py",
-    "tests/report/test_scan_page.py",
 }
 
 # Private names taken from outside their folder.
 PRIVATE: dict[str, set[str]] = {
     "benchmarks/deepem.py": {"biascorr_pydra.methods.deepem.corrector._head_of"},
     "tests/anatomy/test_brain.py": {"_template"},
-    "tests/bench/test_bench_run.py": {"run._with_presets"},
     "tests/correction/test_estimate.py": {"estimate._ahead"},
     "tests/integration/test_dask.py": {
         "_attempt",
@@ -42,12 +39,6 @@ PRIVATE: dict[str, set[str]] = {
         "interface._compute",
     },
     "tests/nipype_family/test_swap.py": {"biascorr_pydra.interfaces.nipype.swap._nodes"},
-    "tests/report/test_scan_page.py": {
-        "histograms._counts",
-        "histograms._joint_counts",
-        "mosaic._colors",
-        "mosaic._labels",
-    },
     "tests/workers/test_lanes.py": {"again._pool", "lanes._fits", "lanes._free", "lanes._free_gb"},
 }
 
@@ -91,14 +82,7 @@ PYDRA = {"_cached_result", "_check_for_hash_changes", "_checksum", "_errored", "
 PYDRA_MODULES = 1
 
 # Modules whose imports of siblings are absolute, or of others relative.
-IMPORTS: set[str] = {
-    "biascorr_pydra/report/__init__.py",
-    "biascorr_pydra/report/cohort/findings.py",
-    "biascorr_pydra/report/cohort/flags.py",
-    "biascorr_pydra/report/cohort/group_tables.py",
-    "biascorr_pydra/report/cohort/methods_text.py",
-    "biascorr_pydra/report/cohort/page.py",
-}
+IMPORTS: set[str] = {}
 
 # How often `found`, `there`, `told` and `said` are bound, by folder.
 WORDS: dict[str, int] = {

@@ -16,7 +16,7 @@ from PIL import Image
 
 from biascorr_pydra.metrics import DSEG_LABELS
 
-__all__ = ["draw_histograms", "histogram_edges"]
+__all__ = ["counts_of", "draw_histograms", "histogram_edges", "joint_counts"]
 
 BINS = 128
 MOST_VALUES = 200_000  # from which the levels of an image stored as integers are known
@@ -71,15 +71,17 @@ def histogram_edges(values: np.ndarray, low: float, high: float) -> np.ndarray:
 def _bins(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Number of each value's bin among bins of one width (numpy sorts, which takes longer than all the rest)."""
     with np.errstate(invalid="ignore"):
-        found = np.floor((values - edges[0]) / (edges[1] - edges[0]))
-    return np.where((found >= 0) & (found < edges.size - 1), found, -1).astype(np.int64)
+        bins = np.floor((values - edges[0]) / (edges[1] - edges[0]))
+    return np.where((bins >= 0) & (bins < edges.size - 1), bins, -1).astype(np.int64)
 
 
-def _counts(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def counts_of(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Values in each bin, array (bins,); what is outside of the bins, or not finite, is not counted."""
     return np.bincount(_bins(values, edges) + 1, minlength=edges.size)[1:]
 
 
-def _joint_counts(before: np.ndarray, after: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def joint_counts(before: np.ndarray, after: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Voxels by their values after (rows) and before (columns), array (bins, bins)."""
     x, y, n = _bins(before, edges), _bins(after, edges), edges.size - 1
     inside = (x >= 0) & (y >= 0)
     return np.bincount(y[inside] * n + x[inside], minlength=n * n).reshape(n, n)
@@ -93,7 +95,7 @@ def _draw_tissues(axes, before: np.ndarray, after: np.ndarray, labels: np.ndarra
         parts = {name: (labels == DSEG_LABELS[name], *style) for name, style in TISSUES.items()}
     for name, (inside, color, line) in parts.items():
         for values, is_before in ((before, True), (after, False)):
-            counts = _counts(values[inside], edges) / max(before.size, 1)
+            counts = counts_of(values[inside], edges) / max(before.size, 1)
             if is_before:
                 axes.fill_between(centers, counts, color=color, alpha=0.28, linewidth=0, label=f"{name} before")
             else:
@@ -108,7 +110,7 @@ def _draw_tissues(axes, before: np.ndarray, after: np.ndarray, labels: np.ndarra
 
 
 def _draw_joint(axes, before: np.ndarray, after: np.ndarray, edges: np.ndarray) -> None:
-    counts = _joint_counts(before, after, edges)
+    counts = joint_counts(before, after, edges)
     shown = np.ma.masked_less(counts, 1)
     axes.pcolormesh(edges, edges, shown, norm=LogNorm(1, max(float(counts.max()), 2.0)), cmap="cividis_r")
     axes.plot(edges[[0, -1]], edges[[0, -1]], color="black", linewidth=1, linestyle=":")

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .geometry import AXES, EDGES, PLANES
 from .volumes import ScanImages, Slices
 
-__all__ = ["OUTLINES", "draw_anatomy", "draw_field", "draw_tissues"]
+__all__ = ["OUTLINES", "draw_anatomy", "draw_field", "draw_tissues", "edge_labels", "field_colors"]
 
 WIDTH_PX, GAP_PX, BAR_PX = 1080, 6, 54
 SUPERSAMPLED, LINE_PX = 2, 2  # lines are drawn at twice the size
@@ -47,7 +47,7 @@ def draw_field(images: ScanImages, bias: Slices, anatomy: Slices | None, scale: 
     top = scale[1]
     outline = {BLACK: _outlines(images.outline)}
     ticks = [(part, f"{top ** (2 * part - 1):.3g}") for part in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    colored = _colors(top)
+    colored = field_colors(top)
     shades = {} if anatomy is None else {id(b): a for p in PLANES for b, a in zip(bias[p], anatomy[p], strict=True)}
 
     def paint(panel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -99,7 +99,7 @@ def _mosaic(
             canvas.paste(Image.fromarray(paint(panel, (width, tall))), corner)
             for color, found in lines.items():
                 _draw_lines(overlay[color], found[plane][row], panel.shape, corner, (width, tall))
-            texts += _labels(plane, row, images.position_mm, corner, (width, tall))
+            texts += edge_labels(plane, row, images.position_mm, corner, (width, tall))
         left += sizes[plane][0] * scale + GAP_PX
     for color, drawn in overlay.items():
         canvas.paste(color, (0, 0), drawn.resize(canvas.size, Image.Resampling.BOX))
@@ -112,8 +112,20 @@ def _mosaic(
     return stream.getvalue()
 
 
-def _labels(plane: str, row: int, position_mm, corner: tuple[int, int], size: tuple[int, int]) -> list[tuple]:
-    """Letters at the edges of the first row's slices, and at each slice where it is."""
+def edge_labels(plane: str, row: int, position_mm, corner: tuple[int, int], size: tuple[int, int]) -> list[tuple]:
+    """Letters at the edges of the first row's slices, and at each slice where it is.
+
+    Parameters
+    ----------
+    plane : "axial", "coronal" or "sagittal"
+    row : number of the slice
+    position_mm : by axis, where the slices are
+    corner, size : of the slice in the picture, (across, down) in pixels
+
+    Returns
+    -------
+    list of (place in pixels, text, anchor, color, font size)
+    """
     (x, y), (width, tall) = corner, size
     axis = AXES[plane]
     named = f"{'xyz'[axis]} {position_mm[axis][row]:.0f}"
@@ -150,7 +162,8 @@ def _gray(limits: tuple[float, float]) -> Paint:
     return paint
 
 
-def _colors(top: float) -> Paint:
+def field_colors(top: float) -> Paint:
+    """What paints a field in colors: blue at ``1 / top``, white at 1, red at ``top``; black where it is undefined."""
     # More colors than the default 256, whose steps would show as bands in a smooth field.
     table = (colormaps["RdBu_r"].resampled(2048)(np.arange(2048))[:, :3] * 255 + 0.5).astype(np.uint8)
 
