@@ -7,6 +7,7 @@ Each box names the module that does the step; tests/house/test_pages.py checks t
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -73,7 +74,7 @@ def chain(ax, steps: dict, top: float) -> dict[str, tuple[float, float]]:
     for name, (_, _, text, module, color) in steps.items():
         box(ax, *places[name], text, module, color)
     names = list(steps)
-    for before, after in zip(names, names[1:], strict=False):
+    for before, after in pairwise(names):
         (x, y), (to_x, to_y) = places[before], places[after]
         arrow(ax, (x + WIDTH / 2 + 0.04, y), (to_x - WIDTH / 2 - 0.04, to_y))
     return places
