@@ -25,6 +25,20 @@ def test_add_a_corrector(copy):
     assert "'homomorphic'" in (answer := copy.run("python", "-c", listed)) and str(copy.folder) in answer
 
 
+@pytest.mark.slow
+def test_add_a_published_output(copy):
+    copy.follow(recipe("Add a published output"))
+    assert sorted(set(copy.edited)) == [
+        "biascorr_pydra/bids/outputs.py",
+        "biascorr_pydra/cohort/correction.py",
+        "biascorr_pydra/interfaces/pydra/cohort.py",
+        "biascorr_pydra/interfaces/pydra/study.py",
+    ]
+    sidecars = list(copy.folder.glob("out/n4/sub-03/ses-1/anat/*_uncertainty.json"))
+    assert sidecars and {json.loads(file.read_text())["Method"]["Name"] for file in sidecars} == {"n4"}
+    assert "*_uncertainty.*" in (copy.folder / "out/n4/.bidsignore").read_text()
+
+
 def test_add_a_metric(copy):
     copy.follow(recipe("Add a metric"))
     assert copy.edited == ["biascorr_pydra/metrics/tissues.py"]
