@@ -39,6 +39,16 @@ def test_add_a_published_output(copy):
     assert "*_uncertainty.*" in (copy.folder / "out/n4/.bidsignore").read_text()
 
 
+@pytest.mark.slow
+def test_add_a_worker(copy):
+    copy.follow(recipe("Add a worker"))
+    assert copy.edited == []
+    states = (copy.folder / "out/status.tsv").read_text().splitlines()[1:]
+    assert states and all("done" in row for row in states)
+    by_name = "from pydra.workers.fresh import Worker; print(Worker.plugin_name(), Worker.__module__)"
+    assert copy.run("python", "-c", by_name).split() == ["fresh", "biascorr_pydra.workers.fresh.worker"]
+
+
 def test_add_a_metric(copy):
     copy.follow(recipe("Add a metric"))
     assert copy.edited == ["biascorr_pydra/metrics/tissues.py"]
