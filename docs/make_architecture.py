@@ -23,7 +23,7 @@ WIDTH, HEIGHT = 2.4, 1.5
 
 # Column and row of the middle of a box; what stands in it; the module; its color.
 IMAGE = {
-    "faces": (0, 0, "a face is called", "interfaces.cli, .pydra\ninterfaces.nipype", FACE),
+    "faces": (0, 0, "a face is called", "interfaces: .cli\n.pydra .nipype", FACE),
     "options": (1, 0, "options are read\nand checked", "correction.options", STEP),
     "case": (2, 0, "image, mask and scan\nare loaded once", "correction.case", STEP),
     "estimate": (3, 0, "a method estimates\nthe log field", "methods.NAME.corrector", STEP),
@@ -35,7 +35,7 @@ COHORT = {
     "index": (0, 0, "scans of a BIDS\ndata set are listed", "bids.jobs", DATA),
     "plan": (1, 0, "what is missing\nor has changed", "cohort.plan", STEP),
     "workflow": (2, 0, "one node per scan,\nwith what it needs", "interfaces.pydra.cohort", FACE),
-    "workers": (3, 0, "nodes are placed on\nCPUs, GPUs, hosts", "workers.lanes, .slurm\nworkers.dask", FACE),
+    "workers": (3, 0, "nodes are placed on\nCPUs, GPUs, hosts", "workers: .lanes\n.slurm .dask", FACE),
     "scan": (4, 0, "brain, field, tissue,\nmetrics of one scan", "interfaces.pydra.scan", STEP),
     "publish": (5, 0, "outputs get their\nnames, all or none", "cohort.publish\nbids.outputs", DATA),
     "report": (6, 0, "status, tables\nand pages", "cohort.status\nreport", DATA),
