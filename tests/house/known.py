@@ -4,6 +4,7 @@
 LONG: set[str] = {
     "biascorr_pydra/bids/sites.py",
     "bids_examples/make_examples.py",
+    "tests/correction/test_correct.py",
     "tests/methods/test_deepem.py",
     "tests/methods/test_implicit.py",
     "tests/methods/test_n4.py",
