@@ -31,7 +31,9 @@ def field_of(scan: Path) -> LogBiasSpline:
     return LogBiasSpline(np.array(content["LogBiasControlPoints"]), content["MeshFirst"], content["MeshLast"])
 
 
-def test_the_seeded_script_makes_the_committed_files_again(tmp_path):
+def test_the_seeded_script_makes_the_committed_files_again(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)  # as Python does for a script
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # the folder of examples stays as it is committed
     # Subject 02 has the scaled type, the thick slices and a sidecar of its own.
     made = runpy.run_path(str(EXAMPLES / "make_examples.py"))["make_phantom"]
     made(tmp_path, ["02"])

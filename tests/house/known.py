@@ -3,7 +3,6 @@
 # Files of more than 400 lines.
 LONG: set[str] = {
     "biascorr_pydra/bids/sites.py",
-    "bids_examples/make_examples.py",
     "tests/correction/test_correct.py",
     "tests/methods/test_deepem.py",
     "tests/methods/test_implicit.py",
