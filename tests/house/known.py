@@ -39,7 +39,6 @@ PRIVATE: dict[str, set[str]] = {
         "interface._compute",
     },
     "tests/nipype_family/test_swap.py": {"biascorr_pydra.interfaces.nipype.swap._nodes"},
-    "tests/workers/test_lanes.py": {"again._pool", "lanes._fits", "lanes._free", "lanes._free_gb"},
 }
 
 # Private names of other packages that a file cannot do without. For each file: the names, and in a comment why.
