@@ -31,7 +31,7 @@ __all__ = [
     "together",
 ]
 
-ATTRIBUTE = "resources"
+ATTRIBUTE, TOGETHER = "resources", "together"  # of a task's class
 DEVICES = ("auto", "cpu", "cuda")
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -174,7 +174,7 @@ def together(function: Callable[[list], AbstractContextManager[Any]]) -> Callabl
     """
 
     def decorate(cls: type) -> type:
-        cls.together = staticmethod(function)
+        setattr(cls, TOGETHER, staticmethod(function))
         return cls
 
     return decorate
@@ -253,8 +253,8 @@ def chosen_gpus(asked: int | str | Iterable | None) -> tuple[str, ...]:
     if asked is None:
         return gpu_ids()
     if isinstance(asked, int):
-        there = gpu_ids()
-        return there[:asked] if asked <= len(there) else tuple(str(number) for number in range(asked))
+        visible = gpu_ids()
+        return visible[:asked] if asked <= len(visible) else tuple(str(number) for number in range(asked))
     names = asked.split(",") if isinstance(asked, str) else asked
     return tuple(str(name).strip() for name in names if str(name).strip())
 

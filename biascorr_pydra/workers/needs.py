@@ -35,17 +35,17 @@ def needs(job: Job, overrides: Overrides) -> Resources:
 
 def needs_of(task, name: str, overrides: Overrides, hooks: TaskHooks | None = None) -> Resources:
     """As :func:`needs`, for a task that is to run under a name."""
-    return (_said(task, hooks) or Resources()).updated(overrides.get(name, {}))
+    return (_stated(task, hooks) or Resources()).updated(overrides.get(name, {}))
 
 
 def is_one_piece(job: Job, overrides: Overrides) -> bool:
     """Whether a workflow is placed as a whole: it says what it needs, and no override names anything but it."""
     if not is_workflow(job.task) or set(overrides) - {job.name}:
         return False
-    return _said(job.task, job.hooks) is not None
+    return _stated(job.task, job.hooks) is not None
 
 
-def _said(task, hooks: TaskHooks | None) -> Resources | None:
+def _stated(task, hooks: TaskHooks | None) -> Resources | None:
     if isinstance(hooks, NodeResources):
         return hooks.resources(task) if callable(hooks.resources) else hooks.resources
     return declared(task)

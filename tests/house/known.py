@@ -14,13 +14,6 @@ PRIVATE: dict[str, set[str]] = {
     "benchmarks/deepem.py": {"biascorr_pydra.methods.deepem.corrector._head_of"},
     "tests/anatomy/test_brain.py": {"_template"},
     "tests/correction/test_estimate.py": {"estimate._ahead"},
-    "tests/integration/test_dask.py": {
-        "_attempt",
-        "link.Link._attempt",
-        "task._own",
-        "worker._connected",
-        "worker._link",
-    },
     "tests/methods/test_deepem.py": {
         "biascorr_pydra.methods.deepem.fit._stiffer",
         "biascorr_pydra.methods.deepem.training_data._cut",

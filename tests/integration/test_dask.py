@@ -87,7 +87,7 @@ def run(task, worker, cache: Path):
     """The result, and how the worker looked before it was closed."""
     with Submitter(cache_root=cache, worker=worker) as submitter:
         result = submitter(task, raise_errors=False)
-        return result, worker._link
+        return result, worker.link
 
 
 def error_of(result) -> str:
@@ -104,7 +104,11 @@ def at_once(spans: list[tuple[float, float]]) -> int:
 
 
 def ours() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if "_dask_local" in " ".join(child.cmdline())]
+    return [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if "workers.dask.local" in " ".join(child.cmdline())
+    ]
 
 
 def test_allocation_and_a_second_run(make_worker, tmp_path):
@@ -128,17 +132,11 @@ def test_allocation_and_a_second_run(make_worker, tmp_path):
     assert not ours()
 
 
-def test_cached_scans_are_not_submitted(cluster, tmp_path, monkeypatch):
-    submitted = []
-    attempt = link.Link._attempt
-    monkeypatch.setattr(
-        link.Link, "_attempt", lambda self, *given: submitted.append(given[1].name) or attempt(self, *given)
-    )
+def test_cached_scans_are_not_submitted(cluster, tmp_path):
     for n, new in ((2, 4), (3, 2)):
         task = Cohort(log=str(tmp_path / "log"), n=n, bad=[])
-        result, _ = run(task, DaskResourcesWorker(address=cluster.address), tmp_path / "cache")
-        assert not result.errored and len(submitted) == new
-        submitted.clear()
+        result, connection = run(task, DaskResourcesWorker(address=cluster.address), tmp_path / "cache")
+        assert not result.errored and connection.submitted == new
 
 
 def test_a_failing_scan_among_good_ones(cluster, tmp_path):
@@ -250,7 +248,7 @@ def test_a_cluster_of_other_threads_and_a_scheduler_that_goes(tmp_path, monkeypa
             client.retire_workers([threads])
         worker = DaskResourcesWorker(address=found.address)
         with Submitter(cache_root=tmp_path / "cache", worker=worker) as submitter:
-            worker._connected()
+            worker.connect()
             # in a moment, in the middle of the only task
             killer = subprocess.Popen(["sh", "-c", f"sleep 1; kill -9 {found.processes[0].pid}"])
             with pytest.raises(Exception, match=r"scheduler at tcp://\S+ is gone. What was finished is kept"):
@@ -264,9 +262,11 @@ def test_a_cluster_of_other_threads_and_a_scheduler_that_goes(tmp_path, monkeypa
         found.stop()
 
 
-def test_other_versions_are_refused_before_anything_is_sent(cluster, tmp_path, monkeypatch):
-    versions()
-    monkeypatch.setitem(task._own, "pydra", "0.25")
+def test_other_versions_are_refused_before_anything_is_sent(cluster, tmp_path, monkeypatch, request):
+    own = dict(versions())
+    monkeypatch.setattr(task, "version", lambda package: "0.25" if package == "pydra" else own[package])
+    versions.cache_clear()
+    request.addfinalizer(versions.cache_clear)
     with (
         Submitter(cache_root=tmp_path / "cache", worker=DaskResourcesWorker(address=cluster.address)) as submitter,
         pytest.raises(ResourceError, match=r"other versions .*pydra 1\.\S+ \(here 0\.25\)"),

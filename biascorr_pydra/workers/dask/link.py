@@ -42,6 +42,11 @@ class Link:
     local : OwnCluster, optional
         Where it is this process's own.
 
+    Attributes
+    ----------
+    submitted : int
+        How often a job was given to the scheduler.
+
     Raises
     ------
     ResourceError
@@ -52,13 +57,15 @@ class Link:
         from distributed import Client
 
         self._local, self._name = local, address
-        self._seen, self._view, self._was_lost = 0.0, None, False
+        self._view: View | None = None
+        self._viewed_at, self._was_lost = 0.0, False
         self._ever: set[DaskWorker] = set()
         self._folders: dict[Path, Path] = {}
         self._waiting: dict[str, list] = defaultdict(list)
         self._under_way: Counter[str] = Counter()
         self._room: dict[str, int] = {}
         self._wave, self._number = 0, itertools.count()
+        self.submitted = 0
         try:
             where = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
             self._client = Client(**where, set_as_default=False, timeout=CONNECT_S, name="biascorr_pydra")
@@ -97,13 +104,14 @@ class Link:
 
     def view(self) -> View:
         """What the cluster offers now, or a few seconds ago."""
-        if self._view is None or time.monotonic() - self._seen > VIEW_S:
-            told = self._client.scheduler_info(n_workers=-1)
-            if "workers" in told:  # otherwise it does not answer just now
-                self._view = View.from_identity({"address": self._name, **told}, self._local is not None)
-                self._seen = time.monotonic()
-                self._ever |= {replace(worker, stuck=False) for worker in self._view.workers}
-        return self._view
+        view = self._view
+        if view is None or time.monotonic() - self._viewed_at > VIEW_S:
+            identity = self._client.scheduler_info(n_workers=-1)
+            if "workers" in identity:  # otherwise it does not answer just now
+                view = View.from_identity({"address": self._name, **identity}, self._local is not None)
+                self._view, self._viewed_at = view, time.monotonic()
+                self._ever |= {replace(worker, stuck=False) for worker in view.workers}
+        return View(self._name, (), self._local is not None) if view is None else view
 
     def refuse(self, asked: Resources, name: str) -> None:
         """Refuse what no worker offers or has offered in this run: one that has died may be coming back.
@@ -113,7 +121,7 @@ class Link:
         ResourceError
         """
         if not self.lost and not self.view().fitting(asked):
-            self._seen = 0.0
+            self._viewed_at = 0.0
             now = self.view()
             if not replace(now, workers=tuple(self._ever)).fitting(asked):
                 now.refuse(asked, name)
@@ -144,6 +152,7 @@ class Link:
 
         if self.lost:
             return self._gone(), False
+        self.submitted += 1
         future = self._client.submit(
             run_parcel,
             parcel,

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -26,21 +27,19 @@ __all__ = ["different", "post_mortem", "run_parcel", "versions"]
 ATTEMPTS = 3  # how many worker processes one job may take down with it
 LATE = "late"
 
-_own: dict[str, str] = {}
 _holders: dict[int, str] = {}
 
 
-def versions() -> dict[str, str]:
+@cache
+def versions() -> Mapping[str, str]:
     """What the submitting process and the workers must agree on for jobs to be read on the other side."""
-    if not _own:
-        _own["python"] = f"{sys.version_info.major}.{sys.version_info.minor}"
-        _own["biascorr_pydra"] = __version__
-        for package in ("pydra", "cloudpickle", "distributed"):
-            try:
-                _own[package] = version(package)
-            except PackageNotFoundError:
-                _own[package] = "none"
-    return dict(_own)
+    own = {"python": f"{sys.version_info.major}.{sys.version_info.minor}", "biascorr_pydra": __version__}
+    for package in ("pydra", "cloudpickle", "distributed"):
+        try:
+            own[package] = version(package)
+        except PackageNotFoundError:
+            own[package] = "none"
+    return own
 
 
 def different(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
@@ -50,7 +49,7 @@ def different(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
 
 
 def run_parcel(
-    parcel: bytes, checksum: str, run_folder: str, needs: dict, wanted_versions: dict, paths: list[str]
+    parcel: bytes, checksum: str, run_folder: str, needs: dict, wanted_versions: Mapping[str, str], paths: list[str]
 ) -> str | None:
     """Run a parcel in this Dask worker; the error as text, or None. Its results are in the cache folder.
 
@@ -102,7 +101,7 @@ def post_mortem(mark: Path, asked: Resources) -> str | None:
     )
 
 
-def _check(run_folder: Path, asked: Resources, wanted_versions: dict) -> None:
+def _check(run_folder: Path, asked: Resources, wanted_versions: Mapping[str, str]) -> None:
     """Refuse what this worker cannot do rightly.
 
     Raises

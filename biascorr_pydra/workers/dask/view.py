@@ -31,18 +31,23 @@ class DaskWorker:
     stuck: bool
 
     @classmethod
-    def from_identity(cls, told: dict[str, Any]) -> DaskWorker:
+    def from_identity(cls, worker: dict[str, Any]) -> DaskWorker:
         """From an entry of the scheduler's ``identity()["workers"]``."""
-        has, status = told["resources"], told["status"]
-        running = (told.get("metrics") or {}).get("task_counts", {}).get("executing", 0)
+        declared, status = worker["resources"], worker["status"]
+        running = (worker.get("metrics") or {}).get("task_counts", {}).get("executing", 0)
         return cls(
-            threads=told["nthreads"],
-            gpus=has.get("GPU"),
-            cpus=has.get("CPU"),
-            mem_gb=has.get("MEM_GB"),
-            limit_gb=told["memory_limit"] / 1e9 if told["memory_limit"] else None,
+            threads=worker["nthreads"],
+            gpus=declared.get("GPU"),
+            cpus=declared.get("CPU"),
+            mem_gb=declared.get("MEM_GB"),
+            limit_gb=worker["memory_limit"] / 1e9 if worker["memory_limit"] else None,
             stuck=not (status in ("running", "init") or (status == "paused" and running)),
         )
+
+    @property
+    def memory_gb(self) -> float | None:
+        """The memory a task may have: what is declared, or else the limit; None for no limit."""
+        return self.limit_gb if self.mem_gb is None else self.mem_gb
 
     def __str__(self) -> str:
         named = {"GPU": self.gpus, "CPU": self.cpus, "MEM_GB": self.mem_gb}
@@ -65,9 +70,9 @@ class View:
     local: bool = False
 
     @classmethod
-    def from_identity(cls, told: dict[str, Any], local: bool) -> View:
+    def from_identity(cls, identity: dict[str, Any], local: bool) -> View:
         """From the scheduler's ``identity()``."""
-        return cls(told["address"], tuple(map(DaskWorker.from_identity, told["workers"].values())), local)
+        return cls(identity["address"], tuple(map(DaskWorker.from_identity, identity["workers"].values())), local)
 
     @property
     def bare(self) -> bool:
@@ -81,8 +86,7 @@ class View:
     def _fits(self, worker: DaskWorker, asked: Resources) -> bool:
         if worker.stuck or worker.threads != 1:
             return False
-        memory = worker.mem_gb if worker.mem_gb is not None else worker.limit_gb
-        if asked.mem_gb is not None and memory is not None and asked.mem_gb > memory:
+        if asked.mem_gb is not None and worker.memory_gb is not None and asked.mem_gb > worker.memory_gb:
             return False
         if asked.gpus:
             return (worker.gpus or 0) >= asked.gpus
@@ -106,11 +110,11 @@ class View:
     @property
     def largest(self) -> Resources:
         """The most of each that some worker offers."""
-        memory = [worker.limit_gb if worker.mem_gb is None else worker.mem_gb for worker in self.workers]
+        known_gb = [worker.memory_gb for worker in self.workers if worker.memory_gb is not None]
         return Resources(
             cpus=max(1, *(int(worker.cpus or 0) for worker in self.workers)),
             gpus=max(0, *(int(worker.gpus or 0) for worker in self.workers)),
-            mem_gb=None if None in memory else max(memory, default=None),
+            mem_gb=max(known_gb, default=None) if len(known_gb) == len(self.workers) else None,
         )
 
     def described(self) -> str:
@@ -139,7 +143,11 @@ def wanted(asked: Resources, view: View) -> dict[str, float]:
     CPUs are counted for tasks without a GPU alone: a worker that has a GPU declares no CPU, so that no other task is
     placed there.
     """
-    numbers = {"GPU": asked.gpus} if asked.gpus else {} if view.bare else {"CPU": asked.cpus}
+    numbers: dict[str, float] = {}
+    if asked.gpus:
+        numbers["GPU"] = asked.gpus
+    elif not view.bare:
+        numbers["CPU"] = asked.cpus
     if asked.mem_gb is not None and any(worker.mem_gb is not None for worker in view.workers):
         numbers["MEM_GB"] = asked.mem_gb
     return numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -12,6 +13,9 @@ from biascorr_pydra.resources import Resources
 from biascorr_pydra.workers.engine import Job
 from biascorr_pydra.workers.execute import pack
 from biascorr_pydra.workers.placing import PlacingWorker
+
+if TYPE_CHECKING:
+    from .link import Link
 
 __all__ = ["DaskResourcesWorker"]
 
@@ -54,10 +58,10 @@ class DaskResourcesWorker(PlacingWorker):
     gpus: int | str | tuple[str, ...] | None = None
     mem_gb: float | None = None
     cpus_per_worker: int = 1
-    _link: object = attrs.field(init=False, default=None, repr=False, eq=False)
+    _link: Link | None = attrs.field(init=False, default=None, repr=False, eq=False)
     _unreachable: ResourceError | None = attrs.field(init=False, default=None, repr=False, eq=False)
 
-    def __attrs_post_init__(self):
+    def __attrs_post_init__(self) -> None:
         if importlib.util.find_spec("distributed") is None:
             raise InvalidParameterError(
                 "the dask-resources worker needs Dask, which is not installed",
@@ -70,15 +74,12 @@ class DaskResourcesWorker(PlacingWorker):
                 value=f"address={self.address}, {', '.join(given)}",
             )
 
-    def _local_workers(self) -> list[dict]:
+    def _local_workers(self) -> list[dict[str, Any]]:
         """The local cluster's workers, as :mod:`biascorr_pydra.workers.dask.local` takes them."""
-        here = resources.available()
-        gpus = resources.gpu_ids() if self.gpus is None else self.gpus
-        if isinstance(gpus, str):
-            gpus = gpus.split(",")
-        gpus = tuple(map(str, range(gpus) if isinstance(gpus, int) else gpus))
-        count = max(1, (self.n_procs or here.cpus) // self.cpus_per_worker)
-        total_gb = self.mem_gb or here.mem_gb
+        machine = resources.available()
+        gpus = _gpu_names(self.gpus)
+        count = max(1, (self.n_procs or machine.cpus) // self.cpus_per_worker)
+        total_gb = self.mem_gb or machine.mem_gb
         memory = {} if total_gb is None else {"MEM_GB": total_gb / (count + len(gpus))}
         limit = int(memory["MEM_GB"] * 1e9) if memory else 0
         kinds = [(f"cpu-{number}", "", {"CPU": self.cpus_per_worker}) for number in range(count)]
@@ -87,42 +88,53 @@ class DaskResourcesWorker(PlacingWorker):
             {
                 "name": name,
                 "env": {"CUDA_VISIBLE_DEVICES": device},
-                "resources": has | memory,
+                "resources": declared | memory,
                 "memory_limit": limit,
             }
-            for name, device, has in kinds
+            for name, device, declared in kinds
         ]
 
-    def _connected(self):
-        """The connection, made when it is first needed; where that has failed once it is not tried again."""
+    @property
+    def link(self) -> Link | None:
+        """The connection; None while nothing has needed it."""
+        return self._link
+
+    def connect(self) -> Link:
+        """The connection, made when it is first needed; where that has failed once it is not tried again.
+
+        Raises
+        ------
+        ResourceError
+            No cluster there, none of its workers there, or with other versions.
+        """
         from .link import Link
         from .own_cluster import OwnCluster
 
         if self._unreachable is not None:
             raise self._unreachable
         if self._link is None:
-            local = None
+            own = None
             try:
                 if self.address is None:
-                    local = OwnCluster(self._local_workers(), self.cpus_per_worker)
-                self._link = Link(self.address or local.address, local)
+                    own = OwnCluster(self._local_workers(), self.cpus_per_worker)
+                self._link = Link(own.address if own is not None else str(self.address), own)
             except BaseException as error:
-                if local is not None:
-                    local.close(at_once=True)
+                if own is not None:
+                    own.close(at_once=True)
                 if isinstance(error, ResourceError):
                     self._unreachable = error
                 raise
         return self._link
 
     def refuse(self, asked: Resources, name: str) -> None:
-        self._connected().refuse(asked, name)
+        self.connect().refuse(asked, name)
 
     def refuse_too_much(self, asked: Resources, name: str) -> None:
-        largest = self._connected().view().largest
+        largest = self.connect().view().largest
         asked.updated({"minutes": None}).check(largest, task=name, where="any worker of the Dask cluster")
 
     async def place(self, job: Job, asked: Resources, rerun: bool) -> str | None:
-        error = await self._connected().run(lambda: pack(job, rerun), job.checksum, job.cache_root, asked)
+        error = await self.connect().run(lambda: pack(job, rerun), job.checksum, job.cache_root, asked)
         return _named(error, job) if error else None
 
     def close(self) -> None:
@@ -131,6 +143,15 @@ class DaskResourcesWorker(PlacingWorker):
         self.give_up()
         if link is not None:
             link.close(at_once=busy)
+
+
+def _gpu_names(gpus: int | str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Names of the GPUs: all that are visible (None), so many from 0, or those named ("0,2", or a list)."""
+    if gpus is None:
+        return resources.gpu_ids()
+    if isinstance(gpus, int):
+        return tuple(map(str, range(gpus)))
+    return tuple(map(str, gpus.split(",") if isinstance(gpus, str) else gpus))
 
 
 def _named(error: str, job: Job) -> str:

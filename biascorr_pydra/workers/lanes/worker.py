@@ -55,16 +55,22 @@ class LanesWorker(PlacingWorker):
     gpu_batch: int = 4
     _pool: Pool | None = attrs.field(init=False, default=None, repr=False, eq=False)
 
-    def __attrs_post_init__(self):
-        here = resources.available()
+    def __attrs_post_init__(self) -> None:
+        machine = resources.available()
         self.gpus = resources.chosen_gpus(self.gpus)
-        self.n_procs = self.n_procs or here.cpus
-        self.mem_gb = self.mem_gb or here.mem_gb
+        self.n_procs = self.n_procs or machine.cpus
+        self.mem_gb = self.mem_gb or machine.mem_gb
+
+    @property
+    def gpu_ids(self) -> tuple[str, ...]:
+        """Names of the GPUs, as CUDA_VISIBLE_DEVICES takes them."""
+        return resources.chosen_gpus(self.gpus)
 
     @property
     def capacity(self) -> Resources:
         """All that the lanes may use together."""
-        return Resources(cpus=self.n_procs, gpus=len(self.gpus), mem_gb=self.mem_gb)
+        cpus = self.n_procs or resources.available().cpus
+        return Resources(cpus=cpus, gpus=len(self.gpu_ids), mem_gb=self.mem_gb)
 
     def refuse(self, asked: Resources, name: str) -> None:
         asked.updated({"minutes": None}).check(self.capacity, task=name, where="this machine")
@@ -73,7 +79,7 @@ class LanesWorker(PlacingWorker):
 
     async def place(self, job: Job, asked: Resources, rerun: bool) -> str | None:
         if self._pool is None:
-            self._pool = Pool(self.capacity, tuple(self.gpus), self.gpu_batch)
+            self._pool = Pool(self.capacity, self.gpu_ids, self.gpu_batch)
         parcel = pack(job, rerun)
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -96,6 +102,3 @@ class LanesWorker(PlacingWorker):
         if self._pool is not None:
             self._pool.close()
             self._pool = None
-
-
-Worker = LanesWorker

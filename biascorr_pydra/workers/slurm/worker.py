@@ -181,6 +181,3 @@ class SlurmResourcesWorker(PlacingWorker):
 def _is_done(job: Job) -> bool:
     result = stored_result(job.checksum, job.all_caches)
     return result is not None and not result.errored
-
-
-Worker = SlurmResourcesWorker
