@@ -104,11 +104,8 @@ def at_once(spans: list[tuple[float, float]]) -> int:
 
 
 def ours() -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if "workers.dask.local" in " ".join(child.cmdline())
-    ]
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "workers.dask.local" in " ".join(child.cmdline())]
 
 
 def test_allocation_and_a_second_run(make_worker, tmp_path):
@@ -186,6 +183,7 @@ def test_killed_workers(cluster, tmp_path):
 
 
 def test_what_takes_too_long_is_stopped_once(cluster, tmp_path):
+    cluster.client().close()  # all workers are back
     begin = time.monotonic()
     with (
         Submitter(cache_root=tmp_path / "cache", worker=DaskResourcesWorker(address=cluster.address)) as submitter,
