@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from fileformats.generic import File
-from pydra.utils.general import get_fields
+from pydra.utils import get_fields
 from tiny_cohort import implementation, settings
 
 from biascorr_pydra.bids import CORRECTED
