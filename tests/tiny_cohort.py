@@ -60,7 +60,7 @@ def published(tiny, tmp_path, phantom_file):
     return plan
 
 
-def put(job, plan, phantom_file, kinds=("corrected", "bias"), records=None, replace=None, **options):
+def put(job, plan, phantom_file, kinds=("corrected", "bias"), records=None, replace=None, outputs=CORRECTED, **options):
     """Publish a scan, the phantom standing in for each kind of image but those to ``replace``."""
     correction = dict.fromkeys(
         ("method_version", "preset", "parameters", "weights_sha256", "device", "seed", "scaled_over", "intensities"),
@@ -73,7 +73,7 @@ def put(job, plan, phantom_file, kinds=("corrected", "bias"), records=None, repl
     records = {"correction": correction, "metrics": metrics, **(records or {})}
     return publish(
         job,
-        CORRECTED,
+        outputs,
         plan.settings.out_dir / "n4",
         dict.fromkeys(kinds, phantom_file) | (replace or {}),
         records,

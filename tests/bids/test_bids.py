@@ -2,13 +2,11 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 from tiny_cohort import DESCRIPTION, relatives
 
 from biascorr_pydra import bids
-from biascorr_pydra.bids import Job
 from biascorr_pydra.errors import BIDSError, OutputExistsError
 from biascorr_pydra.images import files
 
@@ -60,33 +58,6 @@ def test_not_a_bids_data_set(tiny, tmp_path):
     (tiny / "dataset_description.json").unlink()
     with pytest.raises(BIDSError, match=r"has a dataset_description.json.*Point to the root"):
         bids.index(tiny)
-
-
-def test_output_names():
-    t1w = Job(
-        Path("/d/x"),
-        "sub-01/ses-a/anat/sub-01_ses-a_run-2_T1w.nii.gz",
-        (("sub", "01"), ("ses", "a"), ("run", "2")),
-        "T1w",
-    )
-    names = {kind: path.as_posix() for kind, path in bids.output_paths(t1w, "out/n4").items()}
-    stem = "out/n4/sub-01/ses-a/anat/sub-01_ses-a_run-2"
-    assert names == {
-        "corrected": f"{stem}_desc-preproc_T1w.nii.gz",
-        "bias": f"{stem}_desc-T1w_biasfield.nii.gz",
-        "mask": f"{stem}_desc-brain_mask.nii.gz",
-        "dseg": f"{stem}_dseg.nii.gz",
-        "CSF": f"{stem}_label-CSF_probseg.nii.gz",
-        "GM": f"{stem}_label-GM_probseg.nii.gz",
-        "WM": f"{stem}_label-WM_probseg.nii.gz",
-        "metrics": f"{stem}_desc-T1w_metrics.json",
-    }
-    t2w = Job(t1w.source, t1w.relative.replace("T1w", "T2w"), t1w.entities, "T2w")
-    both = set(bids.output_paths(t1w, "o").values()) & set(bids.output_paths(t2w, "o").values())
-    assert not both
-    assert bids.output_paths(t2w, "o")["mask"].name == "sub-01_ses-a_run-2_space-T2w_desc-brain_mask.nii.gz"
-    assert bids.sidecar(Path("a/b_T1w.nii.gz")) == Path("a/b_T1w.json")
-    assert Job.from_dict(json.loads(json.dumps(t2w.as_dict()))) == t2w
 
 
 def test_given_files_are_those_of_the_scans_own_grid(tiny, tmp_path):

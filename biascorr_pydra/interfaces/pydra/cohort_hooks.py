@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import click
@@ -18,14 +19,15 @@ from biascorr_pydra.cohort import CorrectionPlan, status
 from biascorr_pydra.errors import InvalidParameterError, ResourceError
 from biascorr_pydra.resources import Resources, declared, resolve_device
 from biascorr_pydra.workers import is_remote
-from biascorr_pydra.workers.engine import checksum_of, stored_result
+from biascorr_pydra.workers.engine import Worker, checksum_of, stored_result
 
 from .cohort import plan_of, prepare, scan_task, settings_of
 from .results import error_line
 from .tasks import CorrectBias
 
-__all__ = ["check_resources", "device_for", "hooks", "name_of_run"]
+__all__ = ["Submit", "check_resources", "complete", "device_for", "hooks", "name_of_run"]
 
+Submit = Callable[[workflow.Task], Any]  # runs a task; its result, or the exception that the engine raised instead
 # the workflow's nodes, as --resources names them
 STEPS = ("scan", "brain", "reference", "tissue", "by_method", "correct", "measure", "publish", "report")
 
@@ -33,10 +35,10 @@ STEPS = ("scan", "brain", "reference", "tissue", "by_method", "correct", "measur
 class CohortHooks:
     """Hooks of :class:`CorrectBids`; see :class:`biascorr_pydra.interfaces.pydra.run.RunHooks` for each one's part."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._seen: set[tuple[str, str, str]] = set()
 
-    def prepare(self, task: workflow.Task, rerun: bool, worker) -> workflow.Task:
+    def prepare(self, task: workflow.Task, rerun: bool, worker: Worker) -> workflow.Task:
         """Name the run, and check everything that can be checked before it starts.
 
         A run that was killed goes on under its name, so that whatever still computes for it is waited for.
@@ -46,7 +48,7 @@ class CohortHooks:
         check_resources([_plan(task)], task.run_id, worker)
         return task
 
-    def facts(self, task: workflow.Task) -> dict:
+    def facts(self, task: workflow.Task) -> dict[str, str]:
         """The run's name, and its choices."""
         return {"run_id": task.run_id, "choices": _choices(task)}
 
@@ -75,12 +77,12 @@ class CohortHooks:
                 self._seen.add(name)
         return sum((task.run_id, job.relative, spec.label) in self._seen for job, spec in todo), len(todo)
 
-    def finish(self, task: workflow.Task, cache_root: Path, submit: Callable, outcome) -> int:
+    def finish(self, task: workflow.Task, cache_root: Path, submit: Submit, outcome: Any) -> int:
         """Run what the engine left out, then write and print the outcome; the exit code."""
         plan = _plan(task)
         if isinstance(outcome, Exception) or not status.has_begun(plan):
             prepare(plan)  # if this was what failed, its error ends the run
-        reasons = self._complete(plan, task.run_id, cache_root, submit)
+        reasons = complete(plan, task.run_id, cache_root, submit)
         rows = status.collect(plan, reasons, task.run_id)
         counts = _count(rows)
         skipped = f" {counts['skipped']} skipped." if counts["skipped"] else ""
@@ -97,37 +99,34 @@ class CohortHooks:
         click.echo(f"Metrics: {paths.metrics_tsv}\nReport:  {paths.html}")
         return 1 if counts["failed"] else 0
 
-    def _complete(
-        self, plan: CorrectionPlan, run_id: str, cache_root: Path, submit: Callable
-    ) -> dict[tuple[str, str], str]:
-        """Reason of failure per scan and method, after running on their own what never ran.
-
-        The debug worker stops at the first error, and one failing method hides the others of its scan: whatever
-        has neither an output nor an error of its own is submitted again by itself.
-        """
-        reasons = {}
-        for job, specs in plan.tasks:
-            if all(plan.is_done(job, spec.label, run_id) for spec in specs):
-                continue
-            whole = stored_result(checksum_of(scan_task(plan, job, specs, run_id)), [cache_root])
-            for spec in specs:
-                if plan.is_done(job, spec.label, run_id):
-                    continue
-                result = whole
-                if whole is None or not whole.errored or (len(specs) > 1 and not _hopeless(whole)):
-                    result = submit(scan_task(plan, job, (spec,), run_id))
-                if not plan.is_done(job, spec.label, run_id) and not getattr(result, "errored", True):
-                    # A killed run had finished it, and what it had published was removed since.
-                    result = submit(scan_task(plan, job, (spec,), run_id, again=True))
-                if not plan.is_done(job, spec.label, run_id):
-                    reasons[job.relative, spec.label] = error_line(result)
-        return reasons
-
 
 hooks = CohortHooks()
 
 
-def _hopeless(result) -> bool:
+def complete(plan: CorrectionPlan, run_id: str, cache_root: Path, submit: Submit) -> dict[tuple[str, str], str]:
+    """Reason of failure per scan and method, after running on their own what never ran.
+
+    The debug worker stops at the first error, and one failing method hides the others of its scan: whatever has
+    neither an output nor an error of its own is submitted again by itself.
+    """
+    reasons = {}
+    for job, specs in plan.tasks:
+        left = [spec for spec in specs if not plan.is_done(job, spec.label, run_id)]
+        if not left:
+            continue
+        whole = stored_result(checksum_of(scan_task(plan, job, specs, run_id)), [cache_root])
+        final = whole is not None and whole.errored and (len(specs) == 1 or _hopeless(whole))
+        for spec in left:
+            result = whole if final else submit(scan_task(plan, job, (spec,), run_id))
+            if not plan.is_done(job, spec.label, run_id) and not getattr(result, "errored", True):
+                # A killed run had finished it, and what it had published was removed since.
+                result = submit(scan_task(plan, job, (spec,), run_id, again=True))
+            if not plan.is_done(job, spec.label, run_id):
+                reasons[job.relative, spec.label] = error_line(result)
+    return reasons
+
+
+def _hopeless(result: Any) -> bool:
     """Whether it would fail again at once: what it needs is not to be had."""
     return error_line(result).startswith(("SchedulerError", "ResourceError"))
 
@@ -141,11 +140,11 @@ def _choices(task: workflow.Task) -> str:
     return hashlib.sha256(repr(settings_of(task)).encode()).hexdigest()[:16]
 
 
-def _count(rows: list[status.Row]) -> Counter:
+def _count(rows: list[status.Row]) -> Counter[str]:
     return Counter(row.state for row in rows)
 
 
-def name_of_run(task, choices: str) -> str:
+def name_of_run(task: workflow.Task, choices: str) -> str:
     """A new name, or that of a run with the same choices that was killed in the same output folder."""
     killed = lock.current(Path(task.out_dir))
     if killed and not task.recompute and killed.get("choices") == choices:
@@ -153,7 +152,7 @@ def name_of_run(task, choices: str) -> str:
     return uuid.uuid4().hex
 
 
-def device_for(device: str, worker) -> str:
+def device_for(device: str, worker: Worker) -> str:
     """``auto`` means this machine's GPUs where the worker uses them; an absent GPU is said before any scan is begun."""
     if is_remote(worker):
         return device
@@ -165,7 +164,7 @@ def device_for(device: str, worker) -> str:
     return device
 
 
-def check_resources(plans: Iterable[CorrectionPlan], run_id: str, worker) -> None:
+def check_resources(plans: Iterable[CorrectionPlan], run_id: str, worker: Worker) -> None:
     """Refuse before anything runs what the worker can never give, and steps that do not exist."""
     overrides = getattr(worker, "overrides", None)
     if overrides is None:
@@ -187,7 +186,7 @@ def check_resources(plans: Iterable[CorrectionPlan], run_id: str, worker) -> Non
         raise refused
 
 
-def _tasks_to_check(plans: Iterable[CorrectionPlan], run_id: str):
+def _tasks_to_check(plans: Iterable[CorrectionPlan], run_id: str) -> Iterator[tuple[Any, str]]:
     """What will be placed: whole scans, or where their steps are placed one by one, the corrections."""
     for plan in plans:
         for job, specs in plan.tasks:

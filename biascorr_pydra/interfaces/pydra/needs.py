@@ -44,7 +44,9 @@ def for_brain(task) -> Resources:
 
 
 def for_tissue(task) -> Resources:
-    """Several images of probabilities, whichever the method."""
+    """Several images of probabilities; where DeepNormalize segments, what it needs to normalize."""
+    if task.method == "deepnormalize":
+        return for_normalization(task)
     return Resources(mem_gb=memory_gb(task.in_file, 0.5, 80))
 
 

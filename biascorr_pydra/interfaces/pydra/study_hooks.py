@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import attrs
 import click
@@ -14,11 +14,11 @@ from pydra.compose import workflow
 
 from biascorr_pydra import report
 from biascorr_pydra.errors import BiasCorrError
-from biascorr_pydra.workers.engine import checksum_of, stored_result
+from biascorr_pydra.workers.engine import Worker, checksum_of, stored_result
 
-from .cohort_hooks import check_resources, device_for, name_of_run
+from .cohort_hooks import Submit, check_resources, device_for, name_of_run
 from .cohort_hooks import hooks as data_set_hooks
-from .study import Study, begin, study_of, study_settings
+from .study import Part, Study, begin, study_of, study_settings
 
 __all__ = ["abide_hooks"]
 
@@ -26,7 +26,7 @@ __all__ = ["abide_hooks"]
 class AbideHooks:
     """Hooks of :class:`EvaluateAbide`; see :class:`.run.RunHooks` for each one's part."""
 
-    def prepare(self, task: workflow.Task, rerun: bool, worker) -> workflow.Task:
+    def prepare(self, task: workflow.Task, rerun: bool, worker: Worker) -> workflow.Task:
         """Name the run, and check everything that can be checked before it starts."""
         task = attrs.evolve(task, recompute=task.recompute or rerun, device=device_for(task.device, worker))
         task = attrs.evolve(task, run_id=name_of_run(task, _choices(task)))
@@ -38,7 +38,7 @@ class AbideHooks:
         own = [Path(part.task.out_dir) for part in _study(task).parts]
         return [folder for folder in own if folder.resolve() != Path(task.out_dir).resolve()]
 
-    def facts(self, task: workflow.Task) -> dict:
+    def facts(self, task: workflow.Task) -> dict[str, str]:
         """The run's name, and its choices."""
         return {"run_id": task.run_id, "choices": _choices(task)}
 
@@ -59,7 +59,7 @@ class AbideHooks:
         counts = [data_set_hooks.progress(part.task) for part in _study(task).parts]
         return sum(done for done, _ in counts), sum(todo for _, todo in counts)
 
-    def finish(self, task: workflow.Task, cache_root: Path, submit: Callable, outcome) -> int:
+    def finish(self, task: workflow.Task, cache_root: Path, submit: Submit, outcome: Any) -> int:
         """Finish each data set, write the evaluation, and print where it is; the exit code."""
         study = _study(task)
         codes = [self._finish(part, cache_root, submit) for part in study.parts]
@@ -68,7 +68,7 @@ class AbideHooks:
         self._evaluate(study, anew=getattr(outcome, "errored", True))  # else the workflow's last node has done it
         return 1 if any(codes) or study.unusable else 0
 
-    def _finish(self, part, cache_root: Path, submit: Callable) -> int:
+    def _finish(self, part: Part, cache_root: Path, submit: Submit) -> int:
         click.echo(f"== {part.root.name or part.root.path.name}")
         try:
             # Without a result of its own, whatever the data set's workflow left out is run by its hooks.
