@@ -25,6 +25,8 @@ GIVEN = "given"
 UNSEGMENTED = ("given", "none")
 #: Options of a correction that a run over a cohort offers, for all of its methods.
 SHARED = ("device", "seed", "gate", "fallback")
+#: Options in every scan's key; others are there only if they are not the default, so that finished work stays finished.
+IN_EVERY_KEY = ("seed", "gate", "fallback")
 #: Options that are not in the scans' keys: where it is computed, and what the methods' and the scan's own parts cover.
 NOT_IN_KEY = ("device", "method", "preset", "options", "metadata")
 
@@ -193,9 +195,9 @@ def _inputs(job: Job, settings: Settings, hashes: Hashes) -> dict[str, Any]:
 
 
 def _options_in_key(options: CorrectionOptions) -> dict[str, Any]:
-    """Options that a result depends on; one that is not among ``SHARED`` only where it is not the default."""
+    """Options that a result depends on."""
     chosen = {name: value for name, value in asdict(options).items() if name not in NOT_IN_KEY}
-    return {name: value for name, value in chosen.items() if name in SHARED or value != getattr(DEFAULTS, name)}
+    return {name: value for name, value in chosen.items() if name in IN_EVERY_KEY or value != getattr(DEFAULTS, name)}
 
 
 def _work(settings: Settings, spec: MethodSpec, implementation: str, reference: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ import pytest
 from tiny_cohort import DESCRIPTION, implementation, relatives, settings
 
 from biascorr_pydra import bids
-from biascorr_pydra.cohort import correction, plan_correction, status
+from biascorr_pydra.cohort import correction, key_of, plan_correction, status
 from biascorr_pydra.correction.options import CorrectionOptions
 from biascorr_pydra.errors import InvalidParameterError, OutputError, OutputExistsError
 from biascorr_pydra.methods.spec import MethodSpec
@@ -35,9 +35,9 @@ def test_what_is_missing_truncated_or_changed_is_pending_again(published, tiny):
     files[2]["metrics"].write_text("{")
     changed = tiny / published.jobs[3].relative
     changed.write_bytes(changed.read_bytes() + b"\0")
-    assert [name for name, _ in pending(plan_correction(published.settings, implementation))] == relatives(
-        published.jobs[:4]
-    )
+    files[4]["bias"].write_bytes(files[4]["bias"].read_bytes() + b"\0")
+    left = pending(plan_correction(published.settings, implementation))
+    assert [name for name, _ in left] == relatives(published.jobs)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,12 @@ def test_another_version_of_the_method_is_other_work(published):
     assert len(later.pending) == 5
 
 
+def test_the_methods_implementation_is_in_the_key_also_where_nothing_is_segmented(tiny, tmp_path):
+    before = keys(tiny, tmp_path, segmentation="none")
+    later = keys(tiny, tmp_path, lambda method, preset: f"{method} {preset} version 2", segmentation="none")
+    assert len(changed(before, later)) == 5
+
+
 @pytest.mark.parametrize("name", bids.GROUP_FILES)
 def test_group_files_that_are_not_ours_are_refused(tiny, tmp_path, name):
     (tmp_path / "out").mkdir()
@@ -77,6 +83,12 @@ def test_group_files_that_are_not_ours_are_refused(tiny, tmp_path, name):
 def test_output_folders_that_cannot_be(tiny, tmp_path):
     with pytest.raises(OutputError, match="is the input data set"):
         plan_correction(settings(tiny, tiny), implementation)
+    named = MethodSpec(tiny.name)  # its data set would be the input
+    with pytest.raises(OutputError, match="is the input data set"):
+        plan_correction(settings(tiny, tiny.parent, methods=(named,)), implementation)
+    with pytest.raises(OutputError, match=r"belongs under derivatives/.*derivatives/results"):
+        plan_correction(settings(tiny, tiny / "results"), implementation)
+    assert plan_correction(settings(tiny, tiny / "derivatives" / "results"), implementation).pending
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="under a file"):
         plan_correction(settings(tiny, tmp_path / "file/out"), implementation)
@@ -165,6 +177,13 @@ def test_the_bytes_of_given_files_are_in_the_key_where_they_are_used(tiny, tmp_p
     assert plan.problems.keys() == {job.relative for job in plan.jobs if job.relative != T1W}
     assert all("no mask of this scan was found" in problem for problem in plan.problems.values())
     assert relatives(job for job, _ in plan.pending) == [T1W]
+    content = mask.read_bytes()
+    mask.unlink()
+    mask.symlink_to("nowhere")
+    absent = plan_correction(settings(tiny, tmp_path / "out", **used), implementation)
+    assert str(mask) in absent.problems[T1W] and "datalad get" in absent.problems[T1W]
+    mask.unlink()
+    mask.write_bytes(content)
     mask.write_bytes(mask.read_bytes() + b"\0")
     assert changed(with_mask, keys(tiny, tmp_path, **used)) == [T1W]
     assert changed(without, keys(tiny, tmp_path, derivatives=derivatives)) == []
@@ -202,6 +221,19 @@ def test_another_image_is_another_content(published, tiny):
     assert {s: c for s, c in again.contents.items() if s != scan} == {
         s: c for s, c in published.contents.items() if s != scan
     }
+
+
+def test_the_order_in_which_things_are_named_is_not_in_the_key():
+    assert key_of({"a": 1, "b": {"c": 2, "d": 3}}) == key_of({"b": {"d": 3, "c": 2}, "a": 1})
+    assert key_of({"a": 1}) != key_of({"a": 2})
+
+
+def test_tissues_are_found_in_the_only_methods_image_and_in_n4s_where_several_are_compared(tmp_path):
+    def reference(*methods):
+        return str(settings(tmp_path, tmp_path / "out", methods=tuple(map(MethodSpec.parse, methods))).reference)
+
+    assert reference("n4:antspy") == "n4:antspy" and reference("deepem") == "deepem"
+    assert reference("deepem", "ubc") == "n4"
 
 
 # --- problems

@@ -49,7 +49,15 @@ def test_a_run_begins_with_what_waits_what_is_done_and_what_cannot_be_done(tiny,
     assert not status.has_begun(other)  # the keys are others
 
 
-@pytest.mark.parametrize(("choices", "left"), [({}, False), ({"participants": ("01", "02")}, True)])
+@pytest.mark.parametrize(
+    ("choices", "left"),
+    [
+        ({}, False),
+        ({"participants": ("01", "02")}, True),
+        ({"sessions": ("a",)}, True),
+        ({"suffixes": ("T1w",)}, True),
+    ],
+)
 def test_scans_that_left_the_data_set_leave_the_table_when_all_were_asked_for(tiny, tmp_path, choices, left):
     (tmp_path / "out").mkdir()
     rows = [Row("sub-03/anat/sub-03_T1w.nii.gz", "n4", "done"), Row("sub-03/x.nii", "ubc", "done")]

@@ -154,17 +154,6 @@ def test_one_failing_method_does_not_stop_the_other(dataset):
     assert "was not written by biascorr_pydra" in done.stderr and foreign.read_text() == "by hand"
 
 
-def test_tissues_are_found_in_the_only_methods_image_and_in_n4s_where_several_are_compared(tmp_path):
-    from biascorr_pydra.cohort import Settings
-    from biascorr_pydra.methods.spec import MethodSpec
-
-    def reference(*methods):
-        return str(Settings(tmp_path, tmp_path / "out", tuple(map(MethodSpec.parse, methods))).reference)
-
-    assert reference("n4:antspy") == "n4:antspy" and reference("deepem") == "deepem"
-    assert reference("deepem", "ubc") == "n4"
-
-
 def test_dry_run_prints_the_plan_and_touches_nothing(dataset):
     before = sorted(dataset.parent.rglob("*"))
     done = run(dataset, "--dry-run", "--participant-label", "02")

@@ -60,6 +60,11 @@ def test_mask_and_segmentation_count(task_for):
     assert memory(task) == max(brain.mem_gb, tissue.mem_gb) > memory(task_for("n4"))
 
 
+def test_the_runs_options_travel_with_the_scan(task_for):
+    options = {"device": "cpu", "seed": 7, "gate": False, "fallback": "ants-n4"}
+    assert json.loads(task_for("n4", options=CorrectionOptions(**options)).work)["options"] == options
+
+
 def test_on_a_gpu_the_steps_are_placed_one_by_one(task_for):
     assert declared(task_for("n4", options=CorrectionOptions(device="cuda"))) is None
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 
@@ -16,14 +18,21 @@ __all__ = ["for_brain", "for_correction", "for_measure", "for_normalization", "f
 STEP_GB = 0.1  # memory is asked for in these steps
 
 
-def memory_gb(file, base: float, bytes_per_voxel: float) -> float:
+def memory_gb(file: Any, base: float, bytes_per_voxel: float) -> float:
     """Memory for work on an image: a base and so many bytes a voxel; the base alone where the image cannot be read."""
+    path = Path(str(file))
     try:
-        voxels = prod(nib.load(Path(str(file))).shape)
+        about = path.stat()
+        voxels = _voxels(path, about.st_mtime_ns, about.st_size)
     except Exception:  # what is wrong with the image is said by the step that reads it
         voxels = 0
     steps = -(-(base + voxels * bytes_per_voxel / 1e9) // STEP_GB)
     return round(steps * STEP_GB, 1)
+
+
+@lru_cache(maxsize=4096)  # a compressed header takes 40 ms to read, and each step of a scan asks
+def _voxels(path: Path, mtime_ns: int, size: int) -> int:
+    return prod(nib.load(path).shape)
 
 
 def for_correction(task) -> Resources:

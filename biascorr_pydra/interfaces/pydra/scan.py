@@ -10,7 +10,9 @@ that is declared there, and that its step makes, is published without an edit he
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from fileformats.generic import File
@@ -23,8 +25,9 @@ from biascorr_pydra.cohort.correction import UNSEGMENTED
 from biascorr_pydra.cohort.publish import metrics_record, publish
 from biascorr_pydra.errors import InvalidImageError
 from biascorr_pydra.methods.spec import NO_FALLBACK, MethodSpec
-from biascorr_pydra.resources import Resources, declared, requires
+from biascorr_pydra.resources import Resources, requires
 
+from . import needs
 from .tasks import (
     CorrectBias,
     ExtractBrain,
@@ -174,25 +177,23 @@ def _scan_needs(task: Any) -> Resources | None:
         return None
     if chosen["options"]["device"] == "cuda":
         return None
-    needs = [declared(step) for step in _steps(task.in_file, chosen, task.specs)]
-    return Resources(mem_gb=max(need.mem_gb for need in needs if need and need.mem_gb))
+    return Resources(mem_gb=max(need.mem_gb for need in _step_needs(task.in_file, chosen, task.specs) if need.mem_gb))
 
 
-def _steps(in_file: Any, chosen: dict[str, Any], specs: list[str]) -> list[Any]:
-    """The tasks of a scan, as far as what they need depends on it."""
+def _step_needs(in_file: Any, chosen: dict[str, Any], specs: list[str]) -> list[Resources]:
+    """What each step of a scan needs by itself; they run one after another."""
     named = list(specs)
     if chosen["segmentation"] not in UNSEGMENTED:
         named.append(chosen["reference"])
     if chosen["options"]["fallback"] != NO_FALLBACK:
         named.append(chosen["options"]["fallback"])
-    methods = {MethodSpec.parse(text).method for text in named}
-    steps = [CorrectBias(in_file=in_file, method=method, device="cpu") for method in sorted(methods)]
+    step = partial(SimpleNamespace, in_file=in_file, device="cpu", suffix=chosen["job"]["suffix"])
+    asked = [needs.for_correction(step(method=MethodSpec.parse(text).method)) for text in named]
     if chosen["skull_strip"] != "none":
-        suffix = chosen["job"]["suffix"]
-        steps.append(ExtractBrain(in_file=in_file, method=chosen["skull_strip"], suffix=suffix))
+        asked.append(needs.for_brain(step(method=chosen["skull_strip"])))
     if chosen["segmentation"] != "none":
-        steps.append(SegmentTissue(in_file=in_file, method=chosen["segmentation"]))
-    return [*steps, MeasureBias(in_file=in_file)]
+        asked.append(needs.for_tissue(step(method=chosen["segmentation"])))
+    return [*asked, needs.for_measure(step())]
 
 
 @requires(_scan_needs)
