@@ -68,6 +68,25 @@ def test_scans_that_left_the_data_set_leave_the_table_when_all_were_asked_for(ti
     assert "sub-03/x.nii" in scans  # another method's rows are not this run's to remove
 
 
+def test_a_run_over_other_scans_forgets_nothing_of_the_last_ones(tiny, tmp_path):
+    plans = [
+        plan_correction(settings(tiny, tmp_path / "out", participants=(label,)), implementation)
+        for label in ("01", "02")
+    ]
+    for plan in plans:
+        status.begin(plan)
+    assert all(status.has_begun(plan) for plan in plans)
+    assert set(table(tmp_path / "out")) == {job.relative for plan in plans for job in plan.jobs}
+
+
+def test_rows_are_in_the_order_of_scan_and_method_and_the_last_word_counts(tmp_path):
+    status.write(tmp_path, [Row("b", "n4", "waiting"), Row("a", "ubc", "done"), Row("a", "n4", "done")])
+    status.write(tmp_path, [Row("b", "n4", "failed", 'a tab\tand a quote"')])
+    lines = (tmp_path / "status.tsv").read_text().splitlines()
+    assert [line.split("\t")[:3] for line in lines[1:3]] == [["a", "n4", "done"], ["a", "ubc", "done"]]
+    assert status.now(tmp_path)[0][2] == Row("b", "n4", "failed", 'a tab\tand a quote"')
+
+
 def write_gate(plan, job, verdict, applied):
     path = plan.out_dir / plan.record_file(job, "n4")
     record = json.loads(path.read_text())
