@@ -107,6 +107,9 @@ def test_the_gates_verdicts_are_states_and_remarks(published):
         ("done", "n/a"),
     ]
     assert status.judged(published.out_dir, [Row(published.jobs[0].relative, "n4", "failed", "why")])[0].reason == "why"
+    status.write(published.out_dir, rows)
+    bids.output_paths(published.jobs[0], published.out_dir / "n4")["bias"].unlink()
+    assert [row.state for row in status.now(published.out_dir)[0]][:3] == ["missing", "rejected", "done"]
 
 
 def test_what_another_run_made_is_not_what_this_run_was_to_make(published):
