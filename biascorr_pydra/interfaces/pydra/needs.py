@@ -32,7 +32,8 @@ def memory_gb(file: Any, base: float, bytes_per_voxel: float) -> float:
 
 @lru_cache(maxsize=4096)  # a compressed header takes 40 ms to read, and each step of a scan asks
 def _voxels(path: Path, mtime_ns: int, size: int) -> int:
-    return prod(nib.load(path).shape)
+    img: Any = nib.load(path)
+    return prod(img.shape)
 
 
 def for_correction(task) -> Resources:
