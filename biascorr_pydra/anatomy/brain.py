@@ -40,6 +40,7 @@ from scipy import ndimage
 from biascorr_pydra.errors import InvalidParameterError, SegmentationError, UnknownMethodError
 from biascorr_pydra.images import nifti
 from biascorr_pydra.images.head import detect_head
+from biascorr_pydra.resources import DEVICES
 
 __all__ = ["METHODS", "T1W_LIKE", "BrainMask", "extract_brain", "resolve_method"]
 
@@ -207,7 +208,7 @@ def _deepbet(data: np.ndarray, affine: np.ndarray, device: str, name) -> np.ndar
     """Brain mask of an array in RAS+ order; deepbet works on voxels alone."""
     import torch
 
-    if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+    if device not in DEVICES or (device == "cuda" and not torch.cuda.is_available()):
         raise InvalidParameterError(
             "no such device is available", file=name, value=repr(device), next_step="Choose device 'cpu' or 'auto'."
         )

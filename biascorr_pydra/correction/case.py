@@ -16,6 +16,7 @@ from biascorr_pydra.methods.corrector import Corrector, Scan
 from biascorr_pydra.resources import resolve_device
 
 from .options import CorrectionOptions
+from .series import frames_of, mean_frame
 
 __all__ = ["Case", "ImageOrFile", "make_case"]
 
@@ -86,10 +87,10 @@ def make_case(
     corrector, fallback = options.corrector(), options.fallback_corrector()
     if fallback == corrector:
         fallback = None  # it is the one rejected
-    frames = _frames(img) if options.average_frames else None
+    frames = frames_of(img) if options.average_frames else None
     if frames is not None:
         _check_series(frames, corrector, fallback)
-    data, valid, intensities = nifti.inspect(img if frames is None else _mean_frame(frames, img))
+    data, valid, intensities = nifti.inspect(img if frames is None else mean_frame(frames, img))
     mask_array, resampled = (None, False) if mask is None else nifti.load_mask(mask, img)
     scan = Scan(data, valid, mask_array, nifti.voxel_size_mm(img), _load_weight(weight, img, corrector))
     warnings = intensities.warnings()
@@ -151,17 +152,3 @@ def _load_weight(weight: ImageOrFile | None, img: nib.Nifti1Image, corrector: Co
     if not (values > 0).any():
         raise InvalidMaskError("the weight image is empty", file=name, value="no voxel above 0")
     return values
-
-
-def _frames(img: nib.Nifti1Image) -> np.ndarray | None:
-    """A 4-D series' values (I, J, K, frames), or None for an image that has one frame."""
-    if len(img.shape) != 4 or img.shape[3] == 1:
-        return None
-    nifti.check_real(img)
-    return np.asarray(img.dataobj, np.float32)
-
-
-def _mean_frame(frames: np.ndarray, img: nib.Nifti1Image) -> nib.Nifti1Image:
-    mean = nifti.save_like(frames.mean(axis=3), img)
-    mean.set_filename(img.get_filename() or "series")
-    return mean

@@ -71,7 +71,9 @@ class CorrectionOptions:
         NoneType,
         allowed="a mapping of parameters' names to values",
     )
-    device: str = _option("auto", "auto, cpu or cuda", str, choices=DEVICES)
+    device: str = _option(
+        "auto", "where the field is estimated: auto (a GPU if there is one), cpu or cuda", str, choices=DEVICES
+    )
     seed: int = _option(0, "for methods that draw random numbers", Integral, allowed="a whole number")
     average_frames: bool = _option(
         False, "the image is a 4-D series: one field, from the mean of its frames", bool, allowed="True or False"
@@ -81,7 +83,8 @@ class CorrectionOptions:
     )
     fallback: str = _option(
         NO_FALLBACK,
-        "none, or a method (METHOD or METHOD:PRESET) whose field stands in for a rejected one or a refusal",
+        "whose field stands in for a rejected one, or for a method that refuses the image: none, METHOD or "
+        "METHOD:PRESET",
         str,
         allowed=f"{NO_FALLBACK!r}, or the name of a method, as METHOD or METHOD:PRESET",
     )

@@ -17,7 +17,7 @@ def implementation(method: str, fallback: str = NO_FALLBACK) -> str:
 
     Parameters
     ----------
-    method : name of a method
+    method : METHOD or METHOD:PRESET
     fallback : METHOD, METHOD:PRESET or "none"
 
     Raises
@@ -26,7 +26,7 @@ def implementation(method: str, fallback: str = NO_FALLBACK) -> str:
     """
     from biascorr_pydra.quality import GATE_VERSION
 
-    correctors: list[Corrector | type[Corrector]] = [get_corrector(method)]
+    correctors: list[Corrector | type[Corrector]] = [get_corrector(MethodSpec.parse(method).method)]
     if fallback != NO_FALLBACK:
         spec = MethodSpec.parse(fallback)
         correctors.append(get_corrector(spec.method).from_options(spec.preset))

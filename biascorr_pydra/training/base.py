@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import torch
 
 from biascorr_pydra.errors import InvalidParameterError
+from biascorr_pydra.resources import DEVICES
 
 __all__ = ["CardText", "Split", "Training", "option", "split_by_subject", "subject_of"]
 
@@ -172,7 +173,7 @@ class Training(ABC):
             raise InvalidParameterError("learning_rate lies between 0 and 1", value=self.learning_rate)
         if self.minutes is not None and self.minutes <= 0:
             raise InvalidParameterError("minutes is positive", value=self.minutes)
-        for name, choices in (("device", ("auto", "cpu", "cuda")), ("precision", ("auto", "float32", "bfloat16"))):
+        for name, choices in (("device", DEVICES), ("precision", ("auto", "float32", "bfloat16"))):
             if getattr(self, name) not in choices:
                 raise InvalidParameterError(f"{name} is one of {', '.join(choices)}", value=getattr(self, name))
 

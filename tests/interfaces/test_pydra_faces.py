@@ -8,7 +8,6 @@ import shlex
 import sys
 from pathlib import Path
 
-import click
 import nibabel as nib
 import numpy as np
 import pytest
@@ -23,7 +22,6 @@ from biascorr_pydra import correct_file
 from biascorr_pydra.anatomy import steps
 from biascorr_pydra.correction.apply import apply_file
 from biascorr_pydra.images import nifti
-from biascorr_pydra.interfaces.cli import main
 from biascorr_pydra.interfaces.pydra import normalize, tasks, train
 from biascorr_pydra.interfaces.pydra import shell as shell_task
 from biascorr_pydra.interfaces.pydra import workflow as nested
@@ -40,8 +38,7 @@ FUNCTIONS = {
 }
 # Parameters that the face gives itself, and what the task has for Pydra's cache.
 GIVEN_BY_THE_FACE = {
-    biascorr.CorrectBias: {"out_file", "bias_file", "record_file", "uncertainty_file", "overwrite", "progress"}
-    | {"average_frames"},
+    biascorr.CorrectBias: {"out_file", "bias_file", "record_file", "uncertainty_file", "overwrite", "progress"},
     biascorr.ApplyBias: {"out_file", "overwrite"},
 }
 PYDRAS_OWN = {"function", "implementation", "uncertainty"}
@@ -76,24 +73,6 @@ def test_inputs_are_the_functions_parameters(task):
     for name in taken:
         if parameters[name].default is not inspect.Parameter.empty:
             assert fields[name].default == parameters[name].default
-
-
-def test_the_shell_task_has_the_options_of_the_command():
-    options = {option.name: option for option in main.correct.params}
-    fields = {field.name: field for field in get_fields(shell_task.CorrectBiasShell)}
-    outputs = {field.name: field for field in get_fields(shell_task.CorrectBiasShell.Outputs)}
-    assert set(options) - {"overwrite", "verbose"} == {
-        name for name in {**fields, **outputs} if name not in ("executable", "append_args", *SHELLS_OWN)
-    }
-    for name, option in options.items():
-        field = fields.get(name) or outputs.get(name)
-        if isinstance(option, click.Option) and field is not None and name != "options":
-            assert field.argstr in option.opts
-        if name in fields and isinstance(option.default, str | int):
-            assert field.default == option.default
-
-
-SHELLS_OWN = ("return_code", "stdout", "stderr")
 
 
 def test_the_shell_task_gives_the_same_bytes(tmp_path, phantom_file, mask_file, monkeypatch):

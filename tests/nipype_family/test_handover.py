@@ -12,7 +12,7 @@ from niworkflows.utils.spaces import Reference, SpatialReferences
 from smriprep.utils.bids import collect_derivatives
 from smriprep.workflows.anatomical import init_anat_fit_wf
 
-from biascorr_pydra.interfaces.nipype.swap import _nodes
+from biascorr_pydra.interfaces.nipype.swap import nodes_of
 
 pytestmark = pytest.mark.nipype
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,7 @@ def test_smriprep_then_has_no_n4_left(derivatives, tmp_path):
             precomputed=precomputed,
             omp_nthreads=1,
         )
-        return {name for name, node in _nodes(workflow) if isinstance(node.interface, N4BiasFieldCorrection)}
+        return {name for name, node in nodes_of(workflow) if isinstance(node.interface, N4BiasFieldCorrection)}
 
     assert n4_nodes({})
     assert n4_nodes(collect_derivatives(derivatives, "03", [], session_id="1")) == set()

@@ -19,7 +19,7 @@ from biascorr_pydra import correct_file
 from biascorr_pydra.errors import InvalidParameterError, UnknownMethodError
 from biascorr_pydra.images import nifti
 from biascorr_pydra.interfaces.nipype.n4 import BiascorrN4, BiascorrShiftedN4
-from biascorr_pydra.interfaces.nipype.swap import SwappedNode, _nodes, use_biascorr
+from biascorr_pydra.interfaces.nipype.swap import SwappedNode, nodes_of, use_biascorr
 
 pytestmark = pytest.mark.nipype
 
@@ -62,7 +62,7 @@ def edges(workflow, prefix=""):
 
 
 def ants_nodes(workflow):
-    return {name for name, node in _nodes(workflow) if isinstance(node.interface, N4BiasFieldCorrection)}
+    return {name for name, node in nodes_of(workflow) if isinstance(node.interface, N4BiasFieldCorrection)}
 
 
 BUILDERS = {
@@ -97,7 +97,7 @@ def test_every_n4_of_a_real_workflow_is_swapped_and_nothing_else(tmp_path, bids_
     build, expected = BUILDERS[builder]
     workflow = build(tmp_path, bids_t1w)
     assert ants_nodes(workflow) == expected
-    nodes = dict(_nodes(workflow))
+    nodes = dict(nodes_of(workflow))
     before = {
         name: (type(node), getattr(node, "iterfield", None), node.iterables, type(node.interface))
         for name, node in nodes.items()
@@ -110,7 +110,7 @@ def test_every_n4_of_a_real_workflow_is_swapped_and_nothing_else(tmp_path, bids_
     assert {node.name for node in swapped} == expected and not ants_nodes(workflow)
     assert all(node.method == "n4" and not node.set_aside for node in swapped)
     assert edges(workflow) == connections
-    for name, node in _nodes(workflow):
+    for name, node in nodes_of(workflow):
         assert node is nodes[name]
         kind, iterfield, iterables, interface = before[name]
         assert (type(node), getattr(node, "iterfield", None), node.iterables) == (kind, iterfield, iterables)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from biascorr_pydra.bench.choices import BRAINS, HEADS, KINDS, MASKS
 from biascorr_pydra.errors import BrokenMethodError
 from biascorr_pydra.methods import REFERENCE_METHOD, get_corrector, method_names
+
+from .fields import device_option, overwrite_option
 
 __all__ = ["bench"]
 
@@ -66,10 +69,22 @@ FOLDER = click.Path(path_type=Path)
     help="How brain masks are made where none is given; auto: deepbet for T1w, else template; none: no mask, scores "
     "over the detected head.",
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="cpu", show_default=True)
+@device_option(default="cpu")
 @click.option("--threads", type=click.IntRange(min=1), help="For torch and ITK; by default all.")
-@click.option("--overwrite", is_flag=True, help="Begin anew: measure everything again.")
-def bench(data, derivatives, out, methods, masks, heads, select, reference, device, threads, overwrite, **how):
+@overwrite_option("Begin anew: measure everything again.")
+def bench(
+    data: tuple[Path, ...],
+    derivatives: tuple[Path, ...],
+    out: Path,
+    methods: tuple[str, ...],
+    masks: tuple[str, ...],
+    heads: tuple[str, ...],
+    threads: int | None,
+    reference: str,
+    device: str,
+    overwrite: bool,
+    **sources: Any,
+) -> None:
     """Measure methods on your data: accuracy, harm, tissue contrast, time, memory.
 
     DIR is one of three: a BIDS data set; a folder of label maps (FreeSurfer's numbers; heads are simulated with no,
@@ -85,12 +100,10 @@ def bench(data, derivatives, out, methods, masks, heads, select, reference, devi
 
     if threads:
         set_threads(threads)
-    sources = Sources(data, derivatives, select=select, heads=heads or HEADS, **how)
-    methods = methods or [name for name in method_names() if _benchmarked(name)]
-    found = run_bench(
-        sources,
+    outcome = run_bench(
+        Sources(data, derivatives, heads=heads or HEADS, **sources),
         out,
-        methods=methods,
+        methods=methods or [name for name in method_names() if _benchmarked(name)],
         reference=reference,
         masks=masks or MASKS,
         device=device,
@@ -98,10 +111,10 @@ def bench(data, derivatives, out, methods, masks, heads, select, reference, devi
         command=f"biascorr {shlex.join(sys.argv[1:])}",
         tell=lambda line: click.echo(line, err=True),
     )
-    if found.dropped:
-        click.echo(f"{found.dropped} rows of data that have changed since were dropped", err=True)
-    click.echo(f"{found.measured} measured, {found.kept} kept, {found.failed} failed: {out / 'bench.md'}")
-    sys.exit(1 if found.failed else 0)
+    if outcome.dropped:
+        click.echo(f"{outcome.dropped} rows of data that have changed since were dropped", err=True)
+    click.echo(f"{outcome.measured} measured, {outcome.kept} kept, {outcome.failed} failed: {out / 'bench.md'}")
+    sys.exit(1 if outcome.failed else 0)
 
 
 def _benchmarked(name: str) -> bool:

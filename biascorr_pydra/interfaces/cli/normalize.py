@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import click
 
 from biascorr_pydra.anatomy.brain import METHODS as BRAIN_METHODS
 
+from .fields import FILE, device_option, overwrite_option
+
 __all__ = ["normalize", "normalize_cohort"]
 
-FILE = click.Path(path_type=str)
 SPEEDS = ("paper", "fast")
 
 
-def _common(command):
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--speed", type=click.Choice(SPEEDS), default="paper", show_default=True, help="Stride 8 or 16."),
         click.option("--weights-file", type=FILE, help="Weights of your own (.safetensors), instead of the package's."),
-        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
-        click.option("--overwrite", is_flag=True, help="Replace outputs that exist."),
+        device_option(),
+        overwrite_option(),
     ):
         command = option(command)
     return command
@@ -33,7 +36,7 @@ def _common(command):
 @click.option("--dseg-file", type=FILE, help="Also write the segmentation (1 GM, 2 WM, 3 CSF).")
 @click.option("--record-file", type=FILE, help="Also write what was done and found, as JSON.")
 @_common
-def normalize(in_file, out_file, others, **options):
+def normalize(in_file: str, out_file: str, others: tuple[tuple[str, str], ...], **options: Any) -> None:
     """Normalize the scan IN by DeepNormalize and write OUT: intensities from 0 to 1, contrast changed by design.
 
     OUT is no image corrected for the bias field; `biascorr correct --method deepnormalize` makes one.
@@ -56,14 +59,14 @@ def normalize(in_file, out_file, others, **options):
 @click.option("--skull-strip", type=click.Choice(BRAIN_METHODS), default="auto", show_default=True)
 @click.option("--derivatives", type=FILE, help="Data set with brain masks, for given; of a study, inside each one.")
 @_common
-def normalize_cohort(bids_dir, out_dir, **options):
+def normalize_cohort(bids_dir: str, out_dir: str, **options: Any) -> None:
     """Normalize the scans of BIDS, a data set or a folder of one a site, into OUT/deepnormalize-normalized.
 
     `biascorr report OUT` then compares the sites' intensities before and after. Exits with 1 if a scan failed.
     """
     from biascorr_pydra.normalize.cohort import normalize_cohort as run
 
-    def progress(data_set, row):
+    def progress(data_set: str, row: Any) -> None:
         scan = f"{data_set}/{row.scan}" if data_set else row.scan
         click.echo(f"{row.state}  {scan}  {row.reason.removesuffix('n/a')}".rstrip(), err=True)
 

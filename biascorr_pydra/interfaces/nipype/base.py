@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from biascorr_pydra import __version__
+from biascorr_pydra.correction.options import DEFAULTS, help_of
 from biascorr_pydra.errors import BiasCorrError
 from biascorr_pydra.interfaces.extras import missing
 from biascorr_pydra.methods import MethodSpec, get_corrector
@@ -17,6 +18,7 @@ from biascorr_pydra.resources import Resources
 try:
     from nipype.interfaces.base import (
         BaseInterfaceInputSpec,
+        File,
         SimpleInterface,
         Undefined,
         isdefined,
@@ -25,7 +27,18 @@ try:
 except ImportError as error:
     raise missing("the Nipype interfaces", error, "nipype") from error
 
-__all__ = ["STEPS", "declare", "given", "resources_of"]
+__all__ = [
+    "STEPS",
+    "FileInterface",
+    "ThreadedInputSpec",
+    "VersionedInputSpec",
+    "declare",
+    "file_trait",
+    "given",
+    "method_version",
+    "option_trait",
+    "resources_of",
+]
 
 
 #: What a step takes. Memory: the peak of the whole process on the head of :data:`VOXELS`, on the CPU, rounded up.
@@ -82,6 +95,22 @@ def given(value: Any, default: Any = None) -> Any:
     return value if isdefined(value) else default
 
 
+def option_trait(name: str) -> traits.TraitType:
+    """The trait of a correction's option, with its default and help from the one list of them."""
+    default, described = getattr(DEFAULTS, name), {"desc": help_of(name)}
+    if name in ("options", "metadata"):
+        return traits.Dict(traits.Str, traits.Any, **described)
+    if default is None:
+        return traits.Str(**described)
+    kind = {bool: traits.Bool, int: traits.Int, str: traits.Str}[type(default)]
+    return kind(default, usedefault=True, **described)
+
+
+def file_trait(name: str, **metadata: bool) -> File:
+    """The trait of a file that is read or written, with its help from the same list."""
+    return File(desc=help_of(name), **metadata)
+
+
 class VersionedInputSpec(BaseInterfaceInputSpec):
     """Inputs whose hash follows the code: another version computes again, in a working directory that exists."""
 
@@ -130,15 +159,15 @@ class FileInterface(SimpleInterface):
             before = torch.get_num_threads()
             torch.set_num_threads(threads)
         try:
-            found = self._compute(Path(runtime.cwd))
+            outputs = self.compute(Path(runtime.cwd))
         finally:
             if threads > 0:
                 torch.set_num_threads(before)
-        self._results.update({name: str(value) for name, value in found.items() if value is not None})
+        self._results.update({name: str(value) for name, value in outputs.items() if value is not None})
         return runtime
 
-    def _compute(self, folder: Path) -> dict[str, Path | None]:
-        """Call the function; output name -> file."""
+    def compute(self, folder: Path) -> dict[str, Path | None]:
+        """Call the function and let it write into ``folder``; output name -> file."""
         raise NotImplementedError
 
     def _device(self) -> str:

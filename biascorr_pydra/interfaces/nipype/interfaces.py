@@ -10,10 +10,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from biascorr_pydra.bids.signs import metadata_beside, signs_of_correction
-from biascorr_pydra.methods import DEFAULT_METHOD
-from biascorr_pydra.methods.spec import NO_FALLBACK
 
-from .base import FileInterface, ThreadedInputSpec, VersionedInputSpec, given, method_version
+from .base import (
+    FileInterface,
+    ThreadedInputSpec,
+    VersionedInputSpec,
+    file_trait,
+    given,
+    method_version,
+    option_trait,
+)
 
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits  # isort: skip (after the base, which explains its absence)
 
@@ -21,43 +27,36 @@ __all__ = ["ApplyBias", "BiasMetrics", "BrainMask", "CorrectBias", "TissueSegmen
 
 
 class CorrectBiasInputSpec(ThreadedInputSpec):
-    in_file = File(mandatory=True, desc="the image, .nii or .nii.gz, 3-D")
-    method = traits.Str(DEFAULT_METHOD, usedefault=True, desc="the correction method, see `biascorr methods`")
-    mask_file = File(desc="where to estimate the field")
-    weight_file = File(desc="how much each voxel counts, for n4 and ants-n4")
-    preset = traits.Str(desc="a named set of the method's parameters")
-    options = traits.Dict(traits.Str, traits.Any, desc="single parameters of the method")
-    seed = traits.Int(0, usedefault=True, desc="for methods that draw random numbers")
-    average_frames = traits.Bool(
-        False, usedefault=True, desc="in_file is a 4-D series: one field, from the mean of its frames"
-    )
+    """The options of a correction, but for ``device``."""
 
-    gate = traits.Bool(
-        True, usedefault=True, desc="judge the field; one that is negligible or rejected is not divided out"
-    )
-    fallback = traits.Str(
-        NO_FALLBACK, usedefault=True, desc="none, or a method whose field stands in for a rejected one or a refusal"
-    )
-    check_response = traits.Bool(
-        False, usedefault=True, desc="also judge by whether the method sees a known extra field"
-    )
-    uncertainty = traits.Bool(
-        False, usedefault=True, desc="also write how far the fields of the mirror images are apart"
-    )
-    metadata = traits.Dict(desc="the image's BIDS sidecar; read from beside in_file by default")
+    in_file = file_trait("in_file", mandatory=True)
+    mask_file = file_trait("mask_file")
+    weight_file = file_trait("weight_file")
+    method = option_trait("method")
+    preset = option_trait("preset")
+    options = option_trait("options")
+    seed = option_trait("seed")
+    average_frames = option_trait("average_frames")
+    gate = option_trait("gate")
+    fallback = option_trait("fallback")
+    check_response = option_trait("check_response")
+    uncertainty = option_trait("uncertainty")
+    metadata = option_trait("metadata")
 
     def implementation(self) -> str:
         # The sidecar beside the image is read too, so that the hash follows it; a MapNode has a list of images.
-        given = self.in_file if isinstance(self.in_file, list) else [self.in_file]
-        signs = [signs_of_correction(metadata_beside(file)[0]) for file in given if isdefined(file)]
+        images = self.in_file if isinstance(self.in_file, list) else [self.in_file]
+        signs = [signs_of_correction(metadata_beside(image)[0]) for image in images if isdefined(image)]
         return f"{method_version(self.method, self.fallback)} {signs}"
 
 
 class CorrectBiasOutputSpec(TraitedSpec):
-    out_file = File(exists=True, desc="the corrected image, float32")
-    bias_file = File(exists=True, desc="the bias field, mean 1 over the mask")
-    record_file = File(exists=True, desc="what was done and found, JSON")
-    uncertainty_file = File(desc="standard deviation of the log field over the mirror images, if asked for")
+    """The files that a correction writes."""
+
+    out_file = file_trait("out_file", exists=True)
+    bias_file = file_trait("bias_file", exists=True)
+    record_file = file_trait("record_file", exists=True)
+    uncertainty_file = file_trait("uncertainty_file")
 
 
 class CorrectBias(FileInterface):
@@ -72,7 +71,7 @@ class CorrectBias(FileInterface):
     input_spec = CorrectBiasInputSpec
     output_spec = CorrectBiasOutputSpec
 
-    def _compute(self, folder: Path) -> dict:
+    def compute(self, folder: Path) -> dict[str, Path | None]:
         from biascorr_pydra.correction.correct import correct_file
 
         files = {"out_file": "corrected.nii.gz", "bias_file": "bias.nii.gz", "record_file": "record.json"}
@@ -115,7 +114,7 @@ class ApplyBias(FileInterface):
     input_spec = ApplyBiasInputSpec
     output_spec = ApplyBiasOutputSpec
 
-    def _compute(self, folder: Path) -> dict:
+    def compute(self, folder: Path) -> dict[str, Path | None]:
         from biascorr_pydra.correction.apply import apply_file
 
         out_file = folder / "corrected.nii.gz"
@@ -141,7 +140,7 @@ class BrainMask(FileInterface):
     input_spec = BrainMaskInputSpec
     output_spec = BrainMaskOutputSpec
 
-    def _compute(self, folder: Path) -> dict:
+    def compute(self, folder: Path) -> dict[str, Path | None]:
         from biascorr_pydra.anatomy.steps import extract_file
 
         inputs = self.inputs
@@ -180,7 +179,7 @@ class TissueSegmentation(FileInterface):
     input_spec = TissueSegmentationInputSpec
     output_spec = TissueSegmentationOutputSpec
 
-    def _compute(self, folder: Path) -> dict:
+    def compute(self, folder: Path) -> dict[str, Path | None]:
         from biascorr_pydra.anatomy.steps import segment_file
 
         inputs = self.inputs
@@ -210,7 +209,7 @@ class BiasMetrics(FileInterface):
     input_spec = BiasMetricsInputSpec
     output_spec = BiasMetricsOutputSpec
 
-    def _compute(self, folder: Path) -> dict:
+    def compute(self, folder: Path) -> dict[str, Path | None]:
         from biascorr_pydra.anatomy.steps import measure_file
 
         inputs = self.inputs

@@ -19,12 +19,13 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
+from biascorr_pydra.correction.options import help_of
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.images import files, nifti
 from biascorr_pydra.methods import REFERENCE_METHOD, get_corrector
-from biascorr_pydra.methods.spec import NO_FALLBACK
+from biascorr_pydra.methods.spec import MethodSpec
 
-from .base import FileInterface, ThreadedInputSpec, given, method_version
+from .base import FileInterface, ThreadedInputSpec, given, method_version, option_trait
 
 from nipype.interfaces.ants import N4BiasFieldCorrection  # isort: skip (after the base, which explains its absence)
 from nipype.interfaces.base import File, isdefined, traits  # isort: skip
@@ -54,23 +55,18 @@ OWN = {"method", "options", "seed", "set_aside", "gate", "fallback", "use_gpu", 
 
 
 class BiascorrN4InputSpec(ThreadedInputSpec, N4BiasFieldCorrection.input_spec):
-    method = traits.Str(REFERENCE_METHOD, usedefault=True, desc="the correction method, see `biascorr methods`")
+    method = traits.Str(REFERENCE_METHOD, usedefault=True, desc=help_of("method"))
     options = traits.Dict(
         traits.Str, traits.Any, desc="parameters of the method that N4's traits do not speak of, such as default_mask"
     )
-    seed = traits.Int(0, usedefault=True, desc="for methods that draw random numbers")
+    seed = option_trait("seed")
     set_aside = traits.List(
         traits.Str,
         desc="traits of N4 that the method has no use for and that are to have no effect; "
         "a trait that is not named here and cannot be honoured raises",
     )
-
-    gate = traits.Bool(
-        True, usedefault=True, desc="judge the field; one that is negligible or rejected is not divided out"
-    )
-    fallback = traits.Str(
-        NO_FALLBACK, usedefault=True, desc="none, or a method whose field stands in for a rejected one or a refusal"
-    )
+    gate = option_trait("gate")
+    fallback = option_trait("fallback")
 
     def implementation(self) -> str:
         return method_version(self.method, self.fallback)
@@ -112,10 +108,14 @@ class BiascorrN4(FileInterface):
         foreign = set(given(inputs.environ, {})) - THREAD_VARIABLES
         if foreign:
             raise InvalidParameterError("no program is run that an environment could reach", value=sorted(foreign))
-        get_corrector(inputs.method).from_options(self._preset(), **self._options())
+        self._spec().corrector(**self._options())
 
-    def _preset(self) -> str | None:
-        return "ants" if "ants" in get_corrector(self.inputs.method).presets else None
+    def _spec(self) -> MethodSpec:
+        """The method, with the preset that is ANTs' program where it has one and no other was named."""
+        spec = MethodSpec.parse(self.inputs.method)
+        if spec.preset is None and "ants" in get_corrector(spec.method).presets:
+            return MethodSpec(spec.method, "ants")
+        return spec
 
     def _options(self) -> dict:
         """The method's parameters that the traits ask for; whatever is not set is as in ANTs' program."""
@@ -133,32 +133,33 @@ class BiascorrN4(FileInterface):
             raise InvalidParameterError("a parameter is given once, as a trait of N4 or in options", value=twice)
         return options | given(inputs.options, {})
 
-    def _compute(self, folder: Path) -> dict:
+    def compute(self, folder: Path) -> dict[str, Path | None]:
         from biascorr_pydra.correction.correct import correct_file
 
         self.check()
-        inputs = self.inputs
+        inputs, spec = self.inputs, self._spec()
         weight_file = None if "weight_image" in given(inputs.set_aside, []) else given(inputs.weight_image)
-        found = {"output_image": self._output(folder), "record_file": folder / "record.json"}
+        output_image = self._output(folder)
+        files: dict[str, Path | None] = {"output_image": output_image, "record_file": folder / "record.json"}
         if inputs.save_bias or isdefined(inputs.bias_image):
-            found["bias_image"] = self._bias(folder)
+            files["bias_image"] = self._bias(folder)
         correct_file(
             self._source(folder),
-            found["output_image"],
-            method=inputs.method,
+            output_image,
+            method=spec.method,
+            preset=spec.preset,
             mask_file=given(inputs.mask_image),
             weight_file=weight_file,
-            bias_file=found.get("bias_image"),
-            record_file=found["record_file"],
+            bias_file=files.get("bias_image"),
+            record_file=files["record_file"],
             device=self._device(),
             seed=inputs.seed,
-            preset=self._preset(),
             options=self._options(),
             gate=inputs.gate,
             fallback=inputs.fallback,
             overwrite=True,  # ANTs does
         )
-        return found
+        return files
 
     def _source(self, folder: Path) -> Path:
         return Path(self.inputs.input_image)
@@ -206,17 +207,17 @@ class BiascorrShiftedN4(BiascorrN4):
 def set_traits(inputs) -> set[str]:
     """Names of N4's traits that were set to something, apart from this package's own."""
     names = set(N4BiasFieldCorrection.input_spec().copyable_trait_names()) - OWN
-    found = set()
+    changed = set()
     for name in names:
         value, trait = getattr(inputs, name), inputs.trait(name)
         if isdefined(value) and not (trait.usedefault and value == trait.default) and value not in ("", {}):
-            found.add(name)
-    return found
+            changed.add(name)
+    return changed
 
 
 def unhonoured(method: str) -> set[str]:
     """Names of N4's traits that a correction method cannot honour, whatever their value."""
-    corrector, known = get_corrector(method), _parameters(method)
+    corrector, known = get_corrector(MethodSpec.parse(method).method), _parameters(method)
     honoured = {trait for trait, names in PARAMETERS.items() if known.issuperset(names)} | ALWAYS
     if corrector.uses_weight:
         honoured.add("weight_image")
@@ -224,4 +225,4 @@ def unhonoured(method: str) -> set[str]:
 
 
 def _parameters(method: str) -> set[str]:
-    return {field.name for field in fields(get_corrector(method))}
+    return {field.name for field in fields(get_corrector(MethodSpec.parse(method).method))}

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from biascorr_pydra import __version__
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.methods import REFERENCE_METHOD, get_corrector
+from biascorr_pydra.methods.spec import MethodSpec
 
 from .base import declare
 from .n4 import METHOD_TRAITS, BiascorrN4, BiascorrShiftedN4, set_traits, unhonoured
@@ -17,7 +18,7 @@ from nipype.interfaces.ants import N4BiasFieldCorrection  # isort: skip
 from nipype.interfaces.base import isdefined  # isort: skip
 from nipype.pipeline.engine import JoinNode, MapNode, Workflow  # isort: skip
 
-__all__ = ["SwappedNode", "use_biascorr"]
+__all__ = ["SwappedNode", "nodes_of", "use_biascorr"]
 
 SHIFTING = "niworkflows.interfaces.fixes.FixN4BiasFieldCorrection"
 
@@ -72,11 +73,11 @@ def use_biascorr(
         A node asks for something that cannot be honoured, or is a kind of N4 or of node that is not known; the message
         names it, and the workflow is as it was.
     """
-    get_corrector(method)
+    MethodSpec.parse(method).corrector()
     log = logging.getLogger("nipype.workflow")
     connected = set(_connected_inputs(workflow))
     planned = []
-    for name, node in _nodes(workflow):
+    for name, node in nodes_of(workflow):
         if isinstance(node.interface, N4BiasFieldCorrection):
             wanted = set_traits(node.inputs) | _iterated(node)
             wanted |= {field for field in unhonoured(method) if f"{name}.{field}" in connected}
@@ -97,11 +98,11 @@ def use_biascorr(
     return swapped
 
 
-def _nodes(workflow: Workflow, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every node, nested ones too, with its name."""
+def nodes_of(workflow: Workflow, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every node of a built workflow, nested ones too, with its name."""
     for node in workflow._graph.nodes():
         if isinstance(node, Workflow):
-            yield from _nodes(node, f"{prefix}{node.name}.")
+            yield from nodes_of(node, f"{prefix}{node.name}.")
         else:
             yield f"{prefix}{node.name}", node
 
@@ -164,7 +165,7 @@ def _tell_boilerplate(workflow: Workflow, swapped: list[SwappedNode]) -> None:
     """Say in a niworkflows workflow's boilerplate who corrects now; its own text goes on naming ANTs."""
     if not hasattr(workflow, "__postdesc__"):
         return
-    corrector = get_corrector(swapped[0].method)
+    corrector = get_corrector(MethodSpec.parse(swapped[0].method).method)
     sentence = (
         f"\nIntensity non-uniformity was corrected by *biascorr_pydra* {__version__} in place of ANTs' "
         f"`N4BiasFieldCorrection`, with method `{corrector.name}` ({corrector.summary}; {corrector.citation()}), "

@@ -11,7 +11,7 @@ from biascorr_pydra import __version__
 from biascorr_pydra.resources import requires
 
 from . import needs
-from .tasks import _path
+from .tasks import path_of
 
 __all__ = ["NormalizeImage"]
 
@@ -58,13 +58,13 @@ def NormalizeImage(  # noqa: N802
         Path(name).absolute() for name in ("normalized.nii.gz", "dseg.nii.gz", "normalization.json")
     )
     normalize_file(
-        _path(in_file),
+        path_of(in_file),
         normalized_file,
-        mask_file=_path(mask_file),
+        mask_file=path_of(mask_file),
         dseg_file=dseg_file,
         record_file=record_file,
         speed=speed,
-        weights_file=_path(weights_file),
+        weights_file=path_of(weights_file),
         device=device,
         overwrite=True,
     )

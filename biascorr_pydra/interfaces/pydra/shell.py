@@ -10,8 +10,9 @@ from fileformats.generic import File
 from fileformats.medimage import NiftiGz
 from pydra.compose import shell
 
-from biascorr_pydra.methods import DEFAULT_METHOD
-from biascorr_pydra.methods.spec import NO_FALLBACK
+from biascorr_pydra.correction.options import help_of
+
+from .fields import shell_input
 
 __all__ = ["CorrectBiasShell"]
 
@@ -33,50 +34,30 @@ class CorrectBiasShell(shell.Task["CorrectBiasShell.Outputs"]):
 
     executable = ("biascorr", "correct")
 
-    in_file: File = shell.arg(help="the image, .nii or .nii.gz, 3-D", argstr="", position=1)
-    method: str = shell.arg(
-        help="the correction method, see `biascorr methods`", argstr="--method", default=DEFAULT_METHOD
-    )
-    preset: str | None = shell.arg(help="a named set of the method's parameters", argstr="--preset", default=None)
-    options: dict | None = shell.arg(help="single parameters of the method", formatter=set_options, default=None)
-    mask_file: File | None = shell.arg(help="where to estimate the field", argstr="--mask-file", default=None)
-    weight_file: File | None = shell.arg(
-        help="how much each voxel counts, for n4 and ants-n4", argstr="--weight-file", default=None
-    )
-    device: str = shell.arg(
-        help="auto, cpu or cuda", argstr="--device", default="auto", allowed_values=["auto", "cpu", "cuda"]
-    )
-    seed: int = shell.arg(help="for methods that draw random numbers", argstr="--seed", default=0)
-    average_frames: bool = shell.arg(
-        help="in_file is a 4-D series: one field, from the mean of its frames", argstr="--average-frames", default=False
-    )
-    gate: bool = shell.arg(
-        help="judge the field; one that is negligible or rejected is not divided out",
-        argstr="--gate",
-        formatter=gate_option,
-        default=True,
-    )
-    fallback: str = shell.arg(
-        help="none, or a method whose field stands in for a rejected one or a refusal",
-        argstr="--fallback",
-        default=NO_FALLBACK,
-    )
-    check_response: bool = shell.arg(
-        help="also judge by whether the method sees a known extra field", argstr="--check-response", default=False
-    )
+    in_file: File = shell.arg(help=help_of("in_file"), argstr="", position=1)
+    method: str = shell_input("method")
+    preset: str | None = shell_input("preset")
+    options: dict | None = shell_input("options", argstr=None, formatter=set_options)
+    mask_file: File | None = shell_input("mask_file")
+    weight_file: File | None = shell_input("weight_file")
+    device: str = shell_input("device")
+    seed: int = shell_input("seed")
+    average_frames: bool = shell_input("average_frames")
+    gate: bool = shell_input("gate", formatter=gate_option)
+    fallback: str = shell_input("fallback")
+    check_response: bool = shell_input("check_response")
+    metadata_file: File | None = shell.arg(help=help_of("metadata"), argstr="--metadata-file", default=None)
 
     class Outputs(shell.Outputs):
         out_file: NiftiGz = shell.outarg(
-            help="the corrected image, float32", argstr="", position=2, path_template="corrected.nii.gz"
+            help=help_of("out_file"), argstr="", position=2, path_template="corrected.nii.gz"
         )
-        bias_file: NiftiGz = shell.outarg(
-            help="the bias field, mean 1 over the mask", argstr="--bias-file", path_template="bias.nii.gz"
-        )
+        bias_file: NiftiGz = shell.outarg(help=help_of("bias_file"), argstr="--bias-file", path_template="bias.nii.gz")
         record_file: Json = shell.outarg(
-            help="what was done and found", argstr="--record-file", path_template="record.json"
+            help=help_of("record_file"), argstr="--record-file", path_template="record.json"
         )
         uncertainty_file: NiftiGz | None = shell.outarg(
-            help="standard deviation of the log field over the mirror images, if asked for",
+            help=help_of("uncertainty_file"),
             argstr="--uncertainty-file",
             path_template="uncertainty.nii.gz",
             default=None,

@@ -13,11 +13,12 @@ from fileformats.medimage import NiftiGz
 from pydra.compose import python
 
 from biascorr_pydra import __version__
-from biascorr_pydra.methods import DEFAULT_METHOD
+from biascorr_pydra.correction.options import DEFAULTS, help_of
 from biascorr_pydra.methods.spec import NO_FALLBACK
 from biascorr_pydra.resources import requires, together
 
 from . import needs
+from .fields import OPTIONS, python_inputs
 
 __all__ = [
     "ApplyBias",
@@ -26,24 +27,26 @@ __all__ = [
     "MeasureBias",
     "SegmentTissue",
     "method_implementation",
+    "path_of",
     "segmenter_implementation",
 ]
 
 
-def _path(file: Any) -> Path | None:
+def path_of(file: Any) -> Path | None:
+    """A file of Pydra's as a path."""
     return None if file is None else Path(str(file))
 
 
 def _estimate_together(tasks: list) -> Any:
-    from biascorr_pydra.correction.batch import estimate_together
+    from biascorr_pydra.correction.batch import ESTIMATED_BY, estimate_together
 
     return estimate_together(
         [
             {
-                "in_file": _path(task.in_file),
-                "mask_file": _path(task.mask_file),
-                "weight_file": _path(task.weight_file),
-                **{name: getattr(task, name) for name in ("method", "preset", "options", "device", "seed")},
+                "in_file": path_of(task.in_file),
+                "mask_file": path_of(task.mask_file),
+                "weight_file": path_of(task.weight_file),
+                **{name: getattr(task, name) for name in ESTIMATED_BY},
             }
             for task in tasks
         ]
@@ -52,92 +55,64 @@ def _estimate_together(tasks: list) -> Any:
 
 @together(_estimate_together)
 @requires(needs.for_correction)
-@python.define(outputs=["out_file", "bias_file", "record_file", "uncertainty_file"])
+@python.define(
+    inputs=python_inputs("in_file", "mask_file", "weight_file", *OPTIONS),
+    outputs={
+        name: python.out(help=help_of(name)) for name in ("out_file", "bias_file", "record_file", "uncertainty_file")
+    },
+)
 def CorrectBias(
     in_file: File,
-    method: str = DEFAULT_METHOD,
+    method: str = DEFAULTS.method,
     mask_file: File | None = None,
     weight_file: File | None = None,
-    preset: str | None = None,
+    preset: str | None = DEFAULTS.preset,
     options: dict[str, Any] | None = None,
-    device: str = "auto",
-    seed: int = 0,
-    gate: bool = True,
-    fallback: str = NO_FALLBACK,
-    check_response: bool = False,
-    uncertainty: bool = False,
+    device: str = DEFAULTS.device,
+    seed: int = DEFAULTS.seed,
+    average_frames: bool = DEFAULTS.average_frames,
+    gate: bool = DEFAULTS.gate,
+    fallback: str = DEFAULTS.fallback,
+    check_response: bool = DEFAULTS.check_response,
+    uncertainty: bool = DEFAULTS.uncertainty,
     metadata: dict[str, Any] | None = None,
     implementation: str = __version__,
 ) -> tuple[NiftiGz, NiftiGz, Json, NiftiGz | None]:
     """Estimate and remove the bias field of one image.
 
+    The inputs are those of :class:`biascorr_pydra.correction.options.CorrectionOptions`, and the files. A sidecar that
+    is read from beside the image, where no ``metadata`` are given, is not followed by the cache.
+
     Parameters
     ----------
-    in_file : File
-        the image, .nii or .nii.gz, 3-D
-    method : str
-        the correction method, see `biascorr methods`
-    mask_file : File
-        where to estimate the field
-    weight_file : File
-        how much each voxel counts, for n4 and ants-n4
-    preset : str
-        a named set of the method's parameters
-    options : dict
-        single parameters of the method
-    device : str
-        auto, cpu or cuda
-    seed : int
-        for methods that draw random numbers
-    gate : bool
-        judge the field; one that is negligible or rejected is not divided out
-    fallback : str
-        none, or a method whose field stands in for a rejected one or a refusal
-    check_response : bool
-        also judge by whether the method sees a known extra field
-    uncertainty : bool
-        also write how far the fields of the mirror images are apart
-    metadata : dict
-        the image's BIDS sidecar; read from beside in_file by default, which the cache does not follow
     implementation : str
         version of code and weights, part of the cache key
-
-    Returns
-    -------
-    out_file : NiftiGz
-        the corrected image, float32
-    bias_file : NiftiGz
-        the bias field, mean 1 over the mask
-    record_file : Json
-        what was done and found
-    uncertainty_file : NiftiGz
-        standard deviation of the log field over the mirror images, if asked for
     """
     from biascorr_pydra.correction.correct import correct_file
 
     names = ("corrected.nii.gz", "bias.nii.gz", "record.json", "uncertainty.nii.gz")
     out_file, bias_file, record_file, uncertainty_file = (Path(name).absolute() for name in names)
-    uncertainty_file = uncertainty_file if uncertainty else None
     correct_file(
-        _path(in_file),
+        Path(in_file),
         out_file,
         method=method,
-        mask_file=_path(mask_file),
-        weight_file=_path(weight_file),
+        mask_file=path_of(mask_file),
+        weight_file=path_of(weight_file),
         bias_file=bias_file,
         record_file=record_file,
         device=device,
         seed=seed,
         preset=preset,
         options=options,
+        average_frames=average_frames,
         gate=gate,
         fallback=fallback,
         check_response=check_response,
-        uncertainty_file=uncertainty_file,
+        uncertainty_file=uncertainty_file if uncertainty else None,
         metadata=metadata,
         overwrite=True,  # the task's own folder: what an interrupted run left there is replaced
     )
-    return out_file, bias_file, record_file, uncertainty_file
+    return out_file, bias_file, record_file, uncertainty_file if uncertainty else None
 
 
 @python.define(outputs=["out_file"])
@@ -161,7 +136,7 @@ def ApplyBias(bias_file: File, in_file: File, implementation: str = __version__)
     from biascorr_pydra.correction.apply import apply_file
 
     out_file = Path("corrected.nii.gz").absolute()
-    apply_file(_path(bias_file), _path(in_file), out_file, overwrite=True)
+    apply_file(path_of(bias_file), path_of(in_file), out_file, overwrite=True)
     return out_file
 
 
@@ -203,7 +178,7 @@ def ExtractBrain(  # noqa: N802
 
     return tuple(
         extract_file(
-            _path(in_file), Path.cwd(), method=method, suffix=suffix, mask_file=_path(mask_file), device=device
+            path_of(in_file), Path.cwd(), method=method, suffix=suffix, mask_file=path_of(mask_file), device=device
         )
     )
 
@@ -261,15 +236,15 @@ def SegmentTissue(  # noqa: N802
 
     return tuple(
         segment_file(
-            _path(in_file),
+            path_of(in_file),
             Path.cwd(),
-            mask_file=_path(mask_file),
+            mask_file=path_of(mask_file),
             method=method,
             suffix=suffix,
-            given_dseg=_path(given_dseg),
-            given_gm=_path(given_gm),
-            given_wm=_path(given_wm),
-            given_csf=_path(given_csf),
+            given_dseg=path_of(given_dseg),
+            given_gm=path_of(given_gm),
+            given_wm=path_of(given_wm),
+            given_csf=path_of(given_csf),
         )
     )
 
@@ -312,12 +287,12 @@ def MeasureBias(  # noqa: N802
     from biascorr_pydra.anatomy.steps import measure_file
 
     return measure_file(
-        _path(in_file),
-        _path(out_file),
-        _path(bias_file),
+        path_of(in_file),
+        path_of(out_file),
+        path_of(bias_file),
         Path.cwd(),
-        mask_file=_path(mask_file),
-        dseg_file=_path(dseg_file),
+        mask_file=path_of(mask_file),
+        dseg_file=path_of(dseg_file),
         no_dseg_reason=no_dseg_reason,
     )
 

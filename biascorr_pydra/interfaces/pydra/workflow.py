@@ -10,12 +10,12 @@ from pydra.compose import python, workflow
 
 from biascorr_pydra import __version__
 from biascorr_pydra.anatomy.tissue import reason_against
-from biascorr_pydra.methods import DEFAULT_METHOD
-from biascorr_pydra.methods.spec import NO_FALLBACK
+from biascorr_pydra.correction.options import DEFAULTS
 
+from .fields import OPTIONS, workflow_inputs
 from .tasks import CorrectBias, ExtractBrain, MeasureBias, SegmentTissue, method_implementation
 
-__all__ = ["BiasCorrection", "StripBrain"]
+__all__ = ["AverageFrames", "BiasCorrection", "StripBrain"]
 
 
 @python.define(outputs=["out_file"])
@@ -38,56 +38,72 @@ def StripBrain(in_file: File, mask_file: File, implementation: str = __version__
     """
     from biascorr_pydra.anatomy.steps import strip_file
 
-    return strip_file(Path(str(in_file)), Path(str(mask_file)), Path.cwd())
+    return strip_file(Path(in_file), Path(mask_file), Path.cwd())
 
 
-@workflow.define(
-    outputs=["bias_corrected", "bias_image", "out_mask", "out_segm", "out_tpms", "out_file", "out_metrics"]
-)
-def BiasCorrection(  # noqa: N802
-    in_file: File,
-    in_mask: File | None = None,
-    method: str = DEFAULT_METHOD,
-    preset: str | None = None,
-    options: dict[str, Any] | None = None,
-    skull_strip: str = "auto",
-    segmentation: str = "atropos",
-    suffix: str = "T1w",
-    device: str = "auto",
-    seed: int = 0,
-    gate: bool = True,
-    fallback: str = NO_FALLBACK,
-) -> tuple[NiftiGz, NiftiGz, NiftiGz, NiftiGz | None, list[NiftiGz] | None, NiftiGz, Json]:
-    """Mask the brain, correct the bias field, segment the tissues and measure what the correction did.
-
-    Outputs have the names of niworkflows' init_n4_only_wf.
+@python.define(outputs=["out_file"])
+def AverageFrames(in_file: File, implementation: str = __version__) -> NiftiGz:  # noqa: N802
+    """Average the frames of a 4-D series.
 
     Parameters
     ----------
     in_file : File
-        the image, 3-D
+        the series
+    implementation : str
+        version of the code, part of the cache key
+
+    Returns
+    -------
+    out_file : NiftiGz
+        the mean frame, float32
+    """
+    from biascorr_pydra.correction.series import average_file
+
+    return average_file(Path(in_file), Path("mean.nii.gz").absolute())
+
+
+@workflow.define(
+    inputs=workflow_inputs("in_file", "weight_file", *OPTIONS),
+    outputs=[
+        *("bias_corrected", "bias_image", "out_mask", "out_segm", "out_tpms", "out_file", "out_metrics"),
+        "out_uncertainty",
+    ],
+)
+def BiasCorrection(  # noqa: N802
+    in_file: File,
+    in_mask: File | None = None,
+    method: str = DEFAULTS.method,
+    weight_file: File | None = None,
+    preset: str | None = DEFAULTS.preset,
+    options: dict[str, Any] | None = None,
+    skull_strip: str = "auto",
+    segmentation: str = "atropos",
+    suffix: str = "T1w",
+    device: str = DEFAULTS.device,
+    seed: int = DEFAULTS.seed,
+    average_frames: bool = DEFAULTS.average_frames,
+    gate: bool = DEFAULTS.gate,
+    fallback: str = DEFAULTS.fallback,
+    check_response: bool = DEFAULTS.check_response,
+    uncertainty: bool = DEFAULTS.uncertainty,
+    metadata: dict[str, Any] | None = None,
+) -> tuple[NiftiGz, NiftiGz, NiftiGz, NiftiGz | None, list[NiftiGz] | None, NiftiGz, Json, NiftiGz | None]:
+    """Mask the brain, correct the bias field, segment the tissues and measure what the correction did.
+
+    Outputs have the names of niworkflows' init_n4_only_wf. With ``average_frames``, brain, tissues and metrics are
+    those of the mean frame. Other inputs are those of
+    :class:`biascorr_pydra.correction.options.CorrectionOptions`.
+
+    Parameters
+    ----------
     in_mask : File
         brain mask, for skull_strip given
-    method : str
-        the correction method, see `biascorr methods`
-    preset : str
-        a named set of the method's parameters
-    options : dict
-        single parameters of the method
     skull_strip : str
         auto, deepbet, template or given
     segmentation : str
         atropos, kmeans, deepnormalize or none
     suffix : str
         BIDS suffix, the contrast
-    device : str
-        auto, cpu or cuda
-    seed : int
-        for methods that draw random numbers
-    gate : bool
-        judge the field; one that is negligible or rejected is not divided out
-    fallback : str
-        none, or a method whose field stands in for a rejected one or a refusal
 
     Returns
     -------
@@ -105,37 +121,50 @@ def BiasCorrection(  # noqa: N802
         the corrected image without what is outside the brain
     out_metrics : Json
         metrics before and after
+    out_uncertainty : NiftiGz
+        standard deviation of the log field over the image and its mirror images, if asked for
     """
+    acquired = in_file
+    if average_frames:
+        acquired = workflow.add(AverageFrames(in_file=in_file), name="average_acquired").out_file
     brain = workflow.add(
-        ExtractBrain(in_file=in_file, method=skull_strip, suffix=suffix, mask_file=in_mask, device=device)
+        ExtractBrain(in_file=acquired, method=skull_strip, suffix=suffix, mask_file=in_mask, device=device)
     )
     corrected = workflow.add(
         CorrectBias(
             in_file=in_file,
             method=method,
             mask_file=brain.mask_file,
+            weight_file=weight_file,
             preset=preset,
             options=options,
             device=device,
             seed=seed,
+            average_frames=average_frames,
             gate=gate,
             fallback=fallback,
+            check_response=check_response,
+            uncertainty=uncertainty,
+            metadata=metadata,
             implementation=method_implementation(method, fallback),
         )
     )
     stripped = workflow.add(StripBrain(in_file=corrected.out_file, mask_file=brain.mask_file))
+    after = corrected.out_file
+    if average_frames:
+        after = workflow.add(AverageFrames(in_file=corrected.out_file), name="average_corrected").out_file
     reason = reason_against(suffix, segmentation)
     segmented, tpms = None, None
     if not reason:
         tissue = workflow.add(
-            SegmentTissue(in_file=corrected.out_file, mask_file=brain.mask_file, method=segmentation, suffix=suffix)
+            SegmentTissue(in_file=after, mask_file=brain.mask_file, method=segmentation, suffix=suffix)
         )
         segmented = tissue.dseg_file
         tpms = workflow.add(ListFiles(gm=tissue.gm_file, wm=tissue.wm_file, csf=tissue.csf_file)).files
     measured = workflow.add(
         MeasureBias(
-            in_file=in_file,
-            out_file=corrected.out_file,
+            in_file=acquired,
+            out_file=after,
             bias_file=corrected.bias_file,
             mask_file=brain.mask_file,
             dseg_file=segmented,
@@ -150,6 +179,7 @@ def BiasCorrection(  # noqa: N802
         tpms,
         stripped.out_file,
         measured.metrics_file,
+        corrected.uncertainty_file,
     )
 
 
