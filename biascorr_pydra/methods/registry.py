@@ -43,7 +43,7 @@ DEFAULT_METHOD = "deepem"
 REFERENCE_METHOD = "n4"
 #: Entry points of other packages' correctors and of their trainings.
 GROUP = "biascorr_pydra.methods"
-TRAINING_GROUP = "biascorr_pydra.trainings"
+TRAINING_GROUP = "biascorr_pydra.training"
 
 #: Names are parts of folder names and of METHOD:PRESET.
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

@@ -14,10 +14,10 @@ from biascorr_pydra.images.field import LogBiasSpline
 from biascorr_pydra.images.head import detect_head
 from biascorr_pydra.methods.corrector import Estimate, Scan
 
+from .parameters import Parameters
 from .voxels import Problem
 
 if TYPE_CHECKING:
-    from .corrector import N4
     from .iterate import Solution
 
 __all__ = ["Prepared", "prepare"]
@@ -73,7 +73,7 @@ class Prepared:
         return Estimate(LogBiasSpline(solution.control_points, first, last), record)
 
 
-def prepare(scan: Scan, options: N4) -> Prepared:
+def prepare(scan: Scan, options: Parameters) -> Prepared:
     """Lay out one scan for N4.
 
     Raises
@@ -138,7 +138,7 @@ def prepare(scan: Scan, options: N4) -> Prepared:
     return Prepared(problem, axes, record)
 
 
-def _axis(n: int, voxel_size_mm: float, axis: int, options: N4) -> _Axis:
+def _axis(n: int, voxel_size_mm: float, axis: int, options: Parameters) -> _Axis:
     if options.shrink_factor is not None:
         factor = min(int(options.shrink_factor), n)
     else:
@@ -173,7 +173,7 @@ def _itk_start(n: int, before: int, factor: int, voxel_size_mm: float) -> int:
     return max(offset, 0) + first * factor + before
 
 
-def _mask(scan: Scan, data: np.ndarray, pick, options: N4) -> tuple[np.ndarray, str]:
+def _mask(scan: Scan, data: np.ndarray, pick, options: Parameters) -> tuple[np.ndarray, str]:
     """The mask on the picked voxels, and where it comes from."""
     if scan.mask is not None:
         return scan.mask[pick], "given"
