@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from biascorr_pydra.correction.divide import divide
 from biascorr_pydra.correction.estimate import estimate
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.methods import get_corrector
@@ -131,7 +132,7 @@ class _Putter:
 def _put_image_metrics(case: Case, dseg: np.ndarray, bias: np.ndarray, put: _Putter) -> None:
     masks = tissue_masks(dseg)
     tissues = {"gm": masks["GM"], "wm": masks["WM"], "gm_probability": masks["GM"], "wm_probability": masks["WM"]}
-    for data, mark in ((case.data, "_before"), (case.data / bias, "")):
+    for data, mark in ((case.data, "_before"), (divide(case.data, bias, keep_nonfinite=True), "")):
         values = {**tissues, "data": data, "voxel_size_mm": case.voxel_size_mm}
         for metric in image_metrics():
             if set(metric.needs) <= set(values):  # none that needs air: where it is, is not known

@@ -165,6 +165,35 @@ def test_an_import_written_in_the_other_way_is_noticed():
         assert not badly_imported(source_of(path, line + "\n")), line
 
 
+def divisions_by_a_field(source: Source) -> list[str]:
+    """Divisions of anything but a field itself by something that is called a bias."""
+    lines = []
+    for node in ast.walk(source.tree):
+        match node:
+            case ast.BinOp(left=divided, op=ast.Div(), right=divisor):
+                pass
+            case ast.AugAssign(target=divided, op=ast.Div(), value=divisor):
+                pass
+            case _:
+                continue
+        if _first_name(divisor) == "bias" != _first_name(divided):
+            lines.append(f"{node.lineno}: {ast.unparse(node)}")
+    return lines
+
+
+def _first_name(expression: ast.expr) -> str:
+    """`bias` of `bias.reshape(3)[0]`."""
+    while isinstance(expression, ast.Call | ast.Attribute | ast.Subscript):
+        expression = expression.func if isinstance(expression, ast.Call) else expression.value
+    return expression.id if isinstance(expression, ast.Name) else ""
+
+
+def test_an_image_is_divided_by_its_field_in_one_place():
+    package = [source for source in sources() if source.path.parts[0] == "biascorr_pydra"]
+    places = {str(source): lines for source in package if (lines := divisions_by_a_field(source))}
+    assert list(places) == ["biascorr_pydra/correction/divide.py"]
+
+
 def bound_names(source: Source) -> Iterator[str]:
     """Every variable, parameter, loop variable and field of a file, once for each place that binds it."""
     for node in ast.walk(source.tree):
