@@ -19,13 +19,11 @@ import numpy as np
 from biascorr_pydra.bids.signs import metadata_beside
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.images import files, nifti
-from biascorr_pydra.methods import DEFAULT_METHOD
-from biascorr_pydra.methods.spec import NO_FALLBACK
 
 from .case import Case, ImageOrFile, make_case
 from .decide import Decision, decide
 from .divide import divide
-from .options import CorrectionOptions
+from .options import DEFAULTS, CorrectionOptions
 from .record import CorrectedImage, Correction, record_of
 
 __all__ = ["correct_file", "correct_image"]
@@ -34,18 +32,18 @@ __all__ = ["correct_file", "correct_image"]
 def correct_image(
     img: nib.Nifti1Image,
     *,
-    method: str = DEFAULT_METHOD,
+    method: str = DEFAULTS.method,
     mask: ImageOrFile | None = None,
     weight: ImageOrFile | None = None,
-    device: str = "auto",
-    seed: int = 0,
+    device: str = DEFAULTS.device,
+    seed: int = DEFAULTS.seed,
     preset: str | None = None,
     options: Mapping[str, Any] | None = None,
-    average_frames: bool = False,
-    gate: bool = True,
-    fallback: str = NO_FALLBACK,
-    check_response: bool = False,
-    uncertainty: bool = False,
+    average_frames: bool = DEFAULTS.average_frames,
+    gate: bool = DEFAULTS.gate,
+    fallback: str = DEFAULTS.fallback,
+    check_response: bool = DEFAULTS.check_response,
+    uncertainty: bool = DEFAULTS.uncertainty,
     metadata: Mapping[str, Any] | None = None,
     progress: Callable[..., None] | None = None,
 ) -> CorrectedImage:
@@ -126,20 +124,20 @@ def correct_file(
     in_file: str | Path,
     out_file: str | Path,
     *,
-    method: str = DEFAULT_METHOD,
+    method: str = DEFAULTS.method,
     mask_file: str | Path | None = None,
     weight_file: str | Path | None = None,
     bias_file: str | Path | None = None,
     record_file: str | Path | None = None,
-    device: str = "auto",
-    seed: int = 0,
+    device: str = DEFAULTS.device,
+    seed: int = DEFAULTS.seed,
     preset: str | None = None,
     options: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    average_frames: bool = False,
-    gate: bool = True,
-    fallback: str = NO_FALLBACK,
-    check_response: bool = False,
+    average_frames: bool = DEFAULTS.average_frames,
+    gate: bool = DEFAULTS.gate,
+    fallback: str = DEFAULTS.fallback,
+    check_response: bool = DEFAULTS.check_response,
     uncertainty_file: str | Path | None = None,
     metadata: Mapping[str, Any] | None = None,
     progress: Callable[..., None] | None = None,
