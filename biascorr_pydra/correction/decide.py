@@ -147,13 +147,14 @@ def _refused(error: InvalidImageError) -> Verdict:
 def _judged_in_full(case: Case, options: CorrectionOptions, log_bias: np.ndarray, estimate: Estimate) -> _Candidate:
     """The asked-for method's field, judged also by the further estimates that were asked for."""
     bias, scan, mask = _field(log_bias, case.scale_mask), case.scan, case.scale_mask
-    more, uncertainty = {}, None
+    further: dict[str, float] = {}
+    uncertainty = None
     asked = {"affine": case.img.affine, "scan": scan, "device": case.device, "seed": options.seed}
     if options.uncertainty:
-        uncertainty, more["flip_disagreement"] = disagreement_of_flips(case.corrector, log_bias, mask, **asked)
+        uncertainty, further["flip_disagreement"] = disagreement_of_flips(case.corrector, log_bias, mask, **asked)
     if options.check_response and options.gate:
-        more["response"] = response(case.corrector, log_bias, mask, **asked)
-    verdict = _judge(case, options, case.corrector, scan, bias, estimate.brain, more)
+        further["response"] = response(case.corrector, log_bias, mask, **asked)
+    verdict = _judge(case, options, case.corrector, scan, bias, estimate.brain, further)
     return _Candidate(case.corrector, verdict, bias, dict(estimate.record), uncertainty)
 
 
@@ -187,7 +188,7 @@ def _judge(
     scan: Scan,
     bias: np.ndarray | None,
     brain: np.ndarray | None,
-    more: Mapping[str, float],
+    further: Mapping[str, float],
 ) -> Verdict:
     """The gate's verdict on a method's field; without a mask it is judged over the brain, if the method finds one."""
     if bias is None and not options.gate:
@@ -210,7 +211,7 @@ def _judge(
         scan.voxel_size_mm,
         whole_head=scan.mask is None and brain is None,
         signs=case.signs,
-        more=more,
+        more=further,
         invents=corrector.invents_at_most(),
     )
 

@@ -73,25 +73,25 @@ def test_header_is_kept_and_the_field_follows_the_voxels(tmp_path, phantom, code
             np.testing.assert_array_equal(written.header[key], source.header[key], err_msg=key)
     truth = reorient(phantom.image(phantom.bias), codes).get_fdata()
     inside = np.asarray(mask.dataobj) > 0
-    found = nib.load(tmp_path / "b.nii.gz").get_fdata()
-    assert residual_cov(found, truth, inside) < 0.3 * residual_cov(np.ones_like(truth), truth, inside)
+    estimated = nib.load(tmp_path / "b.nii.gz").get_fdata()
+    assert residual_cov(estimated, truth, inside) < 0.3 * residual_cov(np.ones_like(truth), truth, inside)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
 def test_data_types_give_the_same_field(tmp_path, phantom, dtype):
     values = np.clip(np.round(phantom.acquired / 8), 0, 255)
     mask = phantom.image(phantom.brain, np.uint8)
-    found = correct_image(phantom.image(values, dtype), mask=mask).bias.get_fdata()
+    estimated = correct_image(phantom.image(values, dtype), mask=mask).bias.get_fdata()
     expected = correct_image(phantom.image(values, np.float32), mask=mask).bias.get_fdata()
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(estimated, expected)
 
 
 def test_thick_slices(phantom):
     thick = phantom.acquired[:, :, ::2], phantom.bias[:, :, ::2], phantom.brain[:, :, ::2]
     affine = phantom.affine @ np.diag([1, 1, 2, 1])
     img, mask = nib.Nifti1Image(thick[0], affine), nib.Nifti1Image(thick[2].astype(np.uint8), affine)
-    found = correct_image(img, mask=mask).bias.get_fdata()
-    assert residual_cov(found, thick[1], thick[2]) < 0.4 * residual_cov(np.ones_like(found), thick[1], thick[2])
+    estimated = correct_image(img, mask=mask).bias.get_fdata()
+    assert residual_cov(estimated, thick[1], thick[2]) < 0.4 * residual_cov(np.ones_like(estimated), thick[1], thick[2])
 
 
 def test_odd_voxels_are_handled_and_recorded(phantom):
@@ -104,8 +104,8 @@ def test_odd_voxels_are_handled_and_recorded(phantom):
     corrected = result.corrected.get_fdata()
     assert corrected[20, 28, 22] == 0 and corrected[21, 28, 22] == 0 and corrected[23, 28, 22] == 0
     assert corrected[22, 28, 22] < 0
-    found = result.correction.intensities
-    assert (found["n_nan"], found["n_infinite"], found["n_negative"]) == (1, 1, 1)
+    counts = result.correction.intensities
+    assert (counts["n_nan"], counts["n_infinite"], counts["n_negative"]) == (1, 1, 1)
     assert any("NaN" in warning for warning in result.correction.warnings)
 
 
@@ -302,8 +302,8 @@ def test_weight_images_that_cannot_be_used(tmp_path, phantom):
 
 def test_rescaling_gives_the_input_range_in_the_mask_and_says_so_without_one(phantom):
     mask = phantom.image(phantom.brain, np.uint8)
-    found = correct_image(phantom.image(), method="n4", preset="ants", mask=mask)
-    rescaled = found.corrected.get_fdata()[phantom.brain]
+    result = correct_image(phantom.image(), method="n4", preset="ants", mask=mask)
+    rescaled = result.corrected.get_fdata()[phantom.brain]
     acquired = phantom.acquired[phantom.brain]
     assert (rescaled.min(), rescaled.max()) == pytest.approx((acquired.min(), acquired.max()), rel=1e-5)
     warned = correct_image(phantom.image(), method="n4", preset="ants").correction.warnings
@@ -372,12 +372,12 @@ def test_one_field_for_all_frames_of_a_series(tmp_path, phantom):
     series = np.stack([phantom.acquired * k for k in (0.5, 1.0, 1.5)], axis=-1)
     series[3, 3, 3, 1] = np.nan
     nifti.save(phantom.image(series), tmp_path / "series.nii.gz")
-    how = {"bias_file": tmp_path / "bias.nii.gz", "average_frames": True}
+    chosen = {"bias_file": tmp_path / "bias.nii.gz", "average_frames": True}
     with pytest.raises(InvalidParameterError, match=r"not been tried on the mean of a series.*Use method n4"):
-        correct_file(tmp_path / "series.nii.gz", tmp_path / "out.nii.gz", method="deepem", **how)
+        correct_file(tmp_path / "series.nii.gz", tmp_path / "out.nii.gz", method="deepem", **chosen)
     with pytest.raises(InvalidParameterError, match="'deepem' has not been tried"):
-        correct_file(tmp_path / "series.nii.gz", tmp_path / "out.nii.gz", method="n4", fallback="deepem", **how)
-    record = correct_file(tmp_path / "series.nii.gz", tmp_path / "out.nii.gz", method="n4", **how)
+        correct_file(tmp_path / "series.nii.gz", tmp_path / "out.nii.gz", method="n4", fallback="deepem", **chosen)
+    record = correct_file(tmp_path / "series.nii.gz", tmp_path / "out.nii.gz", method="n4", **chosen)
     bias = nifti.load(tmp_path / "bias.nii.gz").get_fdata()
     np.testing.assert_allclose(bias, correct_image(phantom.image(), method="n4").bias.get_fdata(), rtol=1e-3)
     out = nifti.load(tmp_path / "out.nii.gz").get_fdata()
@@ -399,13 +399,13 @@ def test_a_series_that_is_passed_on_as_it_is_was_not_divided_by_anything(fallbac
 
 
 def test_levels_are_told_as_they_end_and_time_is_bounded(phantom):
-    told = []
+    levels = []
 
     def tell(scan, level, facts):
-        told.append((level, facts.iterations))
+        levels.append((level, facts.iterations))
 
-    found = correct_image(phantom.image(), method="n4", progress=tell)
-    assert [level for level, _ in told] == [0, 1, 2, 3]
-    assert [n for _, n in told] == [level["iterations"] for level in found.correction.estimate["levels"]]
+    result = correct_image(phantom.image(), method="n4", progress=tell)
+    assert [level for level, _ in levels] == [0, 1, 2, 3]
+    assert [n for _, n in levels] == [level["iterations"] for level in result.correction.estimate["levels"]]
     stopped = correct_image(phantom.image(), method="n4", options={"max_seconds": 1e-6, "tolerance": 0.0})
     assert stopped.correction.estimate["stopped_by_time"] and not stopped.correction.estimate["converged"]

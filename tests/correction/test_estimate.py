@@ -71,7 +71,7 @@ def test_fields_are_found_in_their_own_batch_only(scans, tmp_path, monkeypatch):
 
 
 class Hungry(N4):
-    """Runs out of memory with more than ``fit`` scans at once; notes how many were tried."""
+    """Runs out of memory with more than ``fit`` scans at once; notes named many were tried."""
 
     fit = 8
     tried: ClassVar[list[int]] = []
@@ -130,18 +130,18 @@ def test_the_cache_is_bounded_in_bytes_too():
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_field_is_judged_where_its_method_found_the_brain(monkeypatch, masked):
     phantom = make_phantom((24, 28, 22), 8.0)
-    found = np.zeros(phantom.image().shape, bool)
-    found[6:18, 7:20, 6:16] = True
+    brain = np.zeros(phantom.image().shape, bool)
+    brain[6:18, 7:20, 6:16] = True
     estimate, judge, seen = N4.estimate, decide.judge, {}
 
-    def spied(data, bias, region, size, **how):
-        seen.update(region=region, whole_head=how["whole_head"])
-        return judge(data, bias, region, size, **how)
+    def spied(data, bias, region, size, **named):
+        seen.update(region=region, whole_head=named["whole_head"])
+        return judge(data, bias, region, size, **named)
 
-    monkeypatch.setattr(N4, "estimate", lambda *args, **how: replace(estimate(*args, **how), brain=found))
+    monkeypatch.setattr(N4, "estimate", lambda *args, **named: replace(estimate(*args, **named), brain=brain))
     monkeypatch.setattr(decide, "judge", spied)
-    mask = nib.Nifti1Image(np.ones(found.shape, np.uint8), phantom.image().affine) if masked else None
+    mask = nib.Nifti1Image(np.ones(brain.shape, np.uint8), phantom.image().affine) if masked else None
     correct_image(phantom.image(), method="n4", mask=mask)
     # A mask that was given counts for more.
     assert not seen["whole_head"] and seen["region"].all() == masked
-    assert masked or (seen["region"].any() and not (seen["region"] & ~found).any())
+    assert masked or (seen["region"].any() and not (seen["region"] & ~brain).any())

@@ -102,6 +102,31 @@ def test_options_reach_the_method(tmp_path, phantom_file):
     assert parameters["bins"] == 100 and parameters["iterations"] == [5, 5]
 
 
+def test_a_method_is_named_with_its_preset(tmp_path, phantom_file):
+    few = ("--set", "iterations=[3]", "--device", "cpu")
+    for name, arguments in {"one": ("n4:antspy",), "two": ("n4", "--preset", "antspy")}.items():
+        files = tmp_path / f"{name}.nii.gz", "--record-file", tmp_path / f"{name}.json"
+        done = biascorr("correct", phantom_file, *files, "--method", *arguments, *few)
+        assert done.returncode == 0, done.stderr
+        record = json.loads((tmp_path / f"{name}.json").read_text())
+        assert (record["method"], record["preset"]) == ("n4", "antspy")
+    assert (tmp_path / "one.nii.gz").read_bytes() == (tmp_path / "two.nii.gz").read_bytes()
+    twice = biascorr("correct", phantom_file, tmp_path / "o.nii.gz", "--method", "n4:antspy", "--preset", "ants")
+    assert twice.returncode == 2 and "a preset is given once" in twice.stderr
+
+
+def test_metadata_come_from_a_json_file(tmp_path, phantom_file):
+    sidecar = tmp_path / "elsewhere.json"
+    sidecar.write_text('{"ImageType": ["ORIGINAL", "PRIMARY", "NORM"]}')
+    arguments = ("correct", phantom_file, tmp_path / "o.nii.gz", "--method", "n4", "--set", "iterations=[1]")
+    done = biascorr(*arguments, "--metadata-file", sidecar)
+    assert done.returncode == 0 and "ImageType has NORM" in done.stderr, done.stderr
+    for content, words in (("[]", "not a JSON object"), ("{", "cannot be read as JSON")):
+        sidecar.write_text(content)
+        done = biascorr(*arguments, "--metadata-file", sidecar, "--overwrite")
+        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+
+
 def test_methods_are_listed_with_what_they_need():
     listed = json.loads(biascorr("methods", "--json").stdout)
     assert [entry["name"] for entry in listed] == method_names()

@@ -91,7 +91,7 @@ def test_the_shell_task_gives_the_same_bytes(tmp_path, phantom_file, mask_file, 
     assert words[:2] == ["biascorr", "correct"] and words[2] == str(phantom_file)
     assert words[3].endswith("corrected.nii.gz")
     assert {"iterations=[5,5]", 'default_mask="positive"', "tolerance=0.01"} < set(words)
-    found = task(worker="debug", cache_root=tmp_path / "cache")
+    outputs = task(worker="debug", cache_root=tmp_path / "cache")
     expected = tmp_path / "expected.nii.gz", tmp_path / "expected_bias.nii.gz"
     correct_file(
         phantom_file,
@@ -102,9 +102,9 @@ def test_the_shell_task_gives_the_same_bytes(tmp_path, phantom_file, mask_file, 
         preset="antspy",
         options=options,
     )
-    for ours, functions in zip((found.out_file, found.bias_file), expected, strict=True):
+    for ours, functions in zip((outputs.out_file, outputs.bias_file), expected, strict=True):
         assert Path(ours).read_bytes() == functions.read_bytes()
-    record = json.loads(Path(found.record_file).read_text())
+    record = json.loads(Path(outputs.record_file).read_text())
     assert record["parameters"]["tolerance"] == 0.01 and record["seed"] == 3
 
 
@@ -150,51 +150,85 @@ def test_our_task_and_a_shell_task_in_one_workflow(tmp_path, phantom_file, mask_
         signed = workflow.add(Checksum(in_file=corrected.out_file))
         return corrected.out_file, signed.stdout
 
-    found = Mixed(t1w=phantom_file, mask=mask_file)(worker="debug", cache_root=tmp_path / "cache")
+    outputs = Mixed(t1w=phantom_file, mask=mask_file)(worker="debug", cache_root=tmp_path / "cache")
     correct_file(phantom_file, tmp_path / "expected.nii.gz", mask_file=mask_file)
     content = (tmp_path / "expected.nii.gz").read_bytes()
-    assert Path(found.corrected).read_bytes() == content
-    assert found.checksum.split()[0] == hashlib.sha256(content).hexdigest()
+    assert Path(outputs.corrected).read_bytes() == content
+    assert outputs.checksum.split()[0] == hashlib.sha256(content).hexdigest()
 
 
 def test_the_workflow_nested_in_anothers_workflow(tmp_path, phantom, phantom_file, mask_file):
     @workflow.define(outputs=["corrected", "bias", "mask", "dseg", "tpms", "brain", "metrics"])
     def Mine(t1w: NiftiGz, mask: NiftiGz):  # noqa: N802
-        found = workflow.add(
+        outputs = workflow.add(
             biascorr.BiasCorrection(in_file=t1w, in_mask=mask, skull_strip="given", segmentation="kmeans", device="cpu")
         )
         return (
-            *(found.bias_corrected, found.bias_image, found.out_mask, found.out_segm),
-            *(found.out_tpms, found.out_file, found.out_metrics),
+            *(outputs.bias_corrected, outputs.bias_image, outputs.out_mask, outputs.out_segm),
+            *(outputs.out_tpms, outputs.out_file, outputs.out_metrics),
         )
 
-    found = Mine(t1w=phantom_file, mask=mask_file)(worker="debug", cache_root=tmp_path / "cache")
+    outputs = Mine(t1w=phantom_file, mask=mask_file)(worker="debug", cache_root=tmp_path / "cache")
     expected = tmp_path / "expected.nii.gz", tmp_path / "expected_bias.nii.gz"
     correct_file(phantom_file, expected[0], mask_file=mask_file, bias_file=expected[1])
-    assert Path(found.corrected).read_bytes() == expected[0].read_bytes()
-    assert Path(found.bias).read_bytes() == expected[1].read_bytes()
-    brain = nib.load(found.mask).get_fdata() > 0
+    assert Path(outputs.corrected).read_bytes() == expected[0].read_bytes()
+    assert Path(outputs.bias).read_bytes() == expected[1].read_bytes()
+    brain = nib.load(outputs.mask).get_fdata() > 0
     np.testing.assert_array_equal(brain, phantom.brain)
     np.testing.assert_array_equal(
-        nib.load(found.brain).get_fdata(), np.where(brain, nib.load(expected[0]).get_fdata(), 0)
+        nib.load(outputs.brain).get_fdata(), np.where(brain, nib.load(expected[0]).get_fdata(), 0)
     )
-    dseg = nib.load(found.dseg).get_fdata()
+    dseg = nib.load(outputs.dseg).get_fdata()
     assert np.mean(dseg[brain] == phantom.dseg[brain]) > 0.9
-    most = np.argmax([nib.load(file).get_fdata() for file in found.tpms], axis=0) + 1
+    most = np.argmax([nib.load(file).get_fdata() for file in outputs.tpms], axis=0) + 1
     assert np.mean(most[brain] == dseg[brain]) > 0.95
-    metrics = json.loads(Path(found.metrics).read_text())
+    metrics = json.loads(Path(outputs.metrics).read_text())
     assert metrics["after"]["cjv"] < metrics["before"]["cjv"]
+
+
+def test_the_workflow_takes_a_series_and_every_option(tmp_path, phantom, mask_file):
+    series_file, weight_file = tmp_path / "series.nii.gz", tmp_path / "weight.nii.gz"
+    nifti.save(phantom.image(np.stack([phantom.acquired, 2 * phantom.acquired], axis=-1)), series_file)
+    nifti.save(phantom.image(np.where(phantom.dseg == 2, 1.0, 0.5)), weight_file)
+    chosen = {
+        "method": "n4:antspy",
+        "options": {"iterations": [4]},
+        "weight_file": weight_file,
+        "average_frames": True,
+        "check_response": True,
+        "metadata": {"ImageType": ["NORM"]},
+    }
+    task = biascorr.BiasCorrection(
+        in_file=series_file,
+        in_mask=mask_file,
+        skull_strip="given",
+        segmentation="none",
+        device="cpu",
+        uncertainty=True,
+        **chosen,
+    )
+    outputs = task(worker="debug", cache_root=tmp_path / "cache")
+    expected, uncertainty = tmp_path / "expected.nii.gz", tmp_path / "uncertainty.nii.gz"
+    files = {"mask_file": mask_file, "uncertainty_file": uncertainty}
+    record = correct_file(series_file, expected, device="cpu", **files, **chosen)
+    assert Path(outputs.bias_corrected).read_bytes() == expected.read_bytes()
+    assert Path(outputs.out_uncertainty).read_bytes() == uncertainty.read_bytes()
+    assert any("NORM" in warning for warning in record.warnings)
+    corrected = nib.load(expected).get_fdata(dtype="float32")
+    brain = nib.load(outputs.out_file).get_fdata(dtype="float32")
+    np.testing.assert_array_equal(brain, np.where(phantom.brain[..., None], corrected, 0))
+    assert json.loads(Path(outputs.out_metrics).read_text())["after"]
 
 
 def test_without_a_segmentation_the_metrics_say_why(tmp_path, phantom_file, mask_file):
     task = biascorr.BiasCorrection(in_file=phantom_file, in_mask=mask_file, skull_strip="given", segmentation="none")
-    found = task(worker="debug", cache_root=tmp_path / "cache")
-    assert found.out_segm is None and found.out_tpms is None
-    metrics = json.loads(Path(found.out_metrics).read_text())
+    outputs = task(worker="debug", cache_root=tmp_path / "cache")
+    assert outputs.out_segm is None and outputs.out_tpms is None
+    metrics = json.loads(Path(outputs.out_metrics).read_text())
     assert metrics["undefined"]["after.cjv"] == "no tissue segmentation was asked for"
 
 
 def test_the_example_workflow_runs(tmp_path, phantom_file, mask_file):
     task = runpy.run_path(str(EXAMPLE))["CorrectAndSign"]
-    found = task(t1w=phantom_file, mask=mask_file)(worker="debug", cache_root=tmp_path / "cache")
-    assert found.checksum.split()[0] == hashlib.sha256(Path(found.corrected).read_bytes()).hexdigest()
+    outputs = task(t1w=phantom_file, mask=mask_file)(worker="debug", cache_root=tmp_path / "cache")
+    assert outputs.checksum.split()[0] == hashlib.sha256(Path(outputs.corrected).read_bytes()).hexdigest()

@@ -31,9 +31,9 @@ def derivatives(tmp_path_factory):
 
 
 def test_smriprep_finds_our_derivatives(derivatives):
-    found = collect_derivatives(derivatives, "03", [], session_id="1")
+    collected = collect_derivatives(derivatives, "03", [], session_id="1")
     anat = derivatives / "sub-03/ses-1/anat"
-    assert found == {
+    assert collected == {
         "t1w_preproc": str(anat / "sub-03_ses-1_desc-preproc_T1w.nii.gz"),
         "t1w_mask": str(anat / "sub-03_ses-1_desc-brain_mask.nii.gz"),
         "t1w_dseg": str(anat / "sub-03_ses-1_dseg.nii.gz"),
@@ -44,12 +44,12 @@ def test_smriprep_finds_our_derivatives(derivatives):
 
 
 def test_they_are_on_one_grid_and_labelled_as_smriprep_labels(derivatives):
-    found = collect_derivatives(derivatives, "03", [], session_id="1")
-    images = {key: nib.load(found[key]) for key in ("t1w_preproc", "t1w_mask", "t1w_dseg")}
+    collected = collect_derivatives(derivatives, "03", [], session_id="1")
+    images = {key: nib.load(collected[key]) for key in ("t1w_preproc", "t1w_mask", "t1w_dseg")}
     for img in images.values():
         np.testing.assert_allclose(img.affine, images["t1w_preproc"].affine)
         assert img.shape == images["t1w_preproc"].shape
-    most = np.argmax([nib.load(file).get_fdata() for file in found["t1w_tpms"]], axis=0) + 1
+    most = np.argmax([nib.load(file).get_fdata() for file in collected["t1w_tpms"]], axis=0) + 1
     dseg = images["t1w_dseg"].get_fdata()
     assert np.mean(most[dseg > 0] == dseg[dseg > 0]) > 0.95  # sMRIPrep: 1 GM, 2 WM, 3 CSF
 

@@ -103,13 +103,13 @@ def test_four_faces_give_the_same_bytes(tmp_path, phantom_file, mask_file, metho
 
     (tmp_path / "nipype").mkdir()
     nipype = CorrectBias(in_file=phantom_file, mask_file=mask_file, method=method, num_threads=2)
-    found = nipype.run(cwd=str(tmp_path / "nipype")).outputs
-    assert [Path(file).read_bytes() for file in (found.out_file, found.bias_file)] == expected
-    assert json.loads(Path(found.record_file).read_text())["method"] == method
+    outputs = nipype.run(cwd=str(tmp_path / "nipype")).outputs
+    assert [Path(file).read_bytes() for file in (outputs.out_file, outputs.bias_file)] == expected
+    assert json.loads(Path(outputs.record_file).read_text())["method"] == method
 
 
 def test_every_step_gives_what_its_function_gives(tmp_path, phantom, phantom_file, mask_file):
-    expected, found = tmp_path / "expected", tmp_path / "found"
+    expected, written = tmp_path / "expected", tmp_path / "found"
     expected.mkdir()
     correct_file(phantom_file, expected / "corrected.nii.gz", bias_file=expected / "bias.nii.gz")
     bias, corrected = expected / "bias.nii.gz", expected / "corrected.nii.gz"
@@ -119,8 +119,8 @@ def test_every_step_gives_what_its_function_gives(tmp_path, phantom, phantom_fil
     mask = steps.extract_file(phantom_file, expected, method="given", mask_file=mask_file).mask_file
 
     def run(interface, **inputs):
-        (found / interface.__name__).mkdir(parents=True)
-        return interface(**inputs).run(cwd=str(found / interface.__name__)).outputs
+        (written / interface.__name__).mkdir(parents=True)
+        return interface(**inputs).run(cwd=str(written / interface.__name__)).outputs
 
     same = {
         run(ApplyBias, bias_file=bias, in_file=phantom_file).out_file: expected / "applied.nii.gz",

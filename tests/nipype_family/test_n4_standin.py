@@ -83,7 +83,7 @@ def test_no_trait_is_ignored(monkeypatch, tmp_path, trait, method):
 
 def test_n4_honours_every_parameter(tmp_path, phantom, phantom_file, mask_file):
     nifti.save(phantom.image((phantom.dseg == 2) * 0.8 + (phantom.dseg == 1) * 0.2), tmp_path / "wm.nii.gz")
-    found = BiascorrN4(
+    outputs = BiascorrN4(
         input_image=phantom_file,
         mask_image=mask_file,
         weight_image=tmp_path / "wm.nii.gz",
@@ -111,9 +111,9 @@ def test_n4_honours_every_parameter(tmp_path, phantom, phantom_file, mask_file):
             **{"fwhm": 0.2, "wiener_noise": 0.02, "bins": 150, "rescale": True},
         },
     )
-    assert Path(found.outputs.output_image).read_bytes() == (tmp_path / "expected.nii.gz").read_bytes()
-    assert Path(found.outputs.bias_image).read_bytes() == (tmp_path / "expected_bias.nii.gz").read_bytes()
-    assert json.loads(Path(found.outputs.record_file).read_text())["parameters"]["bins"] == 150
+    assert Path(outputs.outputs.output_image).read_bytes() == (tmp_path / "expected.nii.gz").read_bytes()
+    assert Path(outputs.outputs.bias_image).read_bytes() == (tmp_path / "expected_bias.nii.gz").read_bytes()
+    assert json.loads(Path(outputs.outputs.record_file).read_text())["parameters"]["bins"] == 150
 
 
 def test_it_agrees_with_ants(tmp_path, phantom_file):
@@ -128,8 +128,8 @@ def test_it_agrees_with_ants(tmp_path, phantom_file):
     fields = []
     for method in ("n4", "ants-n4"):
         (tmp_path / method).mkdir()
-        found = BiascorrN4(input_image=phantom_file, method=method, **wanted).run(cwd=str(tmp_path / method)).outputs
-        fields.append(nib.load(found.bias_image).get_fdata())
+        outputs = BiascorrN4(input_image=phantom_file, method=method, **wanted).run(cwd=str(tmp_path / method)).outputs
+        fields.append(nib.load(outputs.bias_image).get_fdata())
     np.testing.assert_allclose(fields[0] / fields[0].mean(), fields[1] / fields[1].mean(), rtol=2e-3)
 
 
@@ -158,9 +158,9 @@ def test_outputs_have_the_names_that_ants_interface_gives(tmp_path, phantom, inp
     theirs._parse_inputs()
     expected = {name: Path(file).name for name, file in theirs._list_outputs().items() if isdefined(file)}
     ours = BiascorrN4(input_image=str(tmp_path / source), n_iterations=[1], **inputs).run(cwd=str(tmp_path)).outputs
-    found = {name: Path(file) for name, file in ours.get().items() if isdefined(file) and name != "record_file"}
-    assert {name: file.name for name, file in found.items()} == expected
-    assert all(file.parent == tmp_path for file in found.values())
+    outputs = {name: Path(file) for name, file in ours.get().items() if isdefined(file) and name != "record_file"}
+    assert {name: file.name for name, file in outputs.items()} == expected
+    assert all(file.parent == tmp_path for file in outputs.values())
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_what_cannot_be_honoured_is_refused(phantom_file, inputs, words):
 
 
 def test_a_deep_method_takes_the_mask_and_sets_aside_what_it_is_told_to(tmp_path, phantom_file, mask_file):
-    found = BiascorrN4(
+    outputs = BiascorrN4(
         input_image=phantom_file,
         mask_image=mask_file,
         method="ubc",
@@ -192,7 +192,7 @@ def test_a_deep_method_takes_the_mask_and_sets_aside_what_it_is_told_to(tmp_path
         set_aside=["shrink_factor", "weight_image"],
     ).run(cwd=str(tmp_path))
     correct_file(phantom_file, tmp_path / "expected.nii.gz", method="ubc", mask_file=mask_file, device="cpu")
-    assert Path(found.outputs.output_image).read_bytes() == (tmp_path / "expected.nii.gz").read_bytes()
+    assert Path(outputs.outputs.output_image).read_bytes() == (tmp_path / "expected.nii.gz").read_bytes()
 
 
 def test_options_reach_parameters_that_ants_does_not_have(monkeypatch, tmp_path):
@@ -206,10 +206,10 @@ def test_options_reach_parameters_that_ants_does_not_have(monkeypatch, tmp_path)
 def test_negative_values_are_lifted_as_niworkflows_does(tmp_path, phantom, least):
     nifti.save(phantom.image(phantom.acquired + np.float32(least)), tmp_path / "t1w.nii.gz")
     lift = min(float(phantom.acquired.min() + np.float32(least)), 0.0)
-    found = BiascorrShiftedN4(
+    outputs = BiascorrShiftedN4(
         input_image=tmp_path / "t1w.nii.gz", save_bias=True, n_iterations=[5, 5], shrink_factor=2
     ).run(cwd=str(tmp_path))
-    assert found.outputs.negative_values == (lift < 0)
+    assert outputs.outputs.negative_values == (lift < 0)
     lifted = phantom.acquired + np.float32(least) - np.float32(lift)
-    expected = lifted / nib.load(found.outputs.bias_image).get_fdata(dtype="float32")
-    np.testing.assert_allclose(nib.load(found.outputs.output_image).get_fdata(), expected, rtol=1e-4, atol=1e-3)
+    expected = lifted / nib.load(outputs.outputs.bias_image).get_fdata(dtype="float32")
+    np.testing.assert_allclose(nib.load(outputs.outputs.output_image).get_fdata(), expected, rtol=1e-4, atol=1e-3)

@@ -50,15 +50,15 @@ def anat_fit(tmp_path, bids_t1w, skull_strip_mode="force"):
 
 def edges(workflow, prefix=""):
     """Every edge, nested ones too, by names."""
-    found = set()
+    connected = set()
     for source, target, data in workflow._graph.edges(data=True):
         for field, wanted in data["connect"]:
             field = field if isinstance(field, str) else (field[0], str(field[1:]))
-            found.add((prefix + source.name, field, prefix + target.name, wanted))
+            connected.add((prefix + source.name, field, prefix + target.name, wanted))
     for node in workflow._graph.nodes():
         if isinstance(node, pe.Workflow):
-            found |= edges(node, f"{prefix}{node.name}.")
-    return found
+            connected |= edges(node, f"{prefix}{node.name}.")
+    return connected
 
 
 def ants_nodes(workflow):
@@ -137,7 +137,7 @@ def test_a_swapped_workflow_runs_with_multiproc(tmp_path, phantom, bids_t1w):
         (workflow, keep, [("outputnode.bias_corrected", "corrected"), ("outputnode.bias_image", "bias")])
     ])  # fmt: skip
     graph = outer.run("MultiProc", plugin_args={"n_procs": 2})
-    found = next(node for node in graph.nodes() if node.name == "inu_n4").result.outputs
+    outputs = next(node for node in graph.nodes() if node.name == "inu_n4").result.outputs
     correct_file(
         bids_t1w,
         tmp_path / "expected.nii.gz",
@@ -145,10 +145,10 @@ def test_a_swapped_workflow_runs_with_multiproc(tmp_path, phantom, bids_t1w):
         preset="niworkflows-final",
         bias_file=tmp_path / "expected_bias.nii.gz",
     )
-    for corrected, bias in zip(found.output_image, found.bias_image, strict=True):
+    for corrected, bias in zip(outputs.output_image, outputs.bias_image, strict=True):
         assert Path(corrected).read_bytes() == (tmp_path / "expected.nii.gz").read_bytes()
         assert Path(bias).read_bytes() == (tmp_path / "expected_bias.nii.gz").read_bytes()
-    field = nib.load(found.bias_image[0]).get_fdata()[phantom.brain]
+    field = nib.load(outputs.bias_image[0]).get_fdata()[phantom.brain]
     assert np.std(field / phantom.bias[phantom.brain]) < 0.1
 
 
@@ -169,7 +169,7 @@ def test_the_final_node_runs_on_the_weights_that_are_wired_to_it(tmp_path, phant
     node.base_dir = str(tmp_path)
     node.inputs.input_image = [str(bids_t1w)]
     node.inputs.weight_image = str(tmp_path / "wm.nii.gz")
-    found = node.run().outputs
+    outputs = node.run().outputs
     correct_file(
         bids_t1w,
         tmp_path / "expected.nii.gz",
@@ -177,7 +177,7 @@ def test_the_final_node_runs_on_the_weights_that_are_wired_to_it(tmp_path, phant
         preset="niworkflows-final",
         weight_file=tmp_path / "wm.nii.gz",
     )
-    assert Path(found.output_image[0]).read_bytes() == (tmp_path / "expected.nii.gz").read_bytes()
+    assert Path(outputs.output_image[0]).read_bytes() == (tmp_path / "expected.nii.gz").read_bytes()
 
 
 def test_another_method_says_what_it_sets_aside(caplog):
@@ -210,8 +210,8 @@ def test_a_mapnode_that_iterates_over_more(tmp_path, phantom, phantom_file, mask
     workflow.add_nodes([node])
     use_biascorr(workflow)
     assert node.iterfield == ["input_image", "mask_image", "n_iterations"]
-    found = node.run().outputs.output_image
-    for iterations, file in zip([(3,), (5, 5)], found, strict=True):
+    outputs = node.run().outputs.output_image
+    for iterations, file in zip([(3,), (5, 5)], outputs, strict=True):
         expected = tmp_path / f"{len(iterations)}.nii.gz"
         options = {"iterations": iterations, "shrink_factor": 2, "rescale": False}
         correct_file(phantom_file, expected, method="n4", mask_file=mask_file, preset="ants", options=options)

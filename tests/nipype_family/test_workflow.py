@@ -71,23 +71,23 @@ def test_it_runs_nested_in_a_workflow_and_writes_reportlets(tmp_path, phantom, b
         (ours, keep, [(f"outputnode.{name}", name) for name in names]),
     ])  # fmt: skip
     graph = outer.run()
-    found = next(node for node in graph.nodes() if node.name == "keep").result.outputs.out
+    collected = next(node for node in graph.nodes() if node.name == "keep").result.outputs.out
 
     expected = tmp_path / "expected.nii.gz", tmp_path / "expected_bias.nii.gz"
     correct_file(bids_t1w, expected[0], mask_file=mask_file, bias_file=expected[1], device="cpu")
-    assert Path(found["bias_corrected"][0]).read_bytes() == expected[0].read_bytes()
-    assert Path(found["bias_image"][0]).read_bytes() == expected[1].read_bytes()
-    brain = nib.load(found["out_mask"]).get_fdata() > 0
+    assert Path(collected["bias_corrected"][0]).read_bytes() == expected[0].read_bytes()
+    assert Path(collected["bias_image"][0]).read_bytes() == expected[1].read_bytes()
+    brain = nib.load(collected["out_mask"]).get_fdata() > 0
     np.testing.assert_array_equal(brain, phantom.brain)
-    stripped = nib.load(found["out_file"][0]).get_fdata()
+    stripped = nib.load(collected["out_file"][0]).get_fdata()
     np.testing.assert_allclose(stripped, np.where(brain, nib.load(expected[0]).get_fdata(), 0), rtol=1e-6)
-    dseg = nib.load(found["out_segm"]).get_fdata()
+    dseg = nib.load(collected["out_segm"]).get_fdata()
     assert np.mean(dseg[brain] == phantom.dseg[brain]) > 0.9
-    most = np.argmax([nib.load(file).get_fdata() for file in found["out_tpms"]], axis=0) + 1
+    most = np.argmax([nib.load(file).get_fdata() for file in collected["out_tpms"]], axis=0) + 1
     assert np.mean(most[brain] == dseg[brain]) > 0.95
-    metrics = json.loads(Path(found["out_metrics"][0]).read_text())
+    metrics = json.loads(Path(collected["out_metrics"][0]).read_text())
     assert metrics["after"]["cjv"] < metrics["before"]["cjv"]
-    assert [Path(file).suffix for file in found["out_report"]] == [".svg", ".svg"]
+    assert [Path(file).suffix for file in collected["out_report"]] == [".svg", ".svg"]
     assert sorted(path.name for path in (tmp_path / "out/sub-01/figures").iterdir()) == [
         "sub-01_desc-biascorr_T1w.svg",
         "sub-01_desc-biascorr_dseg.svg",

@@ -71,9 +71,9 @@ def _text(default: Any) -> str:
 
 
 def _type(hint: Any) -> click.ParamType:
-    for kind, found in ((bool, click.BOOL), (int, click.INT), (float, click.FLOAT), (str, click.STRING)):
+    for kind, parameter_type in ((bool, click.BOOL), (int, click.INT), (float, click.FLOAT), (str, click.STRING)):
         if hint is kind or kind in get_args(hint):
-            return _List(found) if str(hint).startswith("tuple") else found
+            return _List(parameter_type) if str(hint).startswith("tuple") else parameter_type
     raise TypeError(f"a training's option of type {hint}")
 
 

@@ -175,12 +175,12 @@ def init_bias_correction_wf(
 
 
 def _check(skull_strip: str, segmentation: str, bids_suffix: str) -> None:
-    for what, value, known in (
+    for option, value, known in (
         ("skull_strip", skull_strip, [choice for choice in BRAIN_METHODS if choice != "none"]),
         ("segmentation", segmentation, [choice for choice in TISSUE_METHODS if choice != "given"]),
     ):
         if value not in known:
-            raise UnknownMethodError(f"{what} has no such choice", value=repr(value), next_step=f"One of: {known}.")
+            raise UnknownMethodError(f"{option} has no such choice", value=repr(value), next_step=f"One of: {known}.")
     reason = reason_against(bids_suffix, segmentation)
     if segmentation != "none" and reason:
         raise InvalidParameterError(

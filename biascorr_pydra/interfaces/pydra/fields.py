@@ -28,8 +28,8 @@ def workflow_inputs(*names: str) -> dict[str, workflow.arg]:
     return {name: workflow.arg(**_described(name)) for name in names}
 
 
-def shell_input(name: str, **more: Any) -> Any:
+def shell_input(name: str, **changes: Any) -> Any:
     """A shell task's input for an option or a file, given to the command as ``--name``."""
     flag = "--" + name.replace("_", "-")
     default = getattr(DEFAULTS, name) if name in OPTIONS else None
-    return shell.arg(**{"argstr": flag, "default": default, **_described(name), **more})
+    return shell.arg(**{"argstr": flag, "default": default, **_described(name), **changes})
