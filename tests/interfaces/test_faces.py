@@ -145,7 +145,8 @@ def test_methods_are_listed_with_what_they_need():
 
 
 def test_a_listing_tells_of_damaged_weights_and_goes_on(tmp_path, monkeypatch):
-    (tmp_path / "getnet.safetensors").write_bytes(b"half")
+    (tmp_path / "getnet" / "weights").mkdir(parents=True)
+    (tmp_path / "getnet" / "weights" / "getnet.safetensors").write_bytes(b"half")
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     shown = CliRunner().invoke(cli, ["methods"])
     assert shown.exit_code == 1
