@@ -11,10 +11,10 @@ from pydra.compose import python, workflow
 from biascorr_pydra import bids, report
 from biascorr_pydra.bids import Job
 from biascorr_pydra.cohort import SHARED, CorrectionPlan, Settings, plan_correction, status
-from biascorr_pydra.correction.options import CorrectionOptions
+from biascorr_pydra.correction.options import DEFAULTS, CorrectionOptions
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.methods import DEFAULT_METHOD, REFERENCE_METHOD, get_corrector
-from biascorr_pydra.methods.spec import NO_FALLBACK, MethodSpec
+from biascorr_pydra.methods.spec import MethodSpec
 
 from .scan import GIVEN, CorrectScan
 from .tasks import method_implementation
@@ -61,12 +61,12 @@ def CorrectBids(
     skull_strip: str = "auto",
     segmentation: str = "atropos",
     derivatives: Path | None = None,
-    device: str = "auto",
-    seed: int = 0,
+    device: str = DEFAULTS.device,
+    seed: int = DEFAULTS.seed,
     overwrite: bool = False,
     allow_undescribed: bool = False,
-    gate: bool = True,
-    fallback: str = NO_FALLBACK,
+    gate: bool = DEFAULTS.gate,
+    fallback: str = DEFAULTS.fallback,
     scan_pages: bool = True,
     recompute: bool = False,
     run_id: str | None = None,

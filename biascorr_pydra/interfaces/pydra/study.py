@@ -18,10 +18,10 @@ from pydra.compose import python, workflow
 from biascorr_pydra import bids, report
 from biascorr_pydra.bids import Phenotypes, SiteProblem, SiteRoot
 from biascorr_pydra.cohort import SHARED, CorrectionPlan
-from biascorr_pydra.correction.options import CorrectionOptions
+from biascorr_pydra.correction.options import DEFAULTS, CorrectionOptions
 from biascorr_pydra.errors import BIDSError, OutputError, OutputExistsError
 from biascorr_pydra.methods import DEFAULT_METHOD, REFERENCE_METHOD
-from biascorr_pydra.methods.spec import NO_FALLBACK, MethodSpec
+from biascorr_pydra.methods.spec import MethodSpec
 
 from .cohort import CorrectBids, options_of, plan_of, require_absolute, settings_of
 
@@ -223,11 +223,11 @@ def EvaluateAbide(  # noqa: N802
     skull_strip: str = "auto",
     segmentation: str = "atropos",
     derivatives: Path | None = None,
-    device: str = "auto",
-    seed: int = 0,
+    device: str = DEFAULTS.device,
+    seed: int = DEFAULTS.seed,
     overwrite: bool = False,
-    gate: bool = True,
-    fallback: str = NO_FALLBACK,
+    gate: bool = DEFAULTS.gate,
+    fallback: str = DEFAULTS.fallback,
     scan_pages: bool = True,
     recompute: bool = False,
     run_id: str | None = None,
