@@ -130,4 +130,4 @@ WORDS: dict[str, int] = {
 }
 
 # Files that pages name and that are still to be written.
-TO_COME = {"tests/methods/test_contract.py"}
+TO_COME: set[str] = set()
