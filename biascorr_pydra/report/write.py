@@ -1,0 +1,149 @@
+"""Write the report of a cohort or a study: its page, its tables and their data dictionaries, and the scans' pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from biascorr_pydra.bids import make_folder
+from biascorr_pydra.errors import InvalidParameterError
+from biascorr_pydra.images.files import write_text
+from biascorr_pydra.lock import alive
+from biascorr_pydra.report.study.design import to_json
+
+from .collect import Cohort
+from .paths import PAGES, scan_page
+from .state import ReportPaths, keep_state, state_of
+from .table import Column, columns, data_dictionary, to_tsv
+
+if TYPE_CHECKING:
+    from biascorr_pydra.report.cohort.findings import Findings
+    from biascorr_pydra.report.cohort.group_tables import Table
+    from biascorr_pydra.report.cohort.mriqc import MriqcTable
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    out_dir: str | Path,
+    *,
+    threshold: float | None = None,
+    mriqc: str | Path | None = None,
+    participants: str | Path | None = None,
+    figures: str | Path | None = None,
+    scan_pages: bool = True,
+) -> ReportPaths:
+    """Write ``report.html``, ``metrics.tsv`` with ``metrics.json``, and further tables in ``OUT/reports``.
+
+    Parameters
+    ----------
+    out_dir : path
+        Folder with one derivative data set per method, and ``status.tsv`` if the cohort has written it; or a study, a
+        folder with one such folder per data set. What is there is reported: a cohort may be unfinished, and files may
+        be missing or damaged.
+    threshold : float, optional
+        Absolute robust z within a site above which a scan is an outlier; 3.5 by default.
+    mriqc : path, optional
+        MRIQC's group table, joined to the scans by their names.
+    participants : path, optional
+        Table with the participants' sites; by default participants.tsv of the source data set.
+    figures : path, optional
+        Folder for the plots as PNG and SVG.
+    scan_pages : bool
+        Write the scans' pages, too: those that something has changed on.
+
+    Returns
+    -------
+    ReportPaths
+        Earlier reports at these paths are replaced.
+
+    Raises
+    ------
+    BIDSError
+        There is no such folder, or a table that was given is not readable as what it should be.
+    InvalidParameterError
+        The threshold is not above 0.
+    OutputError
+        A file cannot be written.
+    """
+    # pandas, scipy and jinja2 are loaded only by those who make a report
+    from biascorr_pydra.report.cohort.findings import find
+    from biascorr_pydra.report.cohort.group_tables import extra_columns, group_tables
+    from biascorr_pydra.report.cohort.mriqc import read_mriqc
+    from biascorr_pydra.report.cohort.page import render
+    from biascorr_pydra.statistics.outliers import THRESHOLD
+
+    out_dir, threshold = Path(out_dir), THRESHOLD if threshold is None else threshold
+    if not threshold > 0:
+        raise InvalidParameterError("a threshold of robust z is above 0", value=threshold)
+    state = state_of(out_dir) if out_dir.is_dir() else ""  # what changes while this reads makes the report out of date
+    mriqc_table = read_mriqc(mriqc) if mriqc else None
+    cohort = _read(out_dir, participants, mriqc_table)
+    if scan_pages:
+        _write_scan_pages(cohort, out_dir)
+    findings = find(cohort, threshold, mriqc_table)
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    metrics, tables = [*columns(cohort), *extra_columns(findings)], group_tables(findings)
+    paths = _write_tables(out_dir, findings, metrics, tables, made)
+    names = [table.name for table in tables]
+    page = render(findings, _links(out_dir, cohort), made=made, running=alive(out_dir), tables=names)
+    write_text(paths.html, page)
+    if figures:
+        from biascorr_pydra.report.cohort.figures import write_figures
+
+        write_figures(findings, figures)
+    keep_state(out_dir, state)
+    return paths
+
+
+def _read(out_dir: Path, participants: str | Path | None, mriqc: MriqcTable | None) -> Cohort:
+    """The results, and all that is at odds in them."""
+    from biascorr_pydra.report.cohort.agreement import disagreements
+    from biascorr_pydra.report.study.study import collect_study
+
+    cohort = collect_study(out_dir, participants)
+    cohort.problems += disagreements(cohort)
+    if mriqc:
+        cohort.problems += mriqc.problems(cohort)
+    return cohort
+
+
+def _write_scan_pages(cohort: Cohort, out_dir: Path) -> None:
+    """Write the scans' pages; what was wrong with them is added to the cohort's problems, once."""
+    from biascorr_pydra.report.scan import write_scan_pages
+
+    known = {(problem.file, problem.text) for problem in cohort.problems}
+    problems = write_scan_pages(cohort, home=out_dir / "report.html").problems
+    cohort.problems += [problem for problem in problems if (problem.file, problem.text) not in known]
+
+
+def _write_tables(
+    out_dir: Path, findings: Findings, metrics: list[Column], tables: Sequence[Table], made: str
+) -> ReportPaths:
+    from biascorr_pydra.report.cohort.group_tables import everything, to_text
+
+    paths = ReportPaths.inside(out_dir)
+    write_text(paths.metrics_tsv, to_tsv(findings.cohort, metrics))
+    write_text(paths.metrics_json, to_json(data_dictionary(metrics)))
+    make_folder(out_dir / PAGES)
+    for table in tables:
+        write_text(out_dir / PAGES / f"{table.name}.tsv", to_text(table))
+        write_text(out_dir / PAGES / f"{table.name}.json", to_json(table.columns))
+    write_text(paths.everything, to_json(everything(findings, metrics, made)))
+    return paths
+
+
+def _links(out_dir: Path, cohort: Cohort) -> dict[str, str]:
+    """Addresses of the scans' pages that exist, relative to the cohort's."""
+    names: dict[Path, set[str]] = {}
+    links = {}
+    for result in cohort.results:
+        page = scan_page(result.root, result.scan)
+        if page.parent not in names:
+            names[page.parent] = {path.name for path in page.parent.glob("*.html")}
+        if page.name in names[page.parent]:
+            links[result.place] = quote(page.relative_to(out_dir).as_posix())
+    return links
