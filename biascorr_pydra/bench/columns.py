@@ -54,7 +54,7 @@ def image_metrics() -> list[Metric]:
 def columns() -> dict[str, str]:
     """The columns of bench.tsv, in order: name -> what it is."""
     scores = {metric.bench: metric.bench_text for metric in score_metrics()}
-    tissues = {}
+    tissues: dict[str, str] = {}
     for metric in image_metrics():
         tissues |= {f"{metric.bench}_before": f"{metric.bench_text}, acquired", metric.bench: "the same, corrected"}
     return {**_CASE, **_BEFORE, **scores, **_RESPONSE, **_WORSE, **tissues, **_COST, **_RECORD}

@@ -89,8 +89,8 @@ def _draw_panel(axes, group: pd.DataFrame, name: str, methods: list[str]) -> Non
     axes.tick_params(labelsize=8, labelleft=axes.get_subplotspec().is_first_col())
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    for y in np.arange(0.5, len(lines) - 0.5):
-        axes.axhline(y, color="#e5e5e5", linewidth=0.6)
+    for border in range(1, len(lines)):
+        axes.axhline(border - 0.5, color="#e5e5e5", linewidth=0.6)
 
 
 def _mark_best(axes, group: pd.DataFrame, name: str) -> None:
@@ -113,10 +113,12 @@ def _mark_best(axes, group: pd.DataFrame, name: str) -> None:
 
 
 def _legend() -> list[Line2D]:
-    dot = {"linestyle": "none", "marker": "o", "color": "#444444", "ms": 5}
+    def dot(face: str, label: str) -> Line2D:
+        return Line2D([], [], linestyle="none", marker="o", color="#444444", markersize=5, mfc=face, label=label)
+
     return [
-        Line2D([], [], mfc="none", label="a scan, no mask given", **dot),
-        Line2D([], [], label="a scan, brain mask given", **dot),
+        dot("none", "a scan, no mask given"),
+        dot("#444444", "a scan, brain mask given"),
         Line2D([], [], color="black", linewidth=1.6, label="median"),
         Line2D([], [], color="#555555", linewidth=1.2, linestyle=":", label="median before correction"),
     ]

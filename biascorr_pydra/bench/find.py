@@ -69,15 +69,15 @@ def kind_of(root: Path, select: Sequence[str] = ()) -> str:
 
 
 def _images(root: Path, select: Sequence[str]) -> list[Path]:
-    found = [item.file for item in find_images(root, select)]
-    if not found:
+    files = [item.file for item in find_images(root, select)]
+    if not files:
         asked = f", matching {', '.join(select)}" if select else ""
         raise InvalidParameterError(
             f"no NIfTI image ({' or '.join(SUFFIXES)}) in the folder{asked}",
             value=str(root),
             next_step="Check --data and --select.",
         )
-    return found
+    return files
 
 
 def _is_label_map(file: Path) -> bool:
@@ -104,20 +104,20 @@ def plan_cases(sources: Sources) -> Iterator[Planned]:
 
 
 def _plan(sources: Sources, root: Path, name: str, derivatives: Path | None) -> Iterator[Planned]:
-    found_kind = kind_of(root, sources.select)
-    kind = found_kind if sources.kind == "auto" else sources.kind
-    common = {"dataset": name, "seed": sources.seed, "draws": sources.draws}
+    own_kind = kind_of(root, sources.select)  # also where another is asked for: it refuses what is no data
+    kind = own_kind if sources.kind == "auto" else sources.kind
     if kind == "labels":
         from .heads import heads_from_labels
 
         stripped = [head == "stripped" for head in sources.heads]
-        yield from heads_from_labels(_images(root, sources.select), stripped=stripped, **common)
+        files = _images(root, sources.select)
+        yield from heads_from_labels(files, stripped=stripped, dataset=name, seed=sources.seed, draws=sources.draws)
         return
     if kind == "bids":
-        found = find_bids(root, derivatives, sources.select)
+        images = find_bids(root, derivatives, sources.select)
     else:
-        found = find_images(root, sources.select, sources.contrast)
-    yield from scans(found, brain=sources.brain, **common)
+        images = find_images(root, sources.select, sources.contrast)
+    yield from scans(images, dataset=name, seed=sources.seed, draws=sources.draws, brain=sources.brain)
 
 
 def _spread(planned: list[Planned], limit: int) -> list[Planned]:
@@ -139,10 +139,10 @@ def _names(data: Sequence[Path]) -> list[str]:
 
 
 def _derivatives(sources: Sources) -> list[Path | None]:
-    given: list[Path | None] = list(sources.derivatives)
+    given = [Path(folder) for folder in sources.derivatives]
     if len(given) > len(sources.data):
         raise InvalidParameterError("no more --derivatives than --data", value=len(given))
     for folder in given:
-        if not Path(folder).is_dir():
+        if not folder.is_dir():
             raise InvalidParameterError("no such folder", value=str(folder), next_step="Check --derivatives.")
-    return given + [None] * (len(sources.data) - len(given))
+    return [*given, *[None] * (len(sources.data) - len(given))]

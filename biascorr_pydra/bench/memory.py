@@ -38,7 +38,10 @@ class PeakMemory:
 
 
 def _read(name: str) -> float:
-    return int(re.search(rf"^{name}:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)[1]) / 1024
+    line = re.search(rf"^{name}:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
+    if line is None:
+        raise OSError(f"{STATUS} has no {name}")
+    return int(line[1]) / 1024
 
 
 def _give_back_freed() -> None:

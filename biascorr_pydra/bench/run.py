@@ -133,12 +133,12 @@ def run_bench(
     with exclusive(out, {"command": command or "biascorr bench"}):
         rows = Rows(out / "bench.tsv", anew=overwrite)
         dropped = rows.drop_stale({_facts(case.facts): case.key for case in planned})
-        this = {"command": command, "date": time.strftime("%Y-%m-%d"), **environment(resolve_device(device))}
+        this_run = {"command": command, "date": time.strftime("%Y-%m-%d"), **environment(resolve_device(device))}
         record = {
             "GeneratedBy": "biascorr_pydra bench",
             "settings": settings,
             "reference": reference,
-            "runs": [*earlier, this],
+            "runs": [*earlier, this_run],
             "columns": columns(),
         }
         # Before anything is measured, so that a run that is killed can be gone on with, and is known of.
@@ -146,7 +146,7 @@ def run_bench(
         began = time.time()
         counts = _measure(planned, run_by, list(masks), rows, tell)
         rows.write()
-        this |= {"seconds": round(time.time() - began), **counts}
+        this_run |= {"seconds": round(time.time() - began), **counts}
         if not counts["measured"] and not counts["failed"]:
             record["runs"] = earlier
         frame = rows.frame()
@@ -166,12 +166,12 @@ def _implementation(corrector: Corrector) -> tuple[str, str]:
 
 def with_presets(methods: Sequence[str]) -> list[str]:
     """Each name once; METHOD:* as the method's presets, of which the first goes by the method's name."""
-    found = []
+    names = []
     for name in methods:
         method, _, preset = name.partition(":")
         presets = list(get_corrector(method).presets)
-        found += [method, *(f"{method}:{other}" for other in presets[1:])] if preset == "*" else [name]
-    return list(dict.fromkeys(found))
+        names += [method, *(f"{method}:{other}" for other in presets[1:])] if preset == "*" else [name]
+    return list(dict.fromkeys(names))
 
 
 def _facts(facts: Mapping[str, Any]) -> tuple:

@@ -63,14 +63,14 @@ def find_bids(root: Path, derivatives: Path | None, select: Sequence[str] = ()) 
     BIDSError
     """
     jobs, _ = survey(root, derivatives=derivatives)
-    found = []
+    images = []
     for job in jobs:
         given = dict(job.given)
         if derivatives is not None:
             folder = Path(derivatives) / Path(job.relative).parent
             given |= _field_named(folder / f"{job.stem}_desc-{job.suffix}_biasfield")
-        found.append(Found(job.source, job.relative, job.suffix, given))
-    return [item for item in found if _selected(item.name, select)]
+        images.append(Found(job.source, job.relative, job.suffix, given))
+    return [item for item in images if _selected(item.name, select)]
 
 
 def find_images(root: Path, select: Sequence[str] = (), contrast: str | None = None) -> list[Found]:
@@ -83,15 +83,15 @@ def find_images(root: Path, select: Sequence[str] = (), contrast: str | None = N
     contrast : BIDS suffix of the images whose names do not end in one (in any case: _T1W is T1w)
     """
     files = sorted(path for suffix in SUFFIXES for path in root.rglob(f"*{suffix}"))
-    found = []
+    images = []
     for file in files:
         stem = _stem(file)
         if stem.name.rsplit("_", 1)[-1] in COMPANIONS or not _selected(file.relative_to(root).as_posix(), select):
             continue
         given = {kind: path for kind in COMPANIONS[:2] if (path := _image_named(stem, kind))}
         given |= _field_named(stem.with_name(f"{stem.name}_biasfield"))
-        found.append(Found(file, file.relative_to(root).as_posix(), _suffix(stem.name) or contrast or "", given))
-    return found
+        images.append(Found(file, file.relative_to(root).as_posix(), _suffix(stem.name) or contrast or "", given))
+    return images
 
 
 def _stem(file: Path) -> Path:
@@ -114,10 +114,10 @@ def _image_named(stem: Path, kind: str) -> Path | None:
 
 def _field_named(stem: Path) -> dict[str, Path]:
     names = (stem.with_name(stem.name + suffix) for suffix in SUFFIXES)
-    found = next((path for path in names if path.is_file()), None)
-    if found is None and _has_control_points(stem.with_name(f"{stem.name}.json")):
-        found = stem.with_name(f"{stem.name}.json")
-    return {"biasfield": found} if found else {}
+    file = next((path for path in names if path.is_file()), None)
+    if file is None and _has_control_points(stem.with_name(f"{stem.name}.json")):
+        file = stem.with_name(f"{stem.name}.json")
+    return {"biasfield": file} if file else {}
 
 
 def _has_control_points(file: Path) -> bool:
@@ -129,20 +129,20 @@ def _has_control_points(file: Path) -> bool:
 
 
 def scans(
-    found: Sequence[Found], *, dataset: str, seed: int = 0, draws: int = 1, brain: str = "auto"
+    images: Sequence[Found], *, dataset: str, seed: int = 0, draws: int = 1, brain: str = "auto"
 ) -> Iterator[Planned]:
     """The cases of real scans: each is scored against its true field, or, where that is not known, as a pair.
 
     Parameters
     ----------
-    found : from :func:`find_bids` or :func:`find_images`
+    images : from :func:`find_bids` or :func:`find_images`
     dataset : name for the table
     seed, draws : the further fields injected into each scan
     brain : one of :data:`BRAINS`, for scans without a mask; 'none' scores over the detected head
     """
     if brain not in BRAINS:
         raise InvalidParameterError("no such way to a brain mask", value=repr(brain), next_step=f"One of: {BRAINS}.")
-    for item in found:
+    for item in images:
         hashes = {kind: sha256(path) for kind, path in {"image": item.file, **item.given}.items()}
         for draw in range(seed, seed + draws):
             facts = {
@@ -161,8 +161,8 @@ def pairs_from_images(
     files: Sequence[Path], *, suffix: str = "T1w", dataset: str = "images", seed: int = 0, brain: str = "auto"
 ) -> Iterator[Planned]:
     """The cases of single image files, all of one contrast, that nothing else is known of; see :func:`scans`."""
-    found = [Found(Path(file), Path(file).name, suffix) for file in files]
-    return scans(found, dataset=dataset, seed=seed, brain=brain)
+    images = [Found(Path(file), Path(file).name, suffix) for file in files]
+    return scans(images, dataset=dataset, seed=seed, brain=brain)
 
 
 def _make(item: Found, facts: Mapping[str, Any], draw: int, brain: str) -> Case:
@@ -214,7 +214,8 @@ def case_from_image(
     extra = sample_log_bias((EXTRA[0],) * 3, EXTRA[1], generator).numpy()
     dseg = None
     if tissues and ("dseg" in tissues or len(tissues) == 3):
-        dseg = segment_tissue(img, None, method="given", given=tissues).dseg
+        tissue = segment_tissue(img, None, method="given", given=tissues)
+        dseg = None if tissue is None else tissue.dseg
     return Case(
         data=data,
         valid=valid,
@@ -240,8 +241,10 @@ def _brain(img, data: np.ndarray, mask_file, brain: str, suffix: str) -> tuple[n
             file=img.get_filename(),
             next_step="Add --contrast T1w (or what it is), or --brain template, or --brain none.",
         )
-    found = extract_brain(img, method=brain, suffix=suffix, device="cpu")
-    return found.mask, found.method
+    brain_mask = extract_brain(img, method=brain, suffix=suffix, device="cpu")
+    if brain_mask is None:
+        raise InvalidParameterError("no such way to a brain mask", value=repr(brain), next_step=f"One of: {BRAINS}.")
+    return brain_mask.mask, brain_mask.method
 
 
 def _read_field(file: Path, img) -> np.ndarray:
@@ -268,8 +271,13 @@ def _spline(file: Path) -> LogBiasSpline:
     try:
         record = json.loads(file.read_text())
         points = np.array(record["LogBiasControlPoints"], float)
-        return LogBiasSpline(points, tuple(map(float, record["MeshFirst"])), tuple(map(float, record["MeshLast"])))
+        return LogBiasSpline(points, _three(record["MeshFirst"]), _three(record["MeshLast"]))
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidImageError(
             "a field's .json has LogBiasControlPoints, MeshFirst and MeshLast", file=file, value=repr(error)
         ) from error
+
+
+def _three(numbers: Sequence[Any]) -> tuple[float, float, float]:
+    first, second, third = map(float, numbers)
+    return first, second, third

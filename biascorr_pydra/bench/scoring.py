@@ -102,7 +102,7 @@ def score(
     if case.dseg is not None:
         _put_image_metrics(case, case.dseg, bias, put)
     row |= cost
-    row["undefined"] = "; ".join(f"{name}: {why}" for name, why in undefined.items())
+    row["undefined"] = "; ".join(f"{name}: {reason}" for name, reason in undefined.items())
     return row
 
 

@@ -211,7 +211,7 @@ def _judge(
         scan.voxel_size_mm,
         whole_head=scan.mask is None and brain is None,
         signs=case.signs,
-        more=further,
+        further=further,
         invents=corrector.invents_at_most(),
     )
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from biascorr_pydra.bids.signs import Signs
+from biascorr_pydra.errors import InvalidParameterError
 
 from .numbers import field_numbers
 
@@ -100,8 +101,8 @@ class Verdict:
         return self.verdict in (ACCEPTED, NOT_JUDGED)
 
     def as_dict(self) -> dict[str, Any]:
-        found = asdict(self)
-        return found | {name: list(found[name]) for name in ("reasons", "already_corrected")}
+        content = asdict(self)
+        return content | {name: list(content[name]) for name in ("reasons", "already_corrected")}
 
 
 def not_judged(reason: str, signs: Signs = NO_SIGNS) -> Verdict:
@@ -117,7 +118,7 @@ def judge(
     *,
     whole_head: bool = False,
     signs: Signs = NO_SIGNS,
-    more: Mapping[str, float] | None = None,
+    further: Mapping[str, float] | None = None,
     invents: float | None = None,
 ) -> Verdict:
     """Judge an estimated field.
@@ -134,7 +135,7 @@ def judge(
     whole_head : bool
         The region is the detected head: its rim of 12 mm, mostly scalp and skull, is not looked at.
     signs : of an earlier correction; they are kept with the verdict, and decide nothing
-    more : "response" and "flip_disagreement", where they were asked for
+    further : "response" and "flip_disagreement", where they were asked for
     invents : float, optional
         The strongest field that the method was seen to find where there is none (standard deviation of its log); of
         stronger ones no evidence for them is wanted, only none against them.
@@ -147,14 +148,23 @@ def judge(
     numbers = field_numbers(data, bias, region, voxel_size_mm, rim_mm=RIM_MM if whole_head else 0.0)
     if numbers is None:
         return not_judged("too few positive voxels to judge by", signs)
-    return decide({**numbers, **(more or {})}, signs=signs, invents=invents)
+    return decide({**numbers, **(further or {})}, signs=signs, invents=invents)
 
 
 def decide(numbers: Mapping[str, float | None], *, signs: Signs = NO_SIGNS, invents: float | None = None) -> Verdict:
-    """The verdict that follows from numbers of :func:`field_numbers`, whatever they were measured on."""
-    strength = numbers["field_sd"]
+    """The verdict that follows from numbers of :func:`field_numbers`, whatever they were measured on.
+
+    Raises
+    ------
+    InvalidParameterError
+        "field_sd" or "sharpening" is None; they are always known.
+    """
+    strength, sharpening = numbers["field_sd"], numbers["sharpening"]
+    if strength is None or sharpening is None:
+        raise InvalidParameterError("a verdict needs field_sd and sharpening", value=dict(numbers))
     trusted = invents is not None and strength >= invents
-    checks, failed = {}, []
+    checks: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
     for name, limit in (LIMITS | (AGAINST if trusted else {})).items():
         value = numbers.get(name)
         if value is None:
@@ -162,10 +172,10 @@ def decide(numbers: Mapping[str, float | None], *, signs: Signs = NO_SIGNS, inve
         passed = limit.passed(value)
         checks[name] = {"value": round(value, 5), limit.bound: limit.value, "passed": passed}
         if not passed:
-            failed.append((name, f"{limit.reason} ({name} {value:.3g}, at {limit.bound} {limit.value:g})"))
+            failed[name] = f"{limit.reason} ({name} {value:.3g}, at {limit.bound} {limit.value:g})"
     small = {"negligible below": NOTHING_SD, "weak below": SMALL_SD if invents is None else invents}
     checks["field_sd"] = {"value": round(strength, 5), **small, "passed": strength >= NOTHING_SD}
-    verdict, reasons = _weigh(dict(failed), strength, small["weak below"], numbers["sharpening"])
+    verdict, reasons = _weigh(failed, strength, small["weak below"], sharpening)
     return Verdict(verdict, tuple(reasons), checks, (*signs.intensity, *signs.geometry))
 
 

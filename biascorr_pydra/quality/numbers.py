@@ -34,7 +34,7 @@ class _Sample(NamedTuple):
 
 def field_numbers(
     data: np.ndarray, bias: np.ndarray, region: np.ndarray, voxel_size_mm: Sequence[float], *, rim_mm: float = 0.0
-) -> dict[str, float] | None:
+) -> dict[str, float | None] | None:
     """What can be said of a field without knowing the true one, or None where too few voxels are positive.
 
     Parameters
@@ -218,13 +218,13 @@ def _support(sample: _Sample) -> float | None:
 
 
 def _gradient(sample: _Sample) -> float:
-    found = []
+    parts = []
     for axis, lag, distance in _lags(sample, SAMPLE_MM):
         one, other = _neighbours(axis, lag)
         both = sample.region[one] & sample.region[other]
-        found.append(np.abs(sample.log_bias[one] - sample.log_bias[other])[both] / distance)
-    found = np.concatenate(found) if found else np.empty(0)
-    return float(np.percentile(found, 99)) if found.size else 0.0
+        parts.append(np.abs(sample.log_bias[one] - sample.log_bias[other])[both] / distance)
+    gradients = np.concatenate(parts) if parts else np.empty(0)
+    return float(np.percentile(gradients, 99)) if gradients.size else 0.0
 
 
 def _curvature(sample: _Sample) -> float:

@@ -170,7 +170,7 @@ def collect(out_dir: str | Path) -> Cohort:
         )
     problems: list[Problem] = []
     normalized = _read_normalized(out_dir, problems)
-    found: dict[tuple[str, str], Result] = {}
+    by_scan_and_method: dict[tuple[str, str], Result] = {}
     for folder in sorted(out_dir.iterdir(), key=lambda path: natural(path.name)):
         if folder.name.startswith(".") or not folder.is_dir():
             continue
@@ -179,11 +179,11 @@ def collect(out_dir: str | Path) -> Cohort:
             problems.append(Problem(f"{folder.name}/dataset_description.json", "missing: not a BIDS data set"))
         for result in results:
             key = result.scan, result.method
-            if key in found:
+            if key in by_scan_and_method:
                 problems.append(Problem(f"{result.method}: {result.scan}", "two metrics files name this source"))
-            found.setdefault(key, result)
-    _apply_status(out_dir, found, problems)
-    results = sorted(found.values(), key=lambda result: (natural(result.scan), natural(result.method)))
+            by_scan_and_method.setdefault(key, result)
+    _apply_status(out_dir, by_scan_and_method, problems)
+    results = sorted(by_scan_and_method.values(), key=lambda result: (natural(result.scan), natural(result.method)))
     return Cohort(out_dir.resolve().name, results, problems, normalized)
 
 
@@ -192,7 +192,7 @@ def collect(out_dir: str | Path) -> Cohort:
 
 def _siblings(metrics_file: Path, prefix: str, suffix: str) -> dict[str, Path]:
     """Outputs that belong to a metrics file, by the kinds of :func:`biascorr_pydra.bids.output_paths`."""
-    entities = tuple(tuple(part.split("-", 1)) for part in prefix.split("_") if "-" in part)
+    entities = tuple((key, value) for key, dash, value in (part.partition("-") for part in prefix.split("_")) if dash)
     return output_paths(Job(metrics_file, metrics_file.name, entities, suffix), metrics_file.parent)
 
 
@@ -223,13 +223,13 @@ def _read_method(folder: Path, out_dir: Path, problems: list[Problem]) -> list[R
 
 def _read_normalized(out_dir: Path, problems: list[Problem]) -> list[Result]:
     """The records that ``biascorr normalize-cohort`` leaves."""
-    found = []
+    results = []
     for path in sorted((out_dir / NORMALIZED).glob("sub-*/**/*_normalization.json")):
         record = _read_json(path, path.relative_to(out_dir).as_posix(), problems)
         if record is not None:
             scan = _SOURCE.sub("", str(record.get("source", "")))
-            found.append(Result(scan, NORMALIZED, state="done", record=record, root=out_dir))
-    return found
+            results.append(Result(scan, NORMALIZED, state="done", record=record, root=out_dir))
+    return results
 
 
 def _result(path: Path, match: re.Match, record: dict, out_dir: Path, problems: list[Problem]) -> Result:
@@ -265,7 +265,7 @@ def _read_json(path: Path, name: str, problems: list[Problem]) -> dict | None:
     return content
 
 
-def _apply_status(out_dir: Path, found: dict[tuple[str, str], Result], problems: list[Problem]) -> None:
+def _apply_status(out_dir: Path, results: dict[tuple[str, str], Result], problems: list[Problem]) -> None:
     """Add states and failures; a result of an earlier run does not stand in for a failure of the last one."""
     for row in _read_status(out_dir / "status.tsv", problems):
         scan, method, state = row["scan"], row["method"], row["state"]
@@ -273,8 +273,8 @@ def _apply_status(out_dir: Path, found: dict[tuple[str, str], Result], problems:
             if state == "failed":
                 problems.append(Problem(f"{method}: {scan}", row["reason"]))
             continue
-        known = found.get((scan, method))
-        result = found.setdefault((scan, method), Result(scan, method, root=out_dir))
+        known = results.get((scan, method))
+        result = results.setdefault((scan, method), Result(scan, method, root=out_dir))
         if state == "waiting" and known is not None:
             state = "rejected" if known.verdict == REJECTED else "done"  # the run has reached it since
         result.state, result.reason = state, row["reason"]

@@ -69,8 +69,8 @@ class Column:
 
 def keys(results: Iterable[Result], part: str, always: Iterable[str]) -> list[str]:
     """Keys of one part of the metrics files: those always shown, then any others, sorted."""
-    found = {key for result in results for key in result.part(part)}
-    return [*always, *sorted(found - set(always))]
+    recorded = {key for result in results for key in result.part(part)}
+    return [*always, *sorted(recorded - set(always))]
 
 
 def image_keys(results: Iterable[Result]) -> list[str]:
@@ -217,16 +217,17 @@ class Change:
     @property
     def verdict(self) -> str | None:
         """'better', 'worse' or 'unchanged'; 'higher' or 'lower' where neither is better; None if undefined."""
-        if self.percent is None:
+        percent = self.percent
+        if percent is None or self.before is None or self.after is None:
             return None
-        if abs(self.percent) < UNCHANGED_PERCENT:
+        if abs(percent) < UNCHANGED_PERCENT:
             return "unchanged"
         way = direction(self.key)
         if way == "none":
-            return "higher" if self.percent > 0 else "lower"
+            return "higher" if percent > 0 else "lower"
         if way == "one":
             return "better" if abs(self.after - 1) < abs(self.before - 1) else "worse"
-        return "better" if (self.percent > 0) == (way == "higher") else "worse"
+        return "better" if (percent > 0) == (way == "higher") else "worse"
 
 
 @dataclass(frozen=True)
@@ -250,8 +251,10 @@ class Tally:
 
 def tally(results: Iterable[Result], key: str) -> Tally:
     """Count the changes of one metric over the scans where both values are defined."""
-    changes = [change for result in results if (change := Change.of(result, key)).percent is not None]
+    percents: list[float] = []
     counts: dict[str, int] = {}
-    for change in changes:
-        counts[change.verdict] = counts.get(change.verdict, 0) + 1
-    return Tally(key, len(changes), median([change.percent for change in changes]) if changes else None, counts)
+    for change in (Change.of(result, key) for result in results):
+        if change.percent is not None and change.verdict is not None:
+            percents.append(change.percent)
+            counts[change.verdict] = counts.get(change.verdict, 0) + 1
+    return Tally(key, len(percents), median(percents) if percents else None, counts)

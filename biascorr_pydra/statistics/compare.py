@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from biascorr_pydra.errors import InvalidParameterError
@@ -107,8 +108,8 @@ def compare(
     reasons: dict[str, str] = {}
     if n == 0:
         nothing = "no scan has both values"
-        names = ("median_reference", "median_method", "median_change", "median_change_percent", "ci_low", "ci_high")
-        names += ("wins", "losses", "effect_size", "statistic", "p")
+        names = ["median_reference", "median_method", "median_change", "median_change_percent", "ci_low", "ci_high"]
+        names += ["wins", "losses", "effect_size", "statistic", "p"]
         return Paired(0, n_undefined, undefined=dict.fromkeys(names, nothing))
     changes = _changes(x, y)
     wins, losses = _wins(x, y, changes, direction, reasons)
@@ -164,28 +165,28 @@ def _wins(x, y, changes, direction: str, reasons: dict) -> tuple[int | None, int
 
 
 def _test(changes: np.ndarray, reasons: dict) -> tuple[float | None, float | None]:
-    why = _too_few(int((changes != 0).sum()), "change", "other than 0")
-    if why:
-        reasons |= dict.fromkeys(("statistic", "p"), why)
+    reason = _too_few(int((changes != 0).sum()), "change", "other than 0")
+    if reason:
+        reasons |= dict.fromkeys(("statistic", "p"), reason)
         return None, None
     return signed_rank(changes)
 
 
 def _interval(changes: np.ndarray, seed: int, reasons: dict) -> tuple[float | None, float | None]:
-    why = _too_few(changes.size, "pair")
-    if why:
-        reasons |= dict.fromkeys(("ci_low", "ci_high"), why)
+    reason = _too_few(changes.size, "pair")
+    if reason:
+        reasons |= dict.fromkeys(("ci_low", "ci_high"), reason)
         return None, None
     return bootstrap_median(changes, seed=seed)
 
 
-def _too_few(n: int, noun: str, more: str = "") -> str | None:
+def _too_few(n: int, noun: str, which: str = "") -> str | None:
     if n >= FEWEST_SCANS:
         return None
-    return f"only {n} {noun}{'' if n == 1 else 's'}{more and ' ' + more}, fewer than {FEWEST_SCANS}"
+    return f"only {n} {noun}{'' if n == 1 else 's'}{which and ' ' + which}, fewer than {FEWEST_SCANS}"
 
 
-def signed_rank(changes: Sequence[float]) -> tuple[float, float]:
+def signed_rank(changes: npt.ArrayLike) -> tuple[float, float]:
     """Two-sided Wilcoxon signed-rank test of changes about 0; changes of exactly 0 are left out.
 
     Exact for up to 50 changes without zeros and equal magnitudes, else the normal approximation with its correction
@@ -200,16 +201,16 @@ def signed_rank(changes: Sequence[float]) -> tuple[float, float]:
     >>> signed_rank([0.1, 0.2, 0.3, 0.4, 0.5])
     (0.0, 0.0625)
     """
-    changes = np.asarray(changes, float)
-    nonzero = changes[changes != 0]
+    every = np.asarray(changes, float)
+    nonzero = every[every != 0]
     distinct = np.unique(np.abs(nonzero)).size == nonzero.size
-    exact = distinct and nonzero.size == changes.size and nonzero.size <= 50
+    exact = distinct and nonzero.size == every.size and nonzero.size <= 50
     # The choice is made here and not by scipy's "auto", which is another from version to version.
-    found = stats.wilcoxon(nonzero, method="exact" if exact else "approx")
-    return float(found.statistic), float(found.pvalue)
+    test = stats.wilcoxon(nonzero, method="exact" if exact else "approx")
+    return float(test.statistic), float(test.pvalue)
 
 
-def rank_biserial(changes: Sequence[float]) -> float | None:
+def rank_biserial(changes: npt.ArrayLike) -> float | None:
     """Matched-pairs rank-biserial correlation, (W+ - W-) / (W+ + W-), of changes other than 0; None if there are none.
 
     W+ and W- are the rank sums of the positive and of the negative changes, by their magnitudes: 1 if all rose, -1 if
@@ -220,16 +221,16 @@ def rank_biserial(changes: Sequence[float]) -> float | None:
     >>> rank_biserial([-1.0, -2.0, -3.0])
     -1.0
     """
-    changes = np.asarray(changes, float)
-    changes = changes[changes != 0]
-    if changes.size == 0:
+    every = np.asarray(changes, float)
+    nonzero = every[every != 0]
+    if nonzero.size == 0:
         return None
-    ranks = stats.rankdata(np.abs(changes))
-    return float((np.sign(changes) * ranks).sum() / ranks.sum())
+    ranks = stats.rankdata(np.abs(nonzero))
+    return float((np.sign(nonzero) * ranks).sum() / ranks.sum())
 
 
 def bootstrap_median(
-    values: Sequence[float], *, resamples: int = RESAMPLES, confidence: float = CONFIDENCE, seed: int = 0
+    values: npt.ArrayLike, *, resamples: int = RESAMPLES, confidence: float = CONFIDENCE, seed: int = 0
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the median; its cost does not grow with the number of values.
 
@@ -245,10 +246,10 @@ def bootstrap_median(
     InvalidParameterError
         There are fewer than 2 values.
     """
-    values = np.asarray(values, float)
-    if values.size < 2:
-        raise InvalidParameterError("an interval needs at least 2 values", value=values.size)
-    n, ordered = values.size, np.sort(values)
+    sample = np.asarray(values, float)
+    if sample.size < 2:
+        raise InvalidParameterError("an interval needs at least 2 values", value=sample.size)
+    n, ordered = sample.size, np.sort(sample)
     # The middle of n draws from n values is the value at the middle of n uniform numbers: its place has a beta
     # distribution, so that only the middle is drawn and not the n.
     rng = np.random.default_rng(seed)

@@ -102,8 +102,9 @@ def test_from_the_strongest_field_that_a_method_invents_on_only_evidence_against
         ({"sharpening": -0.0001}, "the histogram was blurred (sharpening -0.0001, at least 0)"),
         ({"support": 0.449}, "the image speaks against the field (support 0.449, at least 0.45)"),
     ):
-        verdict = decide({**neither, **changes}, invents=0.03)
-        assert (verdict.verdict, verdict.reasons) == ("rejected", (reason,))
+        for strength in (0.05, 0.15):  # neither is weak: no method was seen to invent that much
+            verdict = decide({**neither, **changes, "field_sd": strength}, invents=0.03)
+            assert (verdict.verdict, verdict.reasons) == ("rejected", (reason,))
     for name, _, beyond, _ in EDGES:
         if name not in ("sharpening", "support"):
             assert decide({**neither, name: beyond}, invents=0.03).verdict == "rejected"

@@ -63,6 +63,38 @@ def test_support_looks_within_one_tissue_and_along_every_axis():
     assert numbers_of(np.zeros_like(x), 0.004 * x)["support"] == pytest.approx(0, abs=0.05)
 
 
+def test_support_compares_voxels_12_mm_apart():
+    """A field that comes back every 40 mm: there, nothing is left of it, and the image's noise is."""
+    wave = 0.05 * np.sin(2 * np.pi * 4 * grid()[0] / 40)
+    assert numbers_of(wave, wave)["support"] == pytest.approx(1, abs=0.05)
+
+
+def test_support_does_not_look_across_steps_between_tissues():
+    """Tissues that brighten along the field's axis every 16 mm: most pairs lie across a step of 0.5."""
+    x, *_ = grid()
+    field = 0.004 * x
+    assert numbers_of(0.5 * (x // 4) + field, field)["support"] == pytest.approx(1, abs=0.05)
+
+
+def test_support_favours_neither_0_nor_1():
+    """A field that changes by more than the image may within one tissue is seen where it is, and where it is not."""
+    steep = 0.05 * grid()[0]
+    assert numbers_of(np.zeros_like(steep), steep)["support"] == pytest.approx(0, abs=0.05)
+    assert numbers_of(steep, steep)["support"] == pytest.approx(1, abs=0.05)
+
+
+def test_support_is_a_median_weighted_by_the_change_of_the_field():
+    x, y, _ = grid()
+    field = 0.004 * x
+    # The image bears the field out in 60% of the voxels, and knows nothing of it in the others.
+    assert numbers_of(np.where(y < 24, field, 0.0), field)["support"] == pytest.approx(1, abs=0.05)
+    assert numbers_of(np.where(y < 16, field, 0.0), field)["support"] == pytest.approx(0, abs=0.05)
+    # It does so in 40% of the voxels, but there the field is four times as steep.
+    region = (y < 15) | (y >= 18)
+    uneven = np.where(y < 16, field, field / 4)
+    assert numbers_of(np.where(y < 16, uneven, 0.0), uneven, region)["support"] == pytest.approx(1, abs=0.05)
+
+
 def test_a_constant_field_has_no_support_and_no_gradient():
     numbers = numbers_of(np.zeros((N,) * 3), np.zeros((N,) * 3))
     assert numbers["support"] is None
@@ -125,25 +157,36 @@ def test_of_a_detected_head_12_mm_are_left_out():
 def test_further_numbers_are_judged_with_the_field_s():
     ramp = 0.004 * grid()[0]
     region = np.ones(ramp.shape, bool)
-    verdict = judge(image(ramp), np.exp(ramp), region, MM, more={"response": 0.1})
+    verdict = judge(image(ramp), np.exp(ramp), region, MM, further={"response": 0.1})
     assert verdict.verdict == "rejected" and verdict.checks["response"] == {
         "value": 0.1,
         "least": 0.2,
         "passed": False,
     }
-    assert judge(image(ramp), np.exp(ramp), region, MM, more={"response": 0.3}).verdict == "accepted"
+    assert judge(image(ramp), np.exp(ramp), region, MM, further={"response": 0.3}).verdict == "accepted"
+
+
+def sharpening_under_noise(n):
+    """Of a ramp over n x 2 mm, under noise that the mean of eight voxels leaves a third of."""
+    x, *_ = grid(n)
+    ramp = 0.32 * x / n
+    noise = np.random.default_rng(1).normal(0, 0.08, ramp.shape)
+    region = np.ones(ramp.shape, bool)
+    return field_numbers(image(ramp + noise), np.exp(ramp), region, (2.0,) * 3)["sharpening"]
 
 
 def test_fine_grids_are_seen_at_4_mm_and_averaged():
-    """At 2 mm every second voxel is looked at, as the mean of 2 x 2 x 2: a checkerboard of noise is gone."""
-    x, y, z = grid(2 * N)
-    ramp = 0.002 * 2 * x
-    checkerboard = 0.05 * (1 - 2 * ((x + y + z) % 2))
-    fine = field_numbers(image(ramp + checkerboard), np.exp(ramp), np.ones(ramp.shape, bool), (2.0,) * 3)
+    """At 2 mm every second voxel is looked at, as the mean of 2 x 2 x 2."""
+    ramp = 0.002 * 2 * grid(2 * N)[0]
+    fine = field_numbers(image(ramp), np.exp(ramp), np.ones(ramp.shape, bool), (2.0,) * 3)
     coarse = numbers_of(0.002 * 4 * grid()[0], 0.002 * 4 * grid()[0])
     for name in ("field_sd", "gradient_per_mm", "support"):
         assert fine[name] == pytest.approx(coarse[name], rel=0.03)
-    assert fine["sharpening"] == pytest.approx(coarse["sharpening"], abs=0.1)
+    assert sharpening_under_noise(36) > 0.6
+
+
+def test_where_few_voxels_would_be_left_every_one_is_looked_at():
+    assert sharpening_under_noise(30) < 0.5  # every second of 30^3 voxels are fewer than 4000
 
 
 def test_whole_numbers_are_spread_over_their_step():

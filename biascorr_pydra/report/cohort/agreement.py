@@ -14,10 +14,10 @@ SAME = 1e-6  # relative: the same computation on the same data
 
 def disagreements(cohort: Cohort) -> list[Problem]:
     """What the methods' records of each scan contradict each other in."""
-    found = []
+    problems = []
     for place, results in cohort.by_scan().items():
-        found += [Problem(place, text) for text in disagreements_of(results)]
-    return found
+        problems += [Problem(place, text) for text in disagreements_of(results)]
+    return problems
 
 
 def disagreements_of(results: Sequence[Result]) -> Iterator[str]:

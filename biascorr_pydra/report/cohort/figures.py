@@ -139,8 +139,8 @@ def _differences(rows: pd.DataFrame, methods: list[str]) -> Figure:
 
 
 def _times(results, suffix: str, method: str) -> list[float]:
-    found = (r.number("runtime_s", "correct") for r in results if (r.suffix, r.method) == (suffix, method))
-    return [value for value in found if value is not None]
+    times = (r.number("runtime_s", "correct") for r in results if (r.suffix, r.method) == (suffix, method))
+    return [value for value in times if value is not None]
 
 
 def _run_time(times: dict[str, list[float]]) -> Figure:

@@ -104,7 +104,7 @@ def frame(results: Sequence[Result]) -> pd.DataFrame:
 
 def _rows(results: Iterable[Result], keys: list[str]) -> Iterator[dict[str, Any]]:
     for result in results:
-        row = {"folder": result.folder, "scan": result.scan, "participant_id": result.subject}
+        row: dict[str, Any] = {"folder": result.folder, "scan": result.scan, "participant_id": result.subject}
         row |= {"site": result.site, "suffix": result.suffix, "method": result.method}
         for key in keys:
             row |= {f"{key}_{part}": result.number(part, key) for part in ("before", "after")}

@@ -58,26 +58,26 @@ def flags(cohort: Cohort, scored: Sequence[dict[Measure, RobustScore]], threshol
     scored : as :func:`biascorr_pydra.report.cohort.outliers.scores` gives it for the cohort's results
     threshold : the absolute z above which a number is an outlier's
     """
-    found: dict[str, Flag] = {}
-    for result, mine in zip(cohort.results, scored, strict=True):
-        reasons = list(_reasons(result, mine, threshold))
+    by_place: dict[str, Flag] = {}
+    for result, scores in zip(cohort.results, scored, strict=True):
+        reasons = list(_reasons(result, scores, threshold))
         if reasons:
-            flag = found.setdefault(result.place, Flag([]))
+            flag = by_place.setdefault(result.place, Flag([]))
             flag.results.append(result)
             flag.reasons += [reason for reason in reasons if reason not in flag.reasons]
-    for flag in found.values():
+    for flag in by_place.values():
         flag.reasons.sort(key=lambda r: (KINDS.index(r.kind), -abs(r.score.z) if r.score else 0))
-    return sorted(found.values(), key=lambda flag: (KINDS.index(flag.kind), -flag.size))
+    return sorted(by_place.values(), key=lambda flag: (KINDS.index(flag.kind), -flag.size))
 
 
-def _reasons(result: Result, mine: dict[Measure, RobustScore], threshold: float):
+def _reasons(result: Result, scores: dict[Measure, RobustScore], threshold: float):
     if result.failed:
         yield Reason("failed", result.method, result.reason)
     if result.verdict == REJECTED:
         applied = result.part("gate").get("applied")
         instead = f"; {applied}'s field was applied" if applied not in (None, "none") else "; passed on as it is"
         yield Reason("rejected", result.method, result.verdict_reason + instead)
-    for measure, score in mine.items():
+    for measure, score in scores.items():
         if abs(score.z) > threshold:
             # The acquired image is the same for all methods: it is an outlier once.
             method = None if measure.part == "before" else result.method

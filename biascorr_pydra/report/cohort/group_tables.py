@@ -34,8 +34,8 @@ class Table:
     rows: Sequence[Mapping[str, Any]]
 
 
-def _about(description: str, **more: Any) -> dict[str, Any]:
-    return {"Description": description, **more}
+def _about(description: str, **facts: Any) -> dict[str, Any]:
+    return {"Description": description, **facts}
 
 
 _WHICH = {
@@ -85,16 +85,16 @@ _PROBLEMS = {"file": _about("File or scan concerned."), "text": _about("What is 
 
 def group_tables(findings: Findings) -> list[Table]:
     """flagged, comparisons, comparisons_by_site, site_differences, run_times, problems."""
-    found = []
+    comparisons = []
     for name, rows in (("comparisons", findings.comparisons), ("comparisons_by_site", findings.by_site)):
         metrics = list(dict.fromkeys(row["metric"] for row in rows))
         n_tests = sum(row["p"] is not None for row in rows)
         columns = {"suffix": _WHICH["suffix"], **comparison_dictionary("site", n_tests, metrics)}
-        found.append(Table(name, columns, rows))
+        comparisons.append(Table(name, columns, rows))
     problems = [{"file": problem.file, "text": problem.text} for problem in findings.cohort.problems]
     return [
         Table("flagged", _FLAGGED, list(_flagged(findings))),
-        *found,
+        *comparisons,
         Table("site_differences", _SITES, findings.site_differences),
         Table("run_times", _TIMES, findings.run_times),
         Table("problems", _PROBLEMS, problems),
@@ -105,7 +105,7 @@ def _flagged(findings: Findings) -> Iterable[dict[str, Any]]:
     for flag in findings.flags:
         first = {"place": flag.place, "site": flag.results[0].site, "suffix": flag.results[0].suffix}
         for reason in flag.reasons:
-            row = {**first, "method": reason.method, "kind": reason.kind, "text": reason.text}
+            row: dict[str, Any] = {**first, "method": reason.method, "kind": reason.kind, "text": reason.text}
             if (score := reason.score) is not None and reason.measure is not None:
                 row |= {"column": reason.measure.column, "value": score.value, "median": score.median}
                 row |= {"spread": score.spread, "z": score.z, "n": score.n, "group": score.group}
@@ -114,11 +114,11 @@ def _flagged(findings: Findings) -> Iterable[dict[str, Any]]:
 
 def extra_columns(findings: Findings) -> list[Column]:
     """What the report adds to metrics.tsv: flags, robust z, and MRIQC's columns."""
-    scored = {id(r): mine for r, mine in zip(findings.cohort.results, findings.scored, strict=True)}
+    scored = {id(r): scores for r, scores in zip(findings.cohort.results, findings.scored, strict=True)}
     kinds: dict[int, list[str]] = {}
     for flag in findings.flags:
-        said = dict.fromkeys(reason.kind for reason in flag.reasons)
-        kinds |= {id(result): list(said) for result in flag.results}
+        reasons = dict.fromkeys(reason.kind for reason in flag.reasons)
+        kinds |= {id(result): list(reasons) for result in flag.results}
     description = f"Why to look at the scan; outlier: an absolute robust z above {findings.threshold:g}."
     entry = {"LongName": "Flags", **_about(description, Levels=KINDS)}
     table = [Column("flags", entry, lambda result: ", ".join(kinds.get(id(result), ())))]

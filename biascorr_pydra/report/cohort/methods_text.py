@@ -52,8 +52,8 @@ def _sentences(findings: Findings, suffix: str, results: list[Result]) -> Iterat
     if findings.waiting:
         yield f"PRELIMINARY: {plural(findings.waiting, 'correction')} of this cohort had not been made yet."
     for method in methods:
-        mine = [result for result in results if result.method == method]
-        yield _outcome(method, mine)
+        of_method = [result for result in results if result.method == method]
+        yield _outcome(method, of_method)
         for row in findings.comparisons:
             compared = row["suffix"], row["method"], row["reference"]
             if compared == (suffix, method, BEFORE) and METRICS[row["metric"]].headline:
@@ -175,8 +175,8 @@ def _sites(findings: Findings, suffix: str) -> Iterator[str]:
 
 
 def _outliers(findings: Findings, suffix: str) -> Iterator[str]:
-    mine = [flag for flag in findings.flags if flag.results[0].suffix == suffix]
-    flagged = sum(any(reason.kind == "outlier" for reason in flag.reasons) for flag in mine)
+    of_suffix = [flag for flag in findings.flags if flag.results[0].suffix == suffix]
+    flagged = sum(any(reason.kind == "outlier" for reason in flag.reasons) for flag in of_suffix)
     yield (
         f"{plural(flagged, 'scan')} {'was' if flagged == 1 else 'were'} flagged as outliers (absolute robust z above "
         f"{findings.threshold:g} within the site, by median and MAD; among all scans for sites of fewer than {FEWEST})."

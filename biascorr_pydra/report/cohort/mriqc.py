@@ -53,15 +53,15 @@ class MriqcTable:
     def problems(self, cohort: Cohort) -> list[Problem]:
         """What is on one side only."""
         names = {result.name for result in cohort.results}
-        found = []
+        problems = []
         for missing, text in (
             (sorted(names - set(self.rows)), "not in MRIQC's table"),
             (sorted(set(self.rows) - names), "in MRIQC's table, not among these scans"),
         ):
             if missing:
-                more = f" and {len(missing) - FEW} more" if len(missing) > FEW else ""
-                found.append(Problem("MRIQC's table", f"{len(missing)} {text}: {', '.join(missing[:FEW])}{more}"))
-        return found
+                rest = f" and {len(missing) - FEW} more" if len(missing) > FEW else ""
+                problems.append(Problem("MRIQC's table", f"{len(missing)} {text}: {', '.join(missing[:FEW])}{rest}"))
+        return problems
 
 
 def read_mriqc(file: str | Path) -> MriqcTable:

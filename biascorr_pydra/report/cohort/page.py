@@ -112,7 +112,7 @@ def _scripts() -> Scripts:
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts]
     policy = " ".join(f"'sha256-{value}'" for value in hashes)
     version = re.search(r"v(\d[\d.]*)", texts[0][:200])
-    return Scripts([Markup(text) for text in texts], Markup(policy), version[1])
+    return Scripts([Markup(text) for text in texts], Markup(policy), version[1] if version else "")
 
 
 # --- words first
@@ -155,28 +155,29 @@ def _summary(cohort: Cohort) -> Iterator[dict[str, Any]]:
 def _sentences(results: list[Result]) -> Iterator[str]:
     undefined = []
     for key in shown_metrics("image"):
-        found = tally(results, key)
-        if found.n:
-            yield _sentence(found, len(results))
+        changes = tally(results, key)
+        if changes.n:
+            yield _sentence(changes, len(results))
         else:
             undefined.append(long_name(key))
     if undefined:
         yield f"Undefined{'' if len(results) == 1 else ' for all of them'}: {', '.join(undefined)}."
 
 
-def _sentence(found: Tally, n_results: int) -> str:
+def _sentence(changes: Tally, n_results: int) -> str:
     """A metric's median change, and in how many scans it went which way: worsenings are said like improvements."""
-    if abs(found.median_percent) < UNCHANGED_PERCENT:
+    middle = changes.median_percent or 0.0
+    if abs(middle) < UNCHANGED_PERCENT:
         moved = "did not change"
     else:
-        moved = f"{'fell' if found.median_percent < 0 else 'rose'} by {abs(found.median_percent):.1f}%"
-    words = [(w, n) for w in ("better", "worse", "higher", "lower", "unchanged") if (n := found.counts.get(w))]
+        moved = f"{'fell' if middle < 0 else 'rose'} by {abs(middle):.1f}%"
+    words = [(w, n) for w in ("better", "worse", "higher", "lower", "unchanged") if (n := changes.counts.get(w))]
     if n_results == 1:
         ways = [word for word, _ in words if word in ("better", "worse")]
     else:
-        undefined = f", undefined for {n_results - found.n}" if found.n < n_results else ""
-        ways = [f"median of {found.n:,}{undefined}; " + ", ".join(f"{word} in {n:,}" for word, n in words)]
-    return f"{long_name(found.key)} {moved}{f' ({ways[0]})' if ways else ''}."
+        undefined = f", undefined for {n_results - changes.n}" if changes.n < n_results else ""
+        ways = [f"median of {changes.n:,}{undefined}; " + ", ".join(f"{word} in {n:,}" for word, n in words)]
+    return f"{long_name(changes.key)} {moved}{f' ({ways[0]})' if ways else ''}."
 
 
 def _flag_counts(flags: list[Flag]) -> str:
@@ -264,13 +265,13 @@ def _overview(findings: Findings) -> Iterator[dict[str, Any]]:
     for result, scored in zip(findings.cohort.results, findings.scored, strict=True):
         z = max((abs(score.z) for score in scored.values()), default=None)
         width, time = result.number("field", "inu_range"), result.number("runtime_s", "correct")
-        mine = kinds.get(result.place, set()) - {"failed", "rejected"}
-        mine |= {kind for kind, holds in _own_kinds(result).items() if holds}
+        reasons = kinds.get(result.place, set()) - {"failed", "rejected"}
+        reasons |= {kind for kind, holds in _own_kinds(result).items() if holds}
         yield {
             "result": result,
             "outcome": _outcome(result),
             "alarming": result.failed or result.verdict == REJECTED,
-            "kinds": " ".join(sorted(mine)),
+            "kinds": " ".join(sorted(reasons)),
             "z": NONE if z is None else f"{z:.1f}",
             "z_value": _sortable(z),
             "cells": [_cell(Change.of(result, key)) for key in shown_metrics("image")],
@@ -300,7 +301,7 @@ def _cell(change: Change) -> dict[str, str]:
         "after": number(change.after),
         "before": number(change.before),
         "change": percent(change.percent),
-        "verdict": change.verdict,
+        "verdict": change.verdict or "",
         "word": change.verdict if change.verdict in ("better", "worse") else "",
         "value": _sortable(change.percent),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup
@@ -13,6 +14,7 @@ from biascorr_pydra.report.collect import Result
 from biascorr_pydra.report.table import hint, image_keys, keys, long_name
 
 from .findings import Findings
+from .mriqc import MriqcTable
 from .site_differences import ALL_SITES
 
 __all__ = ["as_json", "payload"]
@@ -71,7 +73,7 @@ def payload(findings: Findings, links: Mapping[str, str]) -> dict[str, Any]:
 def _metrics(findings: Findings) -> list[dict[str, Any]]:
     """What can be chosen in the plot by site: its title, and the columns of its values before and after."""
     results = findings.cohort.results
-    chosen = [
+    chosen: list[dict[str, Any]] = [
         {"title": long_name(key), "hint": hint(key), "before": f"before:{key}", "after": f"after:{key}"}
         for key in image_keys(results)
     ]
@@ -98,13 +100,17 @@ def _values(findings: Findings, results: Sequence[Result]) -> dict[str, Callable
     def part(name: str, key: str) -> Callable[[Result], Any]:
         return lambda result: result.number(name, key)
 
-    found = {f"{state}:{key}": part(state, key) for key in image_keys(results) for state in ("before", "after")}
-    found |= {f"field:{key}": part("field", key) for key in keys(results, "field", shown_metrics("field"))}
-    found["runtime_s:correct"] = part("runtime_s", "correct")
+    readers = {f"{state}:{key}": part(state, key) for key in image_keys(results) for state in ("before", "after")}
+    readers |= {f"field:{key}": part("field", key) for key in keys(results, "field", shown_metrics("field"))}
+    readers["runtime_s:correct"] = part("runtime_s", "correct")
     table = findings.mriqc
-    for key in table.numbers() if table else ():
-        found[f"mriqc:{key}"] = lambda result, key=key: table.value(result, key)
-    return found
+    if table is not None:
+        readers |= {f"mriqc:{key}": partial(_mriqc_value, table, key) for key in table.numbers()}
+    return readers
+
+
+def _mriqc_value(table: MriqcTable, key: str, result: Result) -> Any:
+    return table.value(result, key)
 
 
 def _short(value: Any) -> float | None:

@@ -40,13 +40,13 @@ def site_differences(results: Iterable[Result]) -> list[dict[str, Any]]:
             continue
         names = sorted(sites)
         means = np.stack([np.mean(sites[name], axis=0) for name in names], axis=1)  # before and after, site, bin
-        found = {ALL_SITES: [_jsd(part) for part in means]}
+        divergences = {ALL_SITES: [_jsd(part) for part in means]}
         for i, name in enumerate(names):
             others = np.delete(means, i, axis=1).mean(axis=1)
-            found[name] = [_jsd([part[i], other]) for part, other in zip(means, others, strict=True)]
+            divergences[name] = [_jsd([part[i], other]) for part, other in zip(means, others, strict=True)]
         counts = {name: len(sites[name]) for name in names}
         counts[ALL_SITES] = sum(counts.values())
-        for name, (before, after) in found.items():
+        for name, (before, after) in divergences.items():
             first = {"suffix": suffix, "method": method, "site": name, "n_scans": counts[name]}
             rows.append({**first, "jsd_before": before, "jsd_after": after})
     return rows
@@ -61,10 +61,10 @@ def _jsd(distributions: Sequence[np.ndarray]) -> float | None:
 
 def _both(result: Result) -> np.ndarray | None:
     """Shares of voxels before and after, array (2, bins); None where the record has none, or other ones."""
-    found = result.part("histogram")
+    histogram = result.part("histogram")
     try:
-        counts = np.array([found[state] for state in STATES], dtype=float)
-        if tuple(found["range"]) != HISTOGRAM_RANGE:
+        counts = np.array([histogram[state] for state in STATES], dtype=float)
+        if tuple(histogram["range"]) != HISTOGRAM_RANGE:
             return None
     except (KeyError, TypeError, ValueError):
         return None

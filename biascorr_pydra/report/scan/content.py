@@ -95,23 +95,26 @@ class CohortRanges:
                 for key in result.part(part):
                     if (value := result.number(part, key)) is not None:
                         self._values.setdefault((result.suffix, result.method, part, key), []).append(value)
-        self._spread = {}
+        self._quartiles: dict[tuple[str, str, str, str], tuple[float | None, float, float | None]] = {}
         for name, values in self._values.items():
             values.sort()
-            lower, _, upper = quantiles(values, method="inclusive") if len(values) >= FEWEST else (None,) * 3
-            self._spread[name] = (values[0], lower, median(values), upper, values[-1])
+            lower, upper = None, None
+            if len(values) >= FEWEST:
+                lower, _, upper = quantiles(values, method="inclusive")
+            self._quartiles[name] = lower, median(values), upper
 
     def places(self, result: Result) -> dict[str, dict[str, Place]]:
         """Where one result is, by part of the record and metric."""
-        found: dict[str, dict[str, Place]] = {}
+        by_part: dict[str, dict[str, Place]] = {}
         for part in ("before", "after", "field"):
             for key in result.part(part):
                 value, name = result.number(part, key), (result.suffix, result.method, part, key)
                 if value is not None:
                     values = self._values[name]
                     counts = bisect_left(values, value), len(values) - bisect_right(values, value)
-                    found.setdefault(part, {})[key] = Place(len(values), *self._spread[name], *counts)
-        return found
+                    place = Place(len(values), values[0], *self._quartiles[name], values[-1], *counts)
+                    by_part.setdefault(part, {})[key] = place
+        return by_part
 
 
 Places = Mapping[str, Mapping[str, Mapping[str, Place]]]  # by method, part and metric
@@ -119,7 +122,9 @@ Places = Mapping[str, Mapping[str, Mapping[str, Place]]]  # by method, part and 
 
 def _strip(place: Place | None, value: float | None, way: str) -> dict[str, Any] | None:
     """Positions, in percent, of a small box plot with this scan's value in it."""
-    if place is None or value is None or place.n < FEWEST or place.high <= place.low:
+    if place is None or value is None or place.high <= place.low:
+        return None
+    if place.quartile1 is None or place.quartile3 is None:  # fewer than four scans
         return None
     positions = {
         "quartile1": place.quartile1,
@@ -199,7 +204,7 @@ def _checks(result: Result) -> Iterator[dict[str, str]]:
             continue
         limits = [f"at {way} {check[way]}" for way in ("least", "most") if way in check]
         limits += [f"{way} {check[way]}" for way in check if str(way).endswith(" below")]
-        passed = {True: "kept", False: "not kept"}.get(check.get("passed"), NONE)
+        passed = {True: "kept", False: "not kept"}.get(check.get("passed", NONE), NONE)
         yield {
             "name": CHECKS.get(key, str(key)),
             "key": str(key),
@@ -298,7 +303,7 @@ def cell(change: Change) -> dict[str, str]:
         "after": number(change.after),
         "before": number(change.before),
         "change": percent(change.percent),
-        "verdict": change.verdict,
+        "verdict": change.verdict or "",
         "word": _word(change),
     }
 
@@ -314,30 +319,30 @@ def _word(change: Change) -> str:
 
 def segmentations(results: Iterable[Result]) -> list[str]:
     """By whom the tissues were segmented, and on what; more than one is a disagreement."""
-    found = []
+    texts = []
     for result in results:
         part = result.part("segmentation")
         method, on = part.get("method"), part.get("image")
-        found.append((f"{method} ({on})" if on else str(method)) if method else "no segmentation recorded")
-    return list(dict.fromkeys(found))
+        texts.append((f"{method} ({on})" if on else str(method)) if method else "no segmentation recorded")
+    return list(dict.fromkeys(texts))
 
 
 def notes(results: Sequence[Result]) -> list[str]:
     """Warnings, and why metrics are undefined; one that several methods share is said once."""
     results = [result for result in results if result.record]
-    said: dict[str, list[str]] = {}
+    methods_by_text: dict[str, list[str]] = {}
     for result in results:
         for text in result.texts("warnings"):
-            said.setdefault(text, []).append(result.method)
+            methods_by_text.setdefault(text, []).append(result.method)
         reasons: dict[str, dict[str, list[str]]] = {}
         for where, reason in result.part("undefined").items():
             part, _, key = str(where).partition(".")
             reasons.setdefault(str(reason), {}).setdefault(long_name(key), []).append(part)
         for reason, metrics in reasons.items():
             names = [name if len(parts) > 1 else f"{name} ({parts[0]})" for name, parts in metrics.items()]
-            said.setdefault(f"Undefined, because {reason}: {'; '.join(names)}.", []).append(result.method)
+            methods_by_text.setdefault(f"Undefined, because {reason}: {'; '.join(names)}.", []).append(result.method)
     everyone = len(results)
-    return [text if len(by) == everyone else f"{', '.join(by)}: {text}" for text, by in said.items()]
+    return [text if len(by) == everyone else f"{', '.join(by)}: {text}" for text, by in methods_by_text.items()]
 
 
 def facts(result: Result) -> list[tuple[str, str]]:

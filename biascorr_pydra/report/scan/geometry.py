@@ -57,12 +57,14 @@ class View:
             margin = round(MARGIN_MM / size)
             start.append(max(int(inside[0]) - margin, 0))
             stop.append(min(int(inside[-1]) + margin + 1, profile.size))
-        return cls(tuple(at), tuple(start), tuple(stop), tuple(voxel_size_mm))
+        i, j, k = zip(at, start, stop, strict=True)
+        return cls((i[0], j[0], k[0]), (i[1], j[1], k[1]), (i[2], j[2], k[2]), voxel_size_mm)
 
     @property
     def extent_mm(self) -> tuple[float, float, float]:
         """Size of the box."""
-        return tuple((b - a) * s for a, b, s in zip(self.start, self.stop, self.voxel_size_mm, strict=True))
+        i, j, k = ((b - a) * s for a, b, s in zip(self.start, self.stop, self.voxel_size_mm, strict=True))
+        return i, j, k
 
     @property
     def n_rows(self) -> int:
@@ -80,12 +82,12 @@ class View:
         Left, left and posterior are at the left; anterior, superior and superior on top.
         """
         box = data[tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))]
-        found = {}
+        shown = {}
         for plane in PLANES:
             axis = AXES[plane]
             along = np.moveaxis(box, axis, 0)
-            found[plane] = [along[i - self.start[axis]].T[::-1].copy() for i in self.at[axis]]
-        return found
+            shown[plane] = [along[i - self.start[axis]].T[::-1].copy() for i in self.at[axis]]
+        return shown
 
 
 def intensity_limits(acquired: np.ndarray) -> tuple[float, float]:

@@ -34,9 +34,9 @@ SHADE = 0.45
 
 def draw_anatomy(images: ScanImages, slices: Slices) -> bytes:
     """Intensities on the scan's gray scale."""
-    low, high = images.limits
+    low, high = images.gray_scale
     ticks = [(part, _short(low + part * (high - low))) for part in (0.0, 0.5, 1.0)]
-    return _mosaic(images, slices, _gray(images.limits), {}, _gray((0.0, 1.0)), ticks)
+    return _mosaic(images, slices, _gray(images.gray_scale), {}, _gray((0.0, 1.0)), ticks)
 
 
 def draw_field(images: ScanImages, bias: Slices, anatomy: Slices | None, scale: tuple[float, float]) -> bytes:
@@ -45,7 +45,7 @@ def draw_field(images: ScanImages, bias: Slices, anatomy: Slices | None, scale: 
     From blue (too dark) by white (1) to red (too bright), on a logarithmic scale symmetric around 1.
     """
     top = scale[1]
-    outline = {BLACK: _outlines(images.outline)}
+    outline = {BLACK: _outlines(images.chosen()[1])}
     ticks = [(part, f"{top ** (2 * part - 1):.3g}") for part in (0.0, 0.25, 0.5, 0.75, 1.0)]
     colored = field_colors(top)
     shades = {} if anatomy is None else {id(b): a for p in PLANES for b, a in zip(bias[p], anatomy[p], strict=True)}
@@ -53,7 +53,7 @@ def draw_field(images: ScanImages, bias: Slices, anatomy: Slices | None, scale: 
     def paint(panel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         colors = colored(panel, size).astype(np.float32)
         if id(panel) in shades:
-            gray = _gray(images.limits)(shades[id(panel)], size).astype(np.float32) / 255
+            gray = _gray(images.gray_scale)(shades[id(panel)], size).astype(np.float32) / 255
             colors *= 1 - SHADE + SHADE * gray
         return colors.astype(np.uint8)
 
@@ -62,16 +62,16 @@ def draw_field(images: ScanImages, bias: Slices, anatomy: Slices | None, scale: 
 
 def draw_tissues(images: ScanImages, slices: Slices) -> bytes:
     """Outlines of mask, white matter and CSF on an image; gray matter is what lies between the last two."""
-    found = {}
+    contours = {}
     if images.tissues is not None:
         for name, label in LABELS.items():
             labelled = {plane: [part == label for part in images.tissues[plane]] for plane in PLANES}
-            found[_rgb(OUTLINES[name])] = _outlines(labelled)
+            contours[_rgb(OUTLINES[name])] = _outlines(labelled)
     if images.masked:
-        found[_rgb(OUTLINES["brain mask"])] = _outlines(images.outline)
-    low, high = images.limits
+        contours[_rgb(OUTLINES["brain mask"])] = _outlines(images.chosen()[1])
+    low, high = images.gray_scale
     ticks = [(part, _short(low + part * (high - low))) for part in (0.0, 0.5, 1.0)]
-    return _mosaic(images, slices, _gray(images.limits), found, _gray((0.0, 1.0)), ticks)
+    return _mosaic(images, slices, _gray(images.gray_scale), contours, _gray((0.0, 1.0)), ticks)
 
 
 # --- the layout
@@ -83,7 +83,7 @@ Lines = dict[str, list[list[np.ndarray]]]
 def _mosaic(
     images: ScanImages, slices: Slices, paint: Paint, lines: Mapping[tuple, Lines], bar: Paint, ticks: list
 ) -> bytes:
-    view = images.view
+    view, _ = images.chosen()
     sizes = {plane: view.size_mm(plane) for plane in PLANES}
     scale = (WIDTH_PX - 2 * GAP_PX) / sum(width for width, _ in sizes.values())
     row_px = round(max(tall for _, tall in sizes.values()) * scale) + GAP_PX
@@ -97,8 +97,8 @@ def _mosaic(
         for row, panel in enumerate(slices[plane]):
             corner = round(left), row * row_px + (row_px - GAP_PX - tall) // 2
             canvas.paste(Image.fromarray(paint(panel, (width, tall))), corner)
-            for color, found in lines.items():
-                _draw_lines(overlay[color], found[plane][row], panel.shape, corner, (width, tall))
+            for color, contours in lines.items():
+                _draw_lines(overlay[color], contours[plane][row], panel.shape, corner, (width, tall))
             texts += edge_labels(plane, row, images.position_mm, corner, (width, tall))
         left += sizes[plane][0] * scale + GAP_PX
     for color, drawn in overlay.items():
@@ -131,8 +131,8 @@ def edge_labels(plane: str, row: int, position_mm, corner: tuple[int, int], size
     named = f"{'xyz'[axis]} {position_mm[axis][row]:.0f}"
     made = [((x + width - 5, y + tall - 5), named, "rs", WHITE, 17)]
     if row == 0:
-        places = ((x + 5, y + tall // 2), "lm"), ((x + width - 5, y + tall // 2), "rm")
-        places += ((x + width // 2, y + 3), "mt"), ((x + width // 2, y + tall - 5), "ms")
+        places = [((x + 5, y + tall // 2), "lm"), ((x + width - 5, y + tall // 2), "rm")]
+        places += [((x + width // 2, y + 3), "mt"), ((x + width // 2, y + tall - 5), "ms")]
         made += [(at, letter, anchor, LETTER, 22) for letter, (at, anchor) in zip(EDGES[plane], places, strict=True)]
     return made
 
@@ -212,7 +212,8 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _rgb(color: str) -> tuple[int, int, int]:
-    return tuple(bytes.fromhex(color[1:]))
+    red, green, blue = bytes.fromhex(color[1:])
+    return red, green, blue
 
 
 def _short(value: float) -> str:

@@ -32,7 +32,7 @@ def render(order: PageOrder, pictures: ScanPictures) -> tuple[str, list[str]]:
     """The page, and what in the records is at odds with itself, in words."""
     results = order.results
     problems = list(disagreements_of(results))
-    said = boilerplate(results)
+    sentences = boilerplate(results)
     html = _template().render(
         cohort=order.cohort,
         scan=order.scan,
@@ -49,7 +49,7 @@ def render(order: PageOrder, pictures: ScanPictures) -> tuple[str, list[str]]:
         segmentations=segmentations([result for result in results if result.record]),
         notes=notes(results),
         errors=[*_failures(results), *pictures.problems, *problems],
-        boilerplate=said,
+        boilerplate=sentences,
     )
     return html, problems
 
@@ -74,16 +74,16 @@ def _template() -> Template:
 
 def _layers(results: Sequence[Result], pictures: ScanPictures) -> list[dict[str, Any]]:
     """The pictures that can be laid over one another, the acquired image first, each with its field."""
-    found = []
+    layers = []
     if pictures.acquired:
-        found.append({"name": "acquired", "picture": pictures.acquired, "bias": None, "remark": ""})
+        layers.append({"name": "acquired", "picture": pictures.acquired, "bias": None, "remark": ""})
     for result in results:
         method = pictures.methods[result.method]
         if method.corrected:
             remark = " (unchanged)" if result.part("gate").get("applied") == NOT_CORRECTED else ""
             layer = {"picture": method.corrected, "bias": method.bias, "remark": remark}
-            found.append({"name": result.method, **layer})
-    return found
+            layers.append({"name": result.method, **layer})
+    return layers
 
 
 def _failures(results: Sequence[Result]) -> list[str]:

@@ -100,10 +100,10 @@ class ScanPictures:
 
     def files(self) -> set[str]:
         """All pictures, as links."""
-        found = {self.acquired, self.tissues}
+        pictures = {self.acquired, self.tissues}
         for method in self.methods.values():
-            found |= {method.corrected, method.bias, method.histograms}
-        return {picture.file for picture in found if picture is not None}
+            pictures |= {method.corrected, method.bias, method.histograms}
+        return {picture.file for picture in pictures if picture is not None}
 
 
 def _picture(value: Any) -> Any:
@@ -114,11 +114,11 @@ def key_of(scan: str, results: Sequence[Result]) -> str:
     """A hash of all that the pictures of these results show; another one when any of it changes."""
     shown = []
     for result in results:
-        files = {}
+        files: dict[str, list[Any] | None] = {}
         for kind, path in sorted(result.files.items()):
             try:
-                found = path.stat()
-                files[kind] = [path.name, found.st_size, found.st_mtime_ns]
+                stat = path.stat()
+                files[kind] = [path.name, stat.st_size, stat.st_mtime_ns]
             except OSError:  # removed since it was found
                 files[kind] = None
         shown.append([result.method, result.failed, files, result.record.get("work")])
@@ -145,13 +145,13 @@ def draw(out_dir: Path, scan: str, title: str, results: Sequence[Result]) -> Sca
     pictures.masked = images.masked
     write = partial(_write, out_dir, scan)
     guard("the picture cannot be drawn", partial(_draw_scan, pictures, images, title, write))
-    for name, label in zip(images.methods, _labels(images.methods), strict=True):
+    for name, label in zip(images.methods, _labels(list(images.methods)), strict=True):
         draw_one = partial(_draw_method, pictures, images, name, label, title, write)
         guard("the picture cannot be drawn", draw_one, name)
     return pictures
 
 
-def _guarded(pictures: ScanPictures, out_dir: Path, what: str, act: Callable, method: str = "") -> None:
+def _guarded(pictures: ScanPictures, out_dir: Path, failure: str, act: Callable, method: str = "") -> None:
     """Run one step; whatever a damaged file makes it raise goes to the page, and the rest goes on."""
     try:
         act()
@@ -161,8 +161,8 @@ def _guarded(pictures: ScanPictures, out_dir: Path, what: str, act: Callable, me
         if not isinstance(error, BiasCorrError):
             reason = f"{type(error).__name__}: {reason}"
         if method:
-            pictures.methods[method].missing = f"{what[0].upper()}{what[1:]}. {reason}"
-        pictures.problems.append(f"{method}: {what}: {reason}" if method else f"{what}: {reason}")
+            pictures.methods[method].missing = f"{failure[0].upper()}{failure[1:]}. {reason}"
+        pictures.problems.append(f"{method}: {failure}: {reason}" if method else f"{failure}: {reason}")
 
 
 # --- drawing
@@ -171,8 +171,8 @@ PLANES = "slices in axial, coronal and sagittal columns"
 
 
 def _draw_scan(pictures: ScanPictures, images: ScanImages, title: str, write: Callable) -> None:
-    shown = next((mine for mine in images.methods.values() if mine.acquired is not None), None)
-    if shown is None:
+    shown = next((of_method for of_method in images.methods.values() if of_method.acquired is not None), None)
+    if shown is None or shown.acquired is None or shown.corrected is None:
         return
     pictures.acquired = write("acquired", "jpg", draw_anatomy(images, shown.acquired), f"{title} as acquired: {PLANES}")
     pictures.outlines = [
@@ -186,20 +186,20 @@ def _draw_scan(pictures: ScanPictures, images: ScanImages, title: str, write: Ca
 def _draw_method(
     pictures: ScanPictures, images: ScanImages, name: str, label: str, title: str, write: Callable
 ) -> None:
-    mine, found = images.methods[name], pictures.methods[name]
-    if mine.corrected is not None and images.limits is not None:
-        jpeg = draw_anatomy(images, mine.corrected)
-        found.corrected = write(f"{label}corrected", "jpg", jpeg, f"{title} corrected by {name}: {PLANES}")
-    if mine.bias is not None:
+    volumes, drawn = images.methods[name], pictures.methods[name]
+    if volumes.corrected is not None and images.limits is not None:
+        jpeg = draw_anatomy(images, volumes.corrected)
+        drawn.corrected = write(f"{label}corrected", "jpg", jpeg, f"{title} corrected by {name}: {PLANES}")
+    if volumes.bias is not None:
         low, high = images.field_scale
         pictures.field_top = high
-        jpeg = draw_field(images, mine.bias, mine.acquired, (low, high))
+        jpeg = draw_field(images, volumes.bias, volumes.acquired, (low, high))
         alt = f"Bias field of {title} by {name} over the acquired image: {PLANES}, colors from {low:.2f} to {high:.2f}"
-        found.bias = write(f"{label}biasfield", "jpg", jpeg, alt)
-    if mine.acquired is not None:
-        png = draw_histograms(mine.brain["acquired"], mine.brain["corrected"], images.labels, images.limits)
+        drawn.bias = write(f"{label}biasfield", "jpg", jpeg, alt)
+    if volumes.acquired is not None:
+        png = draw_histograms(volumes.brain["acquired"], volumes.brain["corrected"], images.labels, images.gray_scale)
         alt = f"Histograms of {title} before and after {name}: by tissue, and jointly"
-        found.histograms = write(f"{label}histograms", "png", png, alt)
+        drawn.histograms = write(f"{label}histograms", "png", png, alt)
 
 
 def _labels(methods: Sequence[str]) -> list[str]:

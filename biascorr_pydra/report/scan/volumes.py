@@ -76,7 +76,7 @@ class ScanImages:
         BiasCorrError
             An image cannot be read, is not 3-D, or lies on another grid than the scan's other images.
         """
-        wanted = [key for key in ("corrected", "bias") if key in files]
+        wanted: list[str] = [key for key in ("corrected", "bias") if key in files]
         if not wanted:
             return
         if self._mask is None and "mask" in files:
@@ -85,11 +85,14 @@ class ScanImages:
         first = next(iter(volumes.values()))
         for key, img in volumes.items():
             self._check_grid(img, first, files[key])
-        arrays = {key: np.asarray(img.dataobj, np.float32).reshape(img.shape[:3]) for key, img in volumes.items()}
+        arrays: dict[str, np.ndarray] = {
+            key: np.asarray(img.dataobj, np.float32).reshape(img.shape[:3]) for key, img in volumes.items()
+        }
         if self._mask is None:
             self._choose(self._find_mask(arrays), first)
-        shown = {key: arrays[key] for key in ("corrected", "bias") if key in arrays}
-        slices = {key: self.view.slices(array) for key, array in shown.items()}
+        shown: dict[str, np.ndarray] = {key: arrays[key] for key in ("corrected", "bias") if key in arrays}
+        view, _ = self.chosen()
+        slices: dict[str, Slices] = {key: view.slices(array) for key, array in shown.items()}
         brain = {key: self._inside(array) for key, array in shown.items()}
         if len(shown) == 2:
             slices["acquired"] = {
@@ -98,8 +101,9 @@ class ScanImages:
             }
             brain["acquired"] = brain["corrected"] * brain["bias"]
             self.limits = self.limits or intensity_limits(brain["acquired"])
-        parts = {key: slices.get(key) for key in ("acquired", "corrected", "bias")}
-        self.methods[method] = MethodImages(**parts, brain=brain)
+        self.methods[method] = MethodImages(
+            slices.get("acquired"), slices.get("corrected"), slices.get("bias"), brain=brain
+        )
 
     def add_tissues(self, file: Path) -> None:
         """Read the segmentation.
@@ -114,8 +118,34 @@ class ScanImages:
         labels = np.asarray(img.dataobj).reshape(img.shape[:3]).astype(np.int16)
         if not np.isin(labels, list(DSEG_LABELS.values())).any():
             raise InvalidImageError("none of the labels 1 (GM), 2 (WM), 3 (CSF) is in it", file=file.name)
-        self.tissues = self.view.slices(labels)
+        view, _ = self.chosen()
+        self.tissues = view.slices(labels)
         self.labels = self._inside(labels).astype(np.int8)
+
+    def chosen(self) -> tuple[View, Slices]:
+        """The slices, and the mask on them.
+
+        Raises
+        ------
+        InvalidImageError
+            No image of the scan has been read.
+        """
+        if self.view is None or self.outline is None:
+            raise InvalidImageError("slices are chosen from an image of the scan")
+        return self.view, self.outline
+
+    @property
+    def gray_scale(self) -> tuple[float, float]:
+        """Ends of the gray scale.
+
+        Raises
+        ------
+        InvalidImageError
+            No method's image and field have been read.
+        """
+        if self.limits is None:
+            raise InvalidImageError("the gray scale is that of an acquired image: a corrected one and its field")
+        return self.limits
 
     @property
     def field_scale(self) -> tuple[float, float]:
@@ -124,15 +154,15 @@ class ScanImages:
 
     def _inside(self, array: np.ndarray) -> np.ndarray:
         """Values in the mask, always in one order: that of NIfTI files, which is many times faster to go through."""
-        return array.T[self._mask.T]
+        return array.T if self._mask is None else array.T[self._mask.T]
 
     def _choose(self, mask: np.ndarray, img: nib.Nifti1Image) -> None:
         self._mask = mask
-        self.view = View.through(mask, nifti.voxel_size_mm(img))
-        self.outline = self.view.slices(mask)
-        middle = [(a + b - 1) / 2 for a, b in zip(self.view.start, self.view.stop, strict=True)]
+        self.view = view = View.through(mask, nifti.voxel_size_mm(img))
+        self.outline = view.slices(mask)
+        middle = [(a + b - 1) / 2 for a, b in zip(view.start, view.stop, strict=True)]
         self.position_mm = tuple(
-            tuple(float(_world(img.affine, middle, axis, i)) for i in self.view.at[axis]) for axis in range(3)
+            tuple(float(_world(img.affine, middle, axis, i)) for i in view.at[axis]) for axis in range(3)
         )
 
     def _check_grid(self, img, first, file: Path) -> None:

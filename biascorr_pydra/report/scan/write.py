@@ -156,7 +156,7 @@ def _page(order: PageOrder) -> list[str]:
     for file in set(map(str, old)) - pictures.files():
         _remove_picture(order.out_dir, file)
     # With problems nothing is kept: an image that is put right with its old size and time would not be looked at.
-    kept = {"files": sorted(pictures.files())}
+    kept: dict[str, Any] = {"files": sorted(pictures.files())}
     if not pictures.problems:
         kept |= {
             "key": key,
@@ -202,10 +202,10 @@ def _state_file(out_dir: Path, name: str) -> Path:
 
 def _read_state(out_dir: Path, name: str) -> dict[str, Any]:
     try:
-        found = json.loads(_state_file(out_dir, name).read_text())
+        content = json.loads(_state_file(out_dir, name).read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _keep_state(out_dir: Path, name: str, content: dict[str, Any]) -> None:

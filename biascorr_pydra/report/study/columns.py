@@ -12,8 +12,8 @@ from biascorr_pydra.statistics.compare import CONFIDENCE, FEWEST_SCANS, RESAMPLE
 __all__ = ["PROBLEM_COLUMNS", "comparison_dictionary", "scan_dictionary"]
 
 
-def _text(description: str, **more: Any) -> dict[str, Any]:
-    return {"Description": description, **more}
+def _text(description: str, **facts: Any) -> dict[str, Any]:
+    return {"Description": description, **facts}
 
 
 PROBLEM_COLUMNS = {

@@ -72,9 +72,9 @@ def evaluate(out_dir: str | Path) -> Evaluation:
     results = _results(out_dir, design, problems)
     rows: list[dict[str, Any]] = []
     for scan in design["scans"]:
-        mine = {method: results.get((scan["folder"], scan["scan"], method)) for method in design["methods"]}
-        rows += [_scan_row(scan, method, result, problems) for method, result in mine.items()]
-        _check_before(scan, mine, problems)
+        by_method = {method: results.get((scan["folder"], scan["scan"], method)) for method in design["methods"]}
+        rows += [_scan_row(scan, method, result, problems) for method, result in by_method.items()]
+        _check_before(scan, by_method, problems)
     scans = pd.DataFrame(rows, columns=list(scan_dictionary()))
     directions = {key: direction(key) for key in shown_metrics("image")}
     by_site = dict(iter(scans[scans["site"].notna()].groupby("site", sort=True)))
@@ -90,16 +90,16 @@ def evaluate(out_dir: str | Path) -> Evaluation:
 
 
 def _results(out_dir: Path, design: Mapping, problems: list) -> dict[tuple[str, str, str], Result]:
-    found = {}
+    results: dict[tuple[str, str, str], Result] = {}
     for folder in dict.fromkeys(scan["folder"] for scan in design["scans"]):
         try:
             cohort = collect(out_dir / folder)
         except BIDSError as error:
             problems.append(("no output", folder or ".", error.rule))
             continue
-        found |= {(folder, result.scan, result.method): result for result in cohort.results}
+        results |= {(folder, result.scan, result.method): result for result in cohort.results}
         problems += [("output", _place(folder, p.file), p.text) for p in _relevant(cohort, design["methods"])]
-    return found
+    return results
 
 
 def _relevant(cohort: Cohort, methods: Sequence[str]) -> list[Problem]:
@@ -144,8 +144,8 @@ def _scan_row(scan: Mapping, method: str, result: Result | None, problems: list)
 def _check_before(scan: Mapping, results: Mapping[str, Result | None], problems: list) -> None:
     """Methods are compared on one segmentation: then their values before correction are the same."""
     for key in shown_metrics("image"):
-        values = [result.number("before", key) for result in results.values() if result is not None]
-        values = [value for value in values if value is not None]
+        present = [result for result in results.values() if result is not None]
+        values = [value for result in present if (value := result.number("before", key)) is not None]
         if values and max(values) - min(values) > SAME * max(map(abs, values)):
             text = f"{key} before correction differs between methods: other segmentations or sources; run with --rerun"
             problems.append(("segmentations differ", _place(scan["folder"], scan["scan"]), text))

@@ -21,9 +21,9 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 ROW_INCHES = 0.34
 
 
-def draw_changes(found: Evaluation) -> bytes | None:
+def draw_changes(evaluation: Evaluation) -> bytes | None:
     """PNG of :func:`changes_figure`; None if there is no change to draw."""
-    figure = changes_figure(found.scans, found.methods)
+    figure = changes_figure(evaluation.scans, evaluation.methods)
     if figure is None:
         return None
     stream = io.BytesIO()
@@ -66,8 +66,8 @@ def _label(scans: pd.DataFrame, site: str) -> str:
 
 def _draw_panel(panel, scans: pd.DataFrame, sites: list[str], methods: list[str]) -> None:
     panel.axvline(0, color="#888", linewidth=0.8)
-    for y in np.arange(0.5, len(sites) - 0.5):
-        panel.axhline(y, color="#e5e5e5", linewidth=0.6)
+    for border in range(1, len(sites)):
+        panel.axhline(border - 0.5, color="#e5e5e5", linewidth=0.6)
     step = 0.7 / len(methods)
     for number, method in enumerate(methods):
         color = COLORS[number % len(COLORS)]

@@ -6,8 +6,9 @@ import base64
 import html
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -28,25 +29,31 @@ FEW = 12  # problems shown of each kind; the table has all
 
 @dataclass(frozen=True)
 class Block:
-    """A part of the summary: "title", "heading", "text", "list", "table" (rows, the first its heads) or "figure"."""
+    """A part of the summary.
+
+    Attributes
+    ----------
+    kind : "title", "heading", "text", "list", "table" or "figure"
+    content : a text; of a list, texts; of a table, rows of texts, the first its heads; of a figure, its caption
+    """
 
     kind: str
-    content: str | Sequence
+    content: Any
 
 
-def summary(found: Evaluation, *, has_figure: bool) -> list[Block]:
+def summary(evaluation: Evaluation, *, has_figure: bool) -> list[Block]:
     """The whole summary."""
-    blocks = [Block("title", f"Bias correction of {found.design.get('study', 'a study')}, site by site")]
-    blocks.append(Block("text", " ".join(_counts(found))))
-    blocks += [Block("text", text) for text in _cautions(found)]
-    scans = found.overall[found.overall["unit"] == "scan"]
-    blocks.append(Block("list", [_sentence(found, row) for row in scans.to_dict("records")]))
+    blocks = [Block("title", f"Bias correction of {evaluation.design.get('study', 'a study')}, site by site")]
+    blocks.append(Block("text", " ".join(_counts(evaluation))))
+    blocks += [Block("text", text) for text in _cautions(evaluation)]
+    scans = evaluation.overall[evaluation.overall["unit"] == "scan"]
+    blocks.append(Block("list", [_sentence(evaluation, row) for row in scans.to_dict("records")]))
     if has_figure:
         caption = "Change of each scan (dots) and its site's median (bars), in percent of the value before correction"
         blocks.append(Block("figure", caption))
-    blocks += [Block("heading", "Overall"), Block("table", _overall(found.overall))]
-    blocks += [Block("heading", "By site: median change from before, in percent"), Block("table", _by_site(found))]
-    blocks += list(_problems(found))
+    blocks += [Block("heading", "Overall"), Block("table", _overall(evaluation.overall))]
+    blocks += [Block("heading", "By site: median change from before, in percent"), Block("table", _by_site(evaluation))]
+    blocks += list(_problems(evaluation))
     blocks += [Block("heading", "How to read this"), Block("list", _reading())]
     return blocks
 
@@ -54,23 +61,23 @@ def summary(found: Evaluation, *, has_figure: bool) -> list[Block]:
 # --- words
 
 
-def _counts(found: Evaluation) -> Iterator[str]:
-    scans = found.scans
-    one = scans[["folder", "scan", "participant_id", "site"]].drop_duplicates()
-    people, sites = one[["folder", "participant_id"]].drop_duplicates(), one["site"].dropna().nunique()
-    yield f"{_plural(len(one), 'scan')} of {_plural(len(people), 'participant')} at {_plural(sites, 'site')}."
-    for method in found.methods:
-        mine = scans[scans["method"] == method]
-        done = mine["state"].isin(["done", "cached"]).sum()
-        failed = f", {len(mine) - done} not" if done < len(mine) else ""
+def _counts(evaluation: Evaluation) -> Iterator[str]:
+    scans = evaluation.scans
+    unique = scans[["folder", "scan", "participant_id", "site"]].drop_duplicates()
+    people, sites = unique[["folder", "participant_id"]].drop_duplicates(), unique["site"].dropna().nunique()
+    yield f"{_plural(len(unique), 'scan')} of {_plural(len(people), 'participant')} at {_plural(sites, 'site')}."
+    for method in evaluation.methods:
+        of_method = scans[scans["method"] == method]
+        done = of_method["state"].isin(["done", "cached"]).sum()
+        failed = f", {len(of_method) - done} not" if done < len(of_method) else ""
         yield f"{method}: {done} corrected{failed}."
-    if unsited := int(one["site"].isna().sum()):
+    if unsited := int(unique["site"].isna().sum()):
         yield f"{_plural(unsited, 'scan')} without a site: in the overall table, not in the site table."
-    if found.problems:
-        yield f"{_plural(len(found.problems), 'problem')} to look at, listed below."
+    if evaluation.problems:
+        yield f"{_plural(len(evaluation.problems), 'problem')} to look at, listed below."
 
 
-def _sentence(found: Evaluation, row: dict) -> str:
+def _sentence(evaluation: Evaluation, row: dict) -> str:
     """One comparison in words: worsenings are said like improvements."""
     key, method, reference = row["metric"], row["method"], row["reference"]
     start = f"{long_name(key)}, {method} against {reference}:"
@@ -85,7 +92,7 @@ def _sentence(found: Evaluation, row: dict) -> str:
     if reference == BEFORE or row["p_holm"] is not None:
         parts.append(_test(row))
     if reference == BEFORE and direction(key) != "none":
-        parts.append(_sites_better(found, key, method))
+        parts.append(_sites_better(evaluation, key, method))
     return "; ".join(part for part in parts if part) + "."
 
 
@@ -108,20 +115,20 @@ def _test(row: dict) -> str:
     return f"effect size {row['effect_size']:+.2f}, p {_p(row['p_holm'])} (Holm)".replace("-", "−")
 
 
-def _sites_better(found: Evaluation, key: str, method: str) -> str:
-    sites = found.sites
+def _sites_better(evaluation: Evaluation, key: str, method: str) -> str:
+    sites = evaluation.sites
     if not len(sites):
         return ""
-    mine = sites[(sites["metric"] == key) & (sites["method"] == method) & (sites["reference"] == BEFORE)]
-    mine = mine[mine["n"] > 0]
-    fell = int((mine["median_change"] < 0).sum())
-    better = fell if direction(key) == "lower" else int((mine["median_change"] > 0).sum())
-    return f"the median is better at {better} of {_plural(len(mine), 'site')}"
+    rows = sites[(sites["metric"] == key) & (sites["method"] == method) & (sites["reference"] == BEFORE)]
+    rows = rows[rows["n"] > 0]
+    fell = int((rows["median_change"] < 0).sum())
+    better = fell if direction(key) == "lower" else int((rows["median_change"] > 0).sum())
+    return f"the median is better at {better} of {_plural(len(rows), 'site')}"
 
 
-def _cautions(found: Evaluation) -> Iterator[str]:
+def _cautions(evaluation: Evaluation) -> Iterator[str]:
     """What to know before the numbers are read."""
-    segmentations = sorted(found.scans["segmentation"].dropna().unique())
+    segmentations = sorted(evaluation.scans["segmentation"].dropna().unique())
     if segmentations:
         yield f"Every method is scored on one segmentation a scan: {'; '.join(segmentations)}."
     own = sorted({match[1] for text in segmentations if (match := CORRECTED_BY.search(text))})
@@ -131,7 +138,7 @@ def _cautions(found: Evaluation) -> Iterator[str]:
             "where they differ in its image, which lowers its CV and CJV. For a fair comparison with before and with "
             "other methods, score on a segmentation made elsewhere (--segmentation given --derivatives DIR)."
         )
-    counts = found.sites.groupby("site")["n_scans"].max()
+    counts = evaluation.sites.groupby("site")["n_scans"].max()
     few = [str(site) for site, n in counts.items() if n < FEWEST_SCANS]
     if few:
         names = ", ".join(few[:FEW]) + (f" and {len(few) - FEW} more" if len(few) > FEW else "")
@@ -172,18 +179,18 @@ def _overall(overall: pd.DataFrame) -> list[list[str]]:
     return rows
 
 
-def _by_site(found: Evaluation) -> list[list[str]]:
+def _by_site(evaluation: Evaluation) -> list[list[str]]:
     """One row a site, one column a metric and method; a star where the adjusted p value is below 0.05."""
     keys = shown_metrics("image")
-    heads = [f"{long_name(key)}, {method}" for key in keys for method in found.methods]
+    heads = [f"{long_name(key)}, {method}" for key in keys for method in evaluation.methods]
     rows = [["site", "scans", *heads]]
-    if not len(found.sites):
+    if not len(evaluation.sites):
         return rows
-    before = found.sites[found.sites["reference"] == BEFORE]
+    before = evaluation.sites[evaluation.sites["reference"] == BEFORE]
     for site, group in before.groupby("site", sort=True):
         cells = {(row["metric"], row["method"]): row for row in group.to_dict("records")}
         count = str(int(group["n_scans"].max()))
-        rows.append([str(site), count, *(_change(cells[key, m]) for key in keys for m in found.methods)])
+        rows.append([str(site), count, *(_change(cells[key, m]) for key in keys for m in evaluation.methods)])
     return rows
 
 
@@ -196,16 +203,16 @@ def _change(row: dict) -> str:
     return f"{percent:+.1f}{star}{fewer}".replace("-", "−")
 
 
-def _problems(found: Evaluation) -> Iterator[Block]:
-    if not found.problems:
+def _problems(evaluation: Evaluation) -> Iterator[Block]:
+    if not evaluation.problems:
         return
     yield Block("heading", "Problems")
-    counts = Counter(kind for kind, _, _ in found.problems)
+    counts = Counter(kind for kind, _, _ in evaluation.problems)
     for kind, count in counts.items():
-        mine = [f"{where}: {text}" for other, where, text in found.problems if other == kind]
-        more = [f"... and {count - FEW} more, in problems.tsv"] if count > FEW else []
+        texts = [f"{where}: {text}" for other, where, text in evaluation.problems if other == kind]
+        rest = [f"... and {count - FEW} more, in problems.tsv"] if count > FEW else []
         yield Block("text", f"{kind[0].upper()}{kind[1:]} ({count})")
-        yield Block("list", mine[:FEW] + more)
+        yield Block("list", texts[:FEW] + rest)
 
 
 # --- numbers as text
