@@ -22,27 +22,34 @@ doi:10.1016/j.neuroimage.2010.07.033
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
+import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
-from scipy import ndimage
 
 from biascorr_pydra.errors import InvalidParameterError, SegmentationError, UnknownMethodError
 from biascorr_pydra.images import nifti
-from biascorr_pydra.images.head import detect_head
-from biascorr_pydra.resources import DEVICES
+from biascorr_pydra.images.files import write_text
 
-__all__ = ["METHODS", "T1W_LIKE", "BrainMask", "extract_brain", "resolve_method"]
+from . import deepbet, template
+
+__all__ = [
+    "METHODS",
+    "T1W_LIKE",
+    "BrainMask",
+    "MaskFiles",
+    "extract_brain",
+    "extract_file",
+    "resolve_method",
+    "strip_file",
+]
 
 METHODS = ("auto", "deepbet", "template", "given", "none")
 #: BIDS suffixes whose gray values are those of a T1w image.
@@ -52,14 +59,6 @@ T1W_LIKE = ("T1w", "UNIT1", "MPRAGE", "inplaneT1")
 POSSIBLE_ML = (20.0, 3000.0)
 # ... and an adult's brain with its CSF lies between these: outside, a slab, a child, or a mask to look at.
 USUAL_ML = (700.0, 2300.0)
-
-WORKING_MM = 2.0  # registration works at about this voxel size
-RING_MM = 8  # the dark ring around the template's brain that stands for the skull
-SKIN_MM = 12  # from the brain's top to the skin's
-HEAD_MM = 90  # the part of a head, from its top, whose middle tells where the brain is
-BRAIN_SCALE = 0.92  # of a usual brain's lengths over the template's, which is a large one
-START_OFFSETS_MM = (-12, 0, 12)  # heights to start from, as the top of the head may be cut off
-LOCAL_MEAN_MM = 25  # sigma of the Gaussian that levels the bias field before registration
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,12 @@ def resolve_method(method: str, suffix: str | None) -> str:
 
 
 def extract_brain(
-    img, *, method: str = "auto", mask_file: str | Path | None = None, device: str = "auto", suffix: str | None = None
+    img: nib.Nifti1Image,
+    *,
+    method: str = "auto",
+    mask_file: str | Path | None = None,
+    device: str = "auto",
+    suffix: str | None = None,
 ) -> BrainMask | None:
     """Make a brain mask on the grid of an image.
 
@@ -135,11 +139,14 @@ def extract_brain(
     if chosen == "given":
         return _given(img, mask_file)
     data, _, _ = nifti.inspect(img)
-    run, package = {"deepbet": (_deepbet, "deepbet"), "template": (_template, "antspyx")}[chosen]
     # Both methods see the closest RAS+ order of axes, so that the mask does not depend on how the image is stored.
     turn = io_orientation(img.affine)
     affine = img.affine @ inv_ornt_aff(turn, data.shape)
-    mask = run(apply_orientation(data, turn), affine, device, img.get_filename())
+    oriented, name = apply_orientation(data, turn), img.get_filename()
+    if chosen == "deepbet":
+        mask, package = deepbet.find_brain(oriented, device, name=name), "deepbet"
+    else:
+        mask, package = template.find_brain(oriented, affine, name=name), "antspyx"
     mask = np.ascontiguousarray(apply_orientation(mask, ornt_transform(axcodes2ornt("RAS"), turn)))
     volume = _volume_ml(mask, img)
     record = {
@@ -147,13 +154,13 @@ def extract_brain(
         "volume_ml": round(volume, 1),
         "mask_file": None,
         "resampled": False,
-        "warnings": _check_volume(volume, chosen, img.get_filename()),
+        "warnings": _check_volume(volume, chosen, name),
         "software": {package: version(package)},
     }
     return BrainMask(mask, chosen, record)
 
 
-def _given(img, mask_file) -> BrainMask:
+def _given(img: nib.Nifti1Image, mask_file: str | Path | None) -> BrainMask:
     if mask_file is None:
         raise InvalidParameterError(
             "brain extraction 'given' needs a mask file",
@@ -173,11 +180,11 @@ def _given(img, mask_file) -> BrainMask:
     return BrainMask(mask, "given", record)
 
 
-def _volume_ml(mask: np.ndarray, img) -> float:
+def _volume_ml(mask: np.ndarray, img: nib.Nifti1Image) -> float:
     return float(mask.sum() * abs(np.linalg.det(img.affine[:3, :3])) / 1000)
 
 
-def _check_volume(volume: float, method: str, name) -> list[str]:
+def _check_volume(volume: float, method: str, name: str | None) -> list[str]:
     low, high = POSSIBLE_ML
     if not low <= volume <= high:
         raise SegmentationError(
@@ -194,152 +201,66 @@ def _check_volume(volume: float, method: str, name) -> list[str]:
     ]
 
 
-# --- deepbet
+# --- between files
 
 
-@lru_cache(maxsize=2)
-def _deepbet_model(no_gpu: bool):
-    from deepbet.bet import BrainExtraction
+class MaskFiles(NamedTuple):
+    """A brain mask (uint8, on the image's grid) and the record of how it was made (JSON)."""
 
-    return BrainExtraction(no_gpu=no_gpu)
-
-
-def _deepbet(data: np.ndarray, affine: np.ndarray, device: str, name) -> np.ndarray:
-    """Brain mask of an array in RAS+ order; deepbet works on voxels alone."""
-    import torch
-
-    if device not in DEVICES or (device == "cuda" and not torch.cuda.is_available()):
-        raise InvalidParameterError(
-            "no such device is available", file=name, value=repr(device), next_step="Choose device 'cpu' or 'auto'."
-        )
-    model = _deepbet_model(device == "cpu")
-    try:
-        mask = model.postprocess(model.run_model(data.astype(np.float32)) > 0.5)
-    except (AssertionError, ValueError) as error:  # what deepbet raises where its first network sees no brain
-        raise SegmentationError(
-            "brain extraction by 'deepbet' found no brain",
-            file=name,
-            value=str(error),
-            next_step="It is made for T1w images of heads: try method 'template', or give a mask.",
-        ) from error
-    return np.asarray(mask, bool)
+    mask_file: Path
+    record_file: Path
 
 
-# --- template
+def extract_file(
+    in_file: str | Path,
+    folder: str | Path,
+    *,
+    method: str = "auto",
+    suffix: str | None = None,
+    mask_file: str | Path | None = None,
+    device: str = "auto",
+) -> MaskFiles:
+    """Make a brain mask on an image's grid.
 
+    Parameters
+    ----------
+    in_file : NIfTI file, 3-D
+    folder : where mask.nii.gz and brain.json go, in the place of an earlier run's
+    method, suffix, mask_file, device
+        See :func:`extract_brain`.
 
-@dataclass(frozen=True)
-class _Template:
-    """The MNI152 brain at the working resolution, in scanner-like RAS+ coordinates (mm)."""
-
-    labels: np.ndarray  # 0 outside, 1 CSF, 2 GM, 3 WM, smoothed
-    brain: np.ndarray
-    near: np.ndarray  # the brain and a ring around it
-    affine: np.ndarray
-
-
-@lru_cache(maxsize=1)
-def _load_template() -> _Template:
-    from nilearn import datasets
-
-    loaders = (datasets.load_mni152_template, datasets.load_mni152_gm_template, datasets.load_mni152_wm_template)
-    images = [load(resolution=1) for load in loaders]
-    step, pad = int(WORKING_MM), 14
-    full, gm, wm = (np.pad(np.asarray(img.dataobj, np.float32), pad) for img in images)
-    brain = ndimage.binary_fill_holes(full > 0)
-    # The average of 152 brains is blurred, its rim gray; the fourth power makes most voxels one tissue again.
-    parts = [np.clip(part, 0, 1) ** 4 for part in (1 - gm - wm, gm, wm)]
-    labels = sum(label * part for label, part in enumerate(parts, 1)) / np.maximum(sum(parts), 1e-9) * brain
-    labels = ndimage.gaussian_filter(labels, 0.4 * step)[::step, ::step, ::step]
-    brain = brain[::step, ::step, ::step]
-    near = ndimage.distance_transform_edt(~brain) * step <= RING_MM
-    affine = images[0].affine @ np.diag([step, step, step, 1.0])
-    affine[:3, 3] = images[0].affine[:3, 3] - pad
-    return _Template(labels, brain, near, affine)
-
-
-def _template(data: np.ndarray, affine: np.ndarray, device: str, name) -> np.ndarray:
-    """Brain mask of an array in RAS+ order, by registration to the MNI152 template.
-
-    The template has no skull and the scan has one. So mutual information is computed in the template's brain and a ring
-    around it only, and the search starts with the tops of the two heads together and a brain of usual size: from a
-    larger one, the brain's edge would find the skin's.
+    Raises
+    ------
+    BiasCorrError
+        One of its leaves; nothing is written then.
     """
-    template = _load_template()
-    affine = _orthogonal(affine, data.shape)
-    small, small_affine = _reduce(data, affine)
-    head = detect_head(small)
-    top = _top(template.brain, template.affine)
-    start = np.diag([BRAIN_SCALE] * 3 + [1.0])
-    start[:3, 3] = _top(head, small_affine) - BRAIN_SCALE * top - [0, 0, SKIN_MM]
-    starts = np.stack([start + np.outer([0, 0, offset, 0], [0, 0, 0, 1]) for offset in START_OFFSETS_MM])
-    with TemporaryDirectory(prefix="biascorr-") as folder:
-        np.savez(
-            f"{folder}/input.npz",
-            labels=template.labels,
-            near=template.near,
-            template_affine=template.affine,
-            scan=_leveled(small, head, small_affine),
-            scan_affine=small_affine,
-            starts=starts,
+    started = time.perf_counter()
+    img = nifti.load(in_file)
+    nifti.inspect(img)  # an image that cannot be corrected fails here, with its own message
+    brain = extract_brain(img, method=method, mask_file=mask_file, device=device, suffix=suffix)
+    if brain is None:
+        raise InvalidParameterError(
+            "this step makes a brain mask", value=f"method {method!r}", next_step="Leave it out."
         )
-        to_scan = _run_registration(folder, name)
-    # From the scan's voxels to the template's.
-    pull = np.linalg.inv(template.affine) @ np.linalg.inv(to_scan) @ affine
-    carried = ndimage.affine_transform(template.brain.astype(np.float32), pull, output_shape=data.shape, order=1)
-    return carried > 0.5
+    out_file = Path(folder) / "mask.nii.gz"
+    nifti.save(nifti.save_like(brain.mask.reshape(img.shape), img, dtype=np.uint8), out_file)
+    record = {"Name": brain.method, **brain.record, "runtime_s": round(time.perf_counter() - started, 3)}
+    record_file = Path(folder) / "brain.json"
+    write_text(record_file, json.dumps(record, indent=2, default=str))
+    return MaskFiles(out_file, record_file)
 
 
-def _run_registration(folder: str, name) -> np.ndarray:
-    program = Path(__file__).with_name("register.py")
-    run = subprocess.run(
-        [sys.executable, "-P", str(program), folder],
-        env={**os.environ, "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1", "TMPDIR": folder},
-        capture_output=True,
-        text=True,
-    )
-    result = Path(folder, "affine.npy")
-    if run.returncode or not result.is_file():
-        said = (run.stderr.strip() or run.stdout.strip() or f"exit status {run.returncode}").splitlines()[-1]
-        raise SegmentationError(
-            "the registration of the template failed",
-            file=name,
-            value=said,
-            next_step="Check the image's orientation and voxel size, try another method, or give a mask.",
-        )
-    return np.load(result)
+def strip_file(in_file: str | Path, mask_file: str | Path, folder: str | Path) -> Path:
+    """Set everything outside a brain mask to 0; returns the image, brain.nii.gz (float32) in ``folder``.
 
-
-def _reduce(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every n-th voxel, after smoothing, so that voxels come near the working size; and the affine of what is left."""
-    steps = [max(1, int(WORKING_MM / size)) for size in np.linalg.norm(affine[:3, :3], axis=0)]
-    smooth = ndimage.gaussian_filter(data, [0.4 * step if step > 1 else 0 for step in steps])
-    return smooth[tuple(slice(None, None, step) for step in steps)], affine @ np.diag([*steps, 1.0])
-
-
-def _top(head: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """World coordinates of a head's upper end: its height, and the middle of its upper part seen from above."""
-    points = np.argwhere(head) @ affine[:3, :3].T + affine[:3, 3]
-    height = np.percentile(points[:, 2], 99.8)
-    upper = points[points[:, 2] > height - HEAD_MM, :2]
-    return np.array([*(upper.min(0) + upper.max(0)) / 2, height])
-
-
-def _leveled(data: np.ndarray, head: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """The head divided by its local mean: a strong bias field would lead the registration astray."""
-    sigma = LOCAL_MEAN_MM / np.linalg.norm(affine[:3, :3], axis=0)
-    clipped = np.clip(data, 0, np.percentile(data[head], 99)) * head
-    total, weight = (ndimage.gaussian_filter(a.astype(np.float32), sigma, truncate=2.5) for a in (clipped, head))
-    local_mean = np.maximum(total, 1e-6 * total.max()) / np.maximum(weight, 1e-3)
-    return clipped / local_mean
-
-
-def _orthogonal(affine: np.ndarray, shape) -> np.ndarray:
-    """The nearest affine without shear, about the image's centre: ITK wants one; the registration finds the shear."""
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)
-    u, _, vt = np.linalg.svd(affine[:3, :3] / sizes)
-    straight = np.eye(4)
-    straight[:3, :3] = u @ vt * sizes
-    centre = (np.array(shape) - 1) / 2
-    straight[:3, 3] = affine[:3, 3] + (affine[:3, :3] - straight[:3, :3]) @ centre
-    return straight
+    Raises
+    ------
+    BiasCorrError
+        One of its leaves; nothing is written then.
+    """
+    img = nifti.load(in_file)
+    data, _, _ = nifti.inspect(img)
+    mask = nifti.load_mask(mask_file, img)[0]
+    out_file = Path(folder) / "brain.nii.gz"
+    nifti.save(nifti.save_like(np.where(mask, data, 0).reshape(img.shape), img), out_file)
+    return out_file

@@ -22,35 +22,30 @@ Neuroinformatics 9(4), 2011. doi:10.1007/s12021-011-9109-y
 
 from __future__ import annotations
 
-import tempfile
-import threading
+import json
+import time
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
-from nibabel.processing import resample_from_to
-from scipy import ndimage
 
-from biascorr_pydra.errors import (
-    GridMismatchError,
-    InvalidMaskError,
-    InvalidParameterError,
-    SegmentationError,
-    UnknownMethodError,
-)
+from biascorr_pydra.errors import InvalidMaskError, InvalidParameterError, SegmentationError, UnknownMethodError
 from biascorr_pydra.images import nifti
+from biascorr_pydra.images.files import write_text
 from biascorr_pydra.metrics import DSEG_LABELS
+from biascorr_pydra.resources import resolve_device
 
-__all__ = ["CONTRAST_ORDER", "METHODS", "Tissue", "reason_against", "segment_tissue"]
+from .classes import find_classes, ranks
+from .given import TISSUES, read_segmentation
+
+__all__ = ["CONTRAST_ORDER", "METHODS", "Tissue", "TissueFiles", "reason_against", "segment_file", "segment_tissue"]
 
 METHODS = ("atropos", "kmeans", "deepnormalize", "given", "none")
-TISSUES = tuple(DSEG_LABELS)
 
 _T1W, _T2W = ("CSF", "GM", "WM"), ("WM", "GM", "CSF")
 #: BIDS suffix -> tissues from the darkest to the brightest.
@@ -67,14 +62,11 @@ CONTRAST_ORDER = {
 #: What DeepNormalize's packaged weights were trained on.
 LEARNT_SUFFIXES = tuple(suffix for suffix, order in CONTRAST_ORDER.items() if order == _T1W)
 
-MRF_WEIGHT = 0.2
-ITERATIONS = 5
 MIN_VOXELS = 1000
 # A tissue with a smaller part of the brain than this is a sign that the classes do not stand for tissues.
 SMALL_FRACTION = 0.03
 # Part of the median intensity in the mask below which a voxel is no tissue, where white matter is the darkest.
 DARK = 0.4
-_TEMPDIR_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -129,13 +121,13 @@ def reason_against(suffix: str | None, method: str, *, masked: bool = True) -> s
 
 
 def segment_tissue(
-    img,
+    img: nib.Nifti1Image,
     mask: np.ndarray | None,
     *,
     method: str = "atropos",
     suffix: str | None = None,
     given: Mapping[str, str | Path] | None = None,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> Tissue | None:
     """Segment gray matter, white matter and CSF.
 
@@ -151,8 +143,8 @@ def segment_tissue(
         BIDS suffix of the image.
     given : dict, optional
         For method 'given': files by kind, 'dseg' and, or, 'GM', 'WM' and 'CSF' (probabilities).
-    device : "cpu" or "cuda"
-        For method 'deepnormalize'.
+    device : {'auto', 'cpu', 'cuda'}
+        For method 'deepnormalize'; the other methods run on the CPU.
 
     Returns
     -------
@@ -165,7 +157,7 @@ def segment_tissue(
     InvalidMaskError
         The mask has fewer voxels than a segmentation needs.
     InvalidParameterError, GridMismatchError
-        For 'given': no file, or one of another place.
+        For 'given': no file, or one of another place. For 'deepnormalize': a device that is not there.
     UnknownMethodError
     """
     reason = reason_against(suffix, method, masked=mask is not None)
@@ -178,7 +170,9 @@ def segment_tissue(
             next_step="Give a segmentation or a mask, or choose segmentation 'none'.",
         )
     if method == "given":
-        return _given(img, dict(given or {}))
+        files = given or {}
+        names = [Path(str(file)).name for file in files.values()]
+        return _tissue(img, *read_segmentation(img, files), "given", files=names)
     data, valid, _ = nifti.inspect(img)
     inside = np.asarray(mask, bool) & valid
     if inside.sum() < MIN_VOXELS:
@@ -189,28 +183,49 @@ def segment_tissue(
             next_step="Check the brain extraction.",
         )
     if method == "deepnormalize":
-        return _learnt(img, data, inside, device)
-    order = CONTRAST_ORDER[suffix]
+        return _by_network(img, data, inside, device)
+    return _by_intensity(img, data, inside, method, CONTRAST_ORDER[str(suffix)])
+
+
+def _by_network(img: nib.Nifti1Image, data: np.ndarray, inside: np.ndarray, device: str) -> Tissue:
+    from biascorr_pydra.methods.deepnormalize import model  # torch, which nobody else here needs
+
+    device = resolve_device(device)
+    normalized = model.normalize_array([data], img.affine, inside, speed="fast", device=device)
+    probseg = {tissue: normalized.probabilities[tissue] * inside for tissue in TISSUES}
+    dseg = normalized.dseg().astype(np.int8)
+    return _tissue(img, dseg, probseg, "deepnormalize", **normalized.record, device=device)
+
+
+def _by_intensity(
+    img: nib.Nifti1Image, data: np.ndarray, inside: np.ndarray, method: str, order: tuple[str, ...]
+) -> Tissue:
+    """Classes of intensity, named by the order that the contrast gives, from the darkest to the brightest."""
     if order[0] == "WM":
         # Nothing in a brain is this dark in such an image: skull inside a generous mask, which would be taken for WM.
-        inside &= data > DARK * np.median(data[inside])
+        inside = inside & (data > DARK * np.median(data[inside]))
     # In RAS+ order the result does not depend on how the image is stored: the random field is swept voxel by voxel.
     turn = io_orientation(img.affine)
     back = ornt_transform(axcodes2ornt("RAS"), turn)
     sizes = np.linalg.norm((img.affine @ inv_ornt_aff(turn, data.shape))[:3, :3], axis=0)
     data, inside = (apply_orientation(array, turn) for array in (data, inside))
-    classes, probabilities = _ants_classes(data, inside, tuple(sizes.tolist()), method, img.get_filename())
-    ranks = _ranks(data, classes, method, img.get_filename())
-    labels = np.zeros(4, np.int8)
-    for tissue, rank in zip(order, ranks, strict=True):
-        labels[rank + 1] = DSEG_LABELS[tissue]
+    name = img.get_filename()
+    classes, probabilities = find_classes(data, inside, tuple(sizes.tolist()), method, name=name)
+    index_of = dict(zip(order, ranks(data, classes, method, name=name), strict=True))
+    labels = np.zeros(len(order) + 1, np.int8)
+    for tissue, index in index_of.items():
+        labels[index + 1] = DSEG_LABELS[tissue]
     dseg = np.ascontiguousarray(apply_orientation(labels[classes], back))
-    by_tissue = dict(zip(order, ranks, strict=True))
-    probseg = {t: np.ascontiguousarray(apply_orientation(probabilities[by_tissue[t]], back)) for t in TISSUES}
+    probseg = {
+        tissue: np.ascontiguousarray(apply_orientation(probabilities[index_of[tissue]], back)) for tissue in TISSUES
+    }
     return _tissue(img, dseg, probseg, method, order=list(order))
 
 
-def _tissue(img, dseg, probseg, method: str, **record) -> Tissue:
+def _tissue(
+    img: nib.Nifti1Image, dseg: np.ndarray, probseg: dict[str, np.ndarray] | None, method: str, **details: Any
+) -> Tissue:
+    """The result with its record, in which what is particular to the method follows its name."""
     voxel_ml = float(abs(np.linalg.det(img.affine[:3, :3]))) / 1000
     counts = {tissue: int((dseg == label).sum()) for tissue, label in DSEG_LABELS.items()}
     total = sum(counts.values())
@@ -220,142 +235,73 @@ def _tissue(img, dseg, probseg, method: str, **record) -> Tissue:
         if count < SMALL_FRACTION * total
     ]
     volumes = {tissue: round(count * voxel_ml, 1) for tissue, count in counts.items()}
-    software = {"antspyx": version("antspyx")} if method in ("atropos", "kmeans") else {}
-    software |= {"torch": version("torch")} if method == "deepnormalize" else {}
-    record = {"method": method, **record, "volumes_ml": volumes, "warnings": warnings, "software": software}
+    packages = {"atropos": ["antspyx"], "kmeans": ["antspyx"], "deepnormalize": ["torch"]}.get(method, [])
+    software = {package: version(package) for package in packages}
+    record = {"method": method, **details, "volumes_ml": volumes, "warnings": warnings, "software": software}
     return Tissue(dseg, probseg, method, record)
 
 
-# --- deepnormalize
+# --- between files
 
 
-def _learnt(img, data, inside, device: str) -> Tissue:
-    from biascorr_pydra.methods.deepnormalize import model  # torch, which nobody else here needs
+class TissueFiles(NamedTuple):
+    """A segmentation (uint8: 1 GM, 2 WM, 3 CSF), probabilities (float32) where the method has them, and the record."""
 
-    found = model.normalize_array([data], img.affine, inside, speed="fast", device=device)
-    probseg = {tissue: found.probabilities[tissue] * inside for tissue in TISSUES}
-    return _tissue(img, found.dseg().astype(np.int8), probseg, "deepnormalize", **found.record)
-
-
-# --- antspyx
-
-
-def _ants_classes(data, inside, voxel_size_mm, method, name) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Classes 1, 2, 3 (0 outside) and the probability of each, by intensity alone."""
-    import ants
-
-    box = ndimage.find_objects(inside.astype(np.int8))[0]  # Atropos takes time for every voxel, masked or not
-    # A few very bright voxels (vessels, skin) would take a class of their own.
-    low, high = np.percentile(data[inside], (0.5, 99.5))
-    # Axes and place play no part, and ITK refuses some real headers.
-    values, mask = (
-        ants.from_numpy(np.ascontiguousarray(array[box], np.float32), spacing=voxel_size_mm)
-        for array in (np.clip(data, low, high), inside)
-    )
-    try:
-        with _own_temporary_folder():  # Atropos leaves its probability images in the temporary folder
-            found = _run_ants(values, mask, method)
-    except Exception as error:  # antspyx raises nothing more particular
-        raise SegmentationError(
-            f"{method!r} failed: it may be that the brain has not three classes of intensity",
-            file=name,
-            value=str(error),
-            next_step="Look at the image and its mask, or give a segmentation.",
-        ) from error
-
-    def whole(part):
-        array = np.zeros(data.shape, np.float32)
-        array[box] = np.where(inside[box], part.numpy(), 0)
-        return array
-
-    return np.round(whole(found["segmentation"])).astype(np.int8), [whole(p) for p in found["probabilityimages"]]
+    dseg_file: Path
+    gm_file: Path | None
+    wm_file: Path | None
+    csf_file: Path | None
+    record_file: Path
 
 
-def _run_ants(values, mask, method):
-    import ants
+def segment_file(
+    in_file: str | Path,
+    folder: str | Path,
+    *,
+    mask_file: str | Path | None = None,
+    method: str = "atropos",
+    suffix: str | None = None,
+    given_dseg: str | Path | None = None,
+    given_gm: str | Path | None = None,
+    given_wm: str | Path | None = None,
+    given_csf: str | Path | None = None,
+    device: str = "auto",
+) -> TissueFiles:
+    """Segment grey matter, white matter and CSF.
 
-    if method == "kmeans":
-        return ants.kmeans_segmentation(values, 3, kmask=mask)
-    return ants.atropos(a=values, x=mask, i="Kmeans[3]", m=f"[{MRF_WEIGHT},1x1x1]", c=f"[{ITERATIONS},0]", v=0)
+    Parameters
+    ----------
+    in_file : NIfTI file, 3-D, best corrected for its bias field
+    folder : where dseg.nii.gz, GM.nii.gz, WM.nii.gz, CSF.nii.gz and tissue.json go, in the place of an earlier run's
+    mask_file : brain mask
+    method, suffix, device
+        See :func:`segment_tissue`.
+    given_dseg, given_gm, given_wm, given_csf : optional
+        For method "given": a segmentation or probabilities made elsewhere.
 
-
-@contextmanager
-def _own_temporary_folder():
-    with _TEMPDIR_LOCK, tempfile.TemporaryDirectory(prefix="biascorr-") as folder:
-        before, tempfile.tempdir = tempfile.tempdir, folder
-        try:
-            yield
-        finally:
-            tempfile.tempdir = before
-
-
-def _ranks(data, classes, method, name) -> list[int]:
-    """Indices of the three classes from the darkest to the brightest."""
-    means = [float(data[classes == k].mean()) if (classes == k).any() else np.nan for k in (1, 2, 3)]
-    if not np.all(np.isfinite(means)) or len(set(means)) < 3:
-        raise SegmentationError(
-            f"{method!r} did not find three classes of intensity in the brain",
-            file=name,
-            value=f"class means {', '.join(f'{mean:g}' for mean in means)}",
-            next_step="Look at the image and its mask, or give a segmentation.",
-        )
-    return [int(k) for k in np.argsort(means)]
-
-
-# --- given
-
-
-def _given(img, files: dict) -> Tissue:
-    probabilities = {tissue: files[tissue] for tissue in TISSUES if tissue in files}
-    if "dseg" not in files and len(probabilities) < len(TISSUES):
+    Raises
+    ------
+    BiasCorrError
+        One of its leaves; nothing is written then.
+    """
+    started = time.perf_counter()
+    folder = Path(folder)
+    img = nifti.load(in_file)
+    mask = None if mask_file is None else nifti.load_mask(mask_file, img)[0]
+    by_kind = {"dseg": given_dseg, "GM": given_gm, "WM": given_wm, "CSF": given_csf}
+    given = {kind: file for kind, file in by_kind.items() if file is not None}
+    tissue = segment_tissue(img, mask, method=method, suffix=suffix, given=given, device=device)
+    if tissue is None:
         raise InvalidParameterError(
-            "segmentation 'given' needs a dseg image, or the probabilities of GM, WM and CSF",
-            file=img.get_filename(),
-            value=", ".join(files) or "no file",
-            next_step="Name the derivatives that hold them, or choose another segmentation.",
+            "this step makes a segmentation", value=f"method {method!r}", next_step="Leave it out."
         )
-    probseg = None
-    if len(probabilities) == len(TISSUES):
-        probseg = {tissue: np.clip(_read(file, img, order=1), 0, 1) for tissue, file in probabilities.items()}
-    if "dseg" in files:
-        dseg = np.round(_read(files["dseg"], img, order=0))
-        _check_labels(dseg, files["dseg"])
-    else:
-        stacked = np.stack([probseg[tissue] for tissue in TISSUES])
-        dseg = np.where(stacked.sum(0) > 0.5, stacked.argmax(0) + 1, 0)
-    names = [Path(str(file)).name for file in files.values()]
-    return _tissue(img, dseg.astype(np.int8), probseg, "given", files=names)
-
-
-def _check_labels(dseg: np.ndarray, file) -> None:
-    found = {int(label) for label in np.unique(dseg)}
-    unknown, missing = found - {0, *DSEG_LABELS.values()}, {DSEG_LABELS["GM"], DSEG_LABELS["WM"]} - found
-    if unknown or missing:
-        raise SegmentationError(
-            "a segmentation has the labels 1 (GM), 2 (WM) and 3 (CSF)",
-            file=file,
-            value=f"labels {', '.join(str(label) for label in sorted(found)[:10])}",
-            next_step="Relabel it, or choose another segmentation.",
-        )
-
-
-def _read(file, img, *, order: int) -> np.ndarray:
-    """Values of a file on the grid of an image, float32; of another grid, resampled (0 nearest, 1 linear)."""
-    other = nifti.load(file)
-    values = np.nan_to_num(np.asarray(other.dataobj, np.float32))
-    values = values.reshape(values.shape[:3]) if values.size == np.prod(values.shape[:3]) else values
-    if values.ndim != 3:
-        raise SegmentationError("a 3-D segmentation is needed", file=file, value=f"shape {other.shape}")
-    if nifti.same_grid(other, img):
-        return values
-    source = nib.Nifti1Image(values, other.affine)
-    moved = np.asarray(resample_from_to(source, (img.shape[:3], img.affine), order=order).dataobj, np.float32)
-    before, after = (np.abs(a).sum() * abs(np.linalg.det(i.affine[:3, :3])) for a, i in ((values, other), (moved, img)))
-    if not before or after < 0.9 * before:
-        raise GridMismatchError(
-            f"the segmentation does not lie inside the image {img.get_filename() or ''}".rstrip(),
-            file=file,
-            value=f"shapes {other.shape} and {img.shape[:3]}, {after / before if before else 0:.0%} of it inside",
-            next_step="Give a segmentation of this image, or resample it to the image first.",
-        )
-    return moved
+    dseg_file = folder / "dseg.nii.gz"
+    nifti.save(nifti.save_like(tissue.dseg.reshape(img.shape), img, dtype=np.uint8), dseg_file)
+    files: dict[str, Path] = {}
+    for name, values in (tissue.probseg or {}).items():
+        files[name] = folder / f"{name}.nii.gz"
+        nifti.save(nifti.save_like(values.reshape(img.shape), img), files[name])
+    record = {"Name": tissue.method, **tissue.record, "runtime_s": round(time.perf_counter() - started, 3)}
+    record_file = folder / "tissue.json"
+    write_text(record_file, json.dumps(record, indent=2, default=str))
+    return TissueFiles(dseg_file, files.get("GM"), files.get("WM"), files.get("CSF"), record_file)

@@ -11,7 +11,7 @@ from typing import Any
 
 from biascorr_pydra import __version__, bids, lock, weights
 from biascorr_pydra.anatomy.brain import METHODS as BRAIN_METHODS
-from biascorr_pydra.anatomy.steps import extract_file
+from biascorr_pydra.anatomy.brain import extract_file
 from biascorr_pydra.bids import NORMALIZED, NORMALIZED_OUTPUTS, Job, SiteRoot
 from biascorr_pydra.cohort import Plan, check_out_dir, is_complete, key_of, problems_of, publish, status, unfinished
 from biascorr_pydra.cohort.plan import digest, hashes_of

@@ -12,7 +12,7 @@ from .gate import (
     judge,
     not_judged,
 )
-from .measurement import measure
+from .measurement import measure, measure_file
 from .numbers import field_numbers
 
 __all__ = [
@@ -27,5 +27,6 @@ __all__ = [
     "field_numbers",
     "judge",
     "measure",
+    "measure_file",
     "not_judged",
 ]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from biascorr_pydra.images import nifti
+from biascorr_pydra.images.files import write_text
+from biascorr_pydra.images.head import detect_head
 from biascorr_pydra.metrics import (
     HISTOGRAM_RANGE,
     UndefinedMetricError,
@@ -17,7 +22,7 @@ from biascorr_pydra.metrics import (
     undefined_image_metrics,
 )
 
-__all__ = ["measure"]
+__all__ = ["measure", "measure_file"]
 
 
 def measure(
@@ -73,3 +78,43 @@ def measure(
         "histogram": histogram,
         "undefined": undefined,
     }
+
+
+def measure_file(
+    in_file: str | Path,
+    out_file: str | Path,
+    bias_file: str | Path,
+    folder: str | Path,
+    *,
+    mask_file: str | Path | None = None,
+    dseg_file: str | Path | None = None,
+    no_dseg_reason: str = "no tissue segmentation was given",
+) -> Path:
+    """Measure an image before and after correction, and its field; returns the metrics' JSON file.
+
+    Parameters
+    ----------
+    in_file, out_file : the acquired and the corrected image
+    bias_file : the field that was divided out
+    folder : where metrics.json goes, in the place of an earlier run's
+    mask_file : brain mask; the detected head by default
+    dseg_file : 1 GM, 2 WM, 3 CSF
+    no_dseg_reason : why there is no segmentation, if there is none
+
+    Raises
+    ------
+    BiasCorrError
+        One of its leaves; nothing is written then.
+    """
+    before = nifti.load(in_file)
+    data, valid, _ = nifti.inspect(before)
+    mask = nifti.load_mask(mask_file, before)[0] if mask_file else detect_head(data)
+    dseg = None if dseg_file is None else nifti.load(dseg_file).get_fdata().reshape(data.shape)
+    corrected = nifti.load(out_file).get_fdata(dtype="float32").reshape(data.shape)
+    bias = nifti.load(bias_file).get_fdata(dtype="float32").reshape(data.shape)
+    measured = measure(
+        data, corrected, bias, mask & valid, dseg, nifti.voxel_size_mm(before), no_dseg_reason=no_dseg_reason
+    )
+    metrics_file = Path(folder) / "metrics.json"
+    write_text(metrics_file, json.dumps(measured, indent=2, default=str))
+    return metrics_file

@@ -1,6 +1,7 @@
 """Tissue segmentation against the phantom's true tissues, in both contrasts, and its errors."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import nibabel as nib
@@ -19,6 +20,7 @@ from biascorr_pydra.errors import (
 )
 from biascorr_pydra.images import nifti
 from biascorr_pydra.images.field import LogBiasSpline
+from biascorr_pydra.methods.deepnormalize import model
 from biascorr_pydra.metrics import DSEG_LABELS, dice
 
 EXAMPLES = Path(__file__).parents[2] / "bids_examples"
@@ -92,6 +94,92 @@ def test_the_contrast_names_the_classes(method, suffix, darkest_first):
         assert found.probseg[name][slab & mask].mean() > 0.95
         assert found.record["volumes_ml"][name] == pytest.approx((slab & mask).sum() * 0.008, rel=0.02)
     assert found.record["order"] == list(darkest_first)
+
+
+def blurred() -> tuple[nib.Nifti1Image, np.ndarray]:
+    """Three tissues so noisy that many a voxel could be either of two."""
+    rng = np.random.default_rng(2)
+    data = np.repeat((40.0, 70.0, 100.0), 8)[:, None, None] + rng.normal(0, 18, (24, 20, 18))
+    return nib.Nifti1Image(data.astype(np.float32), np.diag([2, 2, 2, 1.0])), np.ones(data.shape, bool)
+
+
+@pytest.mark.parametrize("method", ["atropos", "kmeans"])
+def test_the_same_scan_has_the_same_tissues_each_time(method):
+    img, mask = blurred()
+    first, second = (tissue.segment_tissue(img, mask, method=method, suffix="T1w") for _ in range(2))
+    assert np.array_equal(first.dseg, second.dseg)
+    for name in DSEG_LABELS:
+        assert np.array_equal(first.probseg[name], second.probseg[name])
+
+
+def test_classes_are_those_of_antspyx_own_function():
+    import ants
+
+    img, mask = blurred()
+    values = np.clip(img.get_fdata(dtype=np.float32), *np.percentile(img.get_fdata(), (0.5, 99.5)))
+    a, x = (ants.from_numpy(array.astype(np.float32), spacing=(2.0, 2.0, 2.0)) for array in (values, mask))
+    expected = ants.atropos(a=a, x=x, i="Kmeans[3]", m="[0.2,1x1x1]", c="[5,0]", v=0, r=0)
+    probseg = tissue.segment_tissue(img, mask, suffix="T1w").probseg
+    for image, name in zip(expected["probabilityimages"], ("CSF", "GM", "WM"), strict=True):
+        np.testing.assert_allclose(probseg[name], image.numpy(), atol=1e-5)
+
+
+def test_the_temporary_folder_of_other_threads_stays_where_it_is(monkeypatch, tmp_path):
+    import ants
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folders, read = [], ants.image_read
+
+    def while_another_thread_makes_a_folder(*arguments):
+        folders.append(tempfile.mkdtemp())
+        return read(*arguments)
+
+    monkeypatch.setattr(ants, "image_read", while_another_thread_makes_a_folder)
+    img, mask = steps()
+    tissue.segment_tissue(img, mask, suffix="T1w")
+    assert folders and all(Path(folder).is_dir() and Path(folder).parent == tmp_path for folder in folders)
+
+
+# --- on which device
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The devices that DeepNormalize's networks are asked to run on; there seems to be a GPU."""
+    devices = []
+
+    def normalize_array(images, affine, mask, *, speed, device):
+        devices.append(device)
+        third = {name: np.full(mask.shape, 1 / 3, np.float32) for name in DSEG_LABELS}
+        return model.Normalized(np.stack(images), third, mask, {"weights_sha256": "0" * 64})
+
+    monkeypatch.setattr(model, "normalize_array", normalize_array)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    return devices
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", "cuda"), ("auto", "cuda"), ("cpu", "cpu")])
+def test_deepnormalize_segments_on_the_device_that_was_asked_for_and_says_so(seen, tmp_path, device, expected):
+    img, mask = steps()
+    nifti.save(img, tmp_path / "t1w.nii.gz")
+    nifti.save(nifti.save_like(mask, img, dtype=np.uint8), tmp_path / "mask.nii.gz")
+    made = tissue.segment_file(
+        tmp_path / "t1w.nii.gz",
+        tmp_path,
+        mask_file=tmp_path / "mask.nii.gz",
+        method="deepnormalize",
+        suffix="T1w",
+        device=device,
+    )
+    assert seen == [expected]
+    assert json.loads(made.record_file.read_text())["device"] == expected
+
+
+def test_a_gpu_that_is_not_there_is_refused_by_name(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    img, mask = steps()
+    with pytest.raises(InvalidParameterError, match=r"no CUDA device is available.*'cuda'"):
+        tissue.segment_tissue(img, mask, method="deepnormalize", suffix="T1w", device="cuda")
 
 
 @pytest.mark.parametrize("axcodes", ["LAS", "LPS", "PIR", "SRA"])

@@ -12,7 +12,6 @@ LONG: set[str] = {
 # Private names taken from outside their folder.
 PRIVATE: dict[str, set[str]] = {
     "benchmarks/deepem.py": {"biascorr_pydra.methods.deepem.corrector._head_of"},
-    "tests/anatomy/test_brain.py": {"_template"},
     "tests/correction/test_estimate.py": {"estimate._ahead"},
     "tests/methods/test_deepem.py": {
         "biascorr_pydra.methods.deepem.fit._stiffer",

@@ -19,22 +19,23 @@ from pydra.tasks import biascorr
 from pydra.utils import get_fields
 
 from biascorr_pydra import correct_file
-from biascorr_pydra.anatomy import steps
+from biascorr_pydra.anatomy import brain, tissue
 from biascorr_pydra.correction.apply import apply_file
 from biascorr_pydra.images import nifti
 from biascorr_pydra.interfaces.pydra import normalize, tasks, train
 from biascorr_pydra.interfaces.pydra import shell as shell_task
 from biascorr_pydra.interfaces.pydra import workflow as nested
+from biascorr_pydra.quality import measure_file
 from biascorr_pydra.workers.engine import Job
 
 EXAMPLE = Path(__file__).parents[2] / "workflows/pydra_workflow.py"
 FUNCTIONS = {
     biascorr.CorrectBias: correct_file,
     biascorr.ApplyBias: apply_file,
-    biascorr.ExtractBrain: steps.extract_file,
-    biascorr.SegmentTissue: steps.segment_file,
-    biascorr.MeasureBias: steps.measure_file,
-    biascorr.StripBrain: steps.strip_file,
+    biascorr.ExtractBrain: brain.extract_file,
+    biascorr.SegmentTissue: tissue.segment_file,
+    biascorr.MeasureBias: measure_file,
+    biascorr.StripBrain: brain.strip_file,
 }
 # Parameters that the face gives itself, and what the task has for Pydra's cache.
 GIVEN_BY_THE_FACE = {

@@ -14,6 +14,7 @@ from biascorr_pydra.correction.options import CorrectionOptions
 from biascorr_pydra.interfaces.pydra import needs
 from biascorr_pydra.interfaces.pydra.cohort import scan_task
 from biascorr_pydra.interfaces.pydra.scan import CorrectByMethod, PublishScan
+from biascorr_pydra.interfaces.pydra.tasks import SegmentTissue
 from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.methods.spec import MethodSpec
 from biascorr_pydra.resources import declared
@@ -56,7 +57,7 @@ def test_the_method_by_whose_image_the_tissues_are_found_counts(task_for, monkey
 def test_mask_and_segmentation_count(task_for):
     task = task_for("n4", skull_strip="deepbet", segmentation="deepnormalize")
     brain = needs.for_brain(SimpleNamespace(in_file=task.in_file, method="deepbet", suffix="T1w", device="cpu"))
-    tissue = needs.for_tissue(SimpleNamespace(in_file=task.in_file, method="deepnormalize"))
+    tissue = needs.for_tissue(SimpleNamespace(in_file=task.in_file, method="deepnormalize", device="cpu"))
     assert memory(task) == max(brain.mem_gb, tissue.mem_gb) > memory(task_for("n4"))
 
 
@@ -67,6 +68,20 @@ def test_the_runs_options_travel_with_the_scan(task_for):
 
 def test_on_a_gpu_the_steps_are_placed_one_by_one(task_for):
     assert declared(task_for("n4", options=CorrectionOptions(device="cuda"))) is None
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "device", "gpus"),
+    [("deepnormalize", "cuda", 1), ("deepnormalize", "cpu", 0), ("atropos", "cuda", 0)],
+)
+def test_tissues_are_segmented_on_the_runs_device_and_ask_for_a_gpu_where_they_run_on_one(
+    task_for, segmentation, device, gpus
+):
+    task = task_for("n4", skull_strip="template", segmentation=segmentation, options=CorrectionOptions(device=device))
+    tissue = next(node for node in task.construct().nodes if node.name == "tissue")
+    assert tissue.inputs.device == device
+    step = SegmentTissue(in_file=task.in_file, method=segmentation, device=device)
+    assert declared(step).gpus == gpus
 
 
 def test_every_declared_image_and_record_is_an_input_of_what_publishes_it():

@@ -14,7 +14,7 @@ from nipype.pipeline import engine as pe
 from nipype.pipeline.plugins import multiproc
 
 from biascorr_pydra import correct_file
-from biascorr_pydra.anatomy import steps
+from biascorr_pydra.anatomy import brain, tissue
 from biascorr_pydra.correction.apply import apply_file
 from biascorr_pydra.errors import InvalidParameterError, UnknownMethodError, UnreadableImageError
 from biascorr_pydra.images import nifti
@@ -29,6 +29,7 @@ from biascorr_pydra.interfaces.nipype.interfaces import (
 )
 from biascorr_pydra.interfaces.pydra import tasks
 from biascorr_pydra.methods import method_names
+from biascorr_pydra.quality import measure_file
 from biascorr_pydra.resources import Resources
 
 pytestmark = pytest.mark.nipype
@@ -36,16 +37,16 @@ pytestmark = pytest.mark.nipype
 FUNCTIONS = {
     CorrectBias: correct_file,
     ApplyBias: apply_file,
-    BrainMask: steps.extract_file,
-    TissueSegmentation: steps.segment_file,
-    BiasMetrics: steps.measure_file,
+    BrainMask: brain.extract_file,
+    TissueSegmentation: tissue.segment_file,
+    BiasMetrics: measure_file,
 }
 # Parameters that a face gives itself, and inputs that are Nipype's own.
 GIVEN_BY_THE_FACE = {
     CorrectBias: {"out_file", "bias_file", "record_file", "uncertainty_file", "overwrite", "progress", "device"},
     ApplyBias: {"out_file", "overwrite"},
     BrainMask: {"folder", "device"},
-    TissueSegmentation: {"folder"},
+    TissueSegmentation: {"folder", "device"},
     BiasMetrics: {"folder"},
 }
 NIPYPES_OWN = {"num_threads", "use_gpu", "use_cuda", "uncertainty"}
@@ -114,9 +115,9 @@ def test_every_step_gives_what_its_function_gives(tmp_path, phantom, phantom_fil
     correct_file(phantom_file, expected / "corrected.nii.gz", bias_file=expected / "bias.nii.gz")
     bias, corrected = expected / "bias.nii.gz", expected / "corrected.nii.gz"
     apply_file(bias, phantom_file, expected / "applied.nii.gz")
-    dseg = steps.segment_file(corrected, expected, mask_file=mask_file, method="kmeans", suffix="T1w").dseg_file
-    metrics = steps.measure_file(phantom_file, corrected, bias, expected, mask_file=mask_file, dseg_file=dseg)
-    mask = steps.extract_file(phantom_file, expected, method="given", mask_file=mask_file).mask_file
+    dseg = tissue.segment_file(corrected, expected, mask_file=mask_file, method="kmeans", suffix="T1w").dseg_file
+    metrics = measure_file(phantom_file, corrected, bias, expected, mask_file=mask_file, dseg_file=dseg)
+    mask = brain.extract_file(phantom_file, expected, method="given", mask_file=mask_file).mask_file
 
     def run(interface, **inputs):
         (written / interface.__name__).mkdir(parents=True)

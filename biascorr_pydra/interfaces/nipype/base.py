@@ -124,16 +124,21 @@ class VersionedInputSpec(BaseInterfaceInputSpec):
         return __version__
 
 
-class ThreadedInputSpec(VersionedInputSpec):
+class DeviceInputSpec(VersionedInputSpec):
+    """Inputs of an interface that may run on a GPU."""
+
+    use_gpu = traits.Bool(
+        False, usedefault=True, desc="run on the GPU, and take one of the GPU slots that the plugin counts"
+    )
+    use_cuda = traits.Bool(False, usedefault=True, desc="the same as use_gpu")
+
+
+class ThreadedInputSpec(DeviceInputSpec):
     """Inputs of an interface that computes with torch."""
 
     num_threads = traits.Int(
         1, usedefault=True, nohash=True, desc="threads of torch on the CPU; a node's n_procs sets it (-1: all cores)"
     )
-    use_gpu = traits.Bool(
-        False, usedefault=True, desc="run on the GPU, and take one of the GPU slots that the plugin counts"
-    )
-    use_cuda = traits.Bool(False, usedefault=True, desc="the same as use_gpu")
 
 
 def method_version(method: str, fallback: str = NO_FALLBACK) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from biascorr_pydra.bids.signs import metadata_beside, signs_of_correction
 
 from .base import (
+    DeviceInputSpec,
     FileInterface,
     ThreadedInputSpec,
     VersionedInputSpec,
@@ -135,13 +136,13 @@ class BrainMaskOutputSpec(TraitedSpec):
 
 
 class BrainMask(FileInterface):
-    """Make a brain mask on the image's grid; see :func:`biascorr_pydra.anatomy.steps.extract_file`."""
+    """Make a brain mask on the image's grid; see :func:`biascorr_pydra.anatomy.brain.extract_file`."""
 
     input_spec = BrainMaskInputSpec
     output_spec = BrainMaskOutputSpec
 
     def compute(self, folder: Path) -> dict[str, Path | None]:
-        from biascorr_pydra.anatomy.steps import extract_file
+        from biascorr_pydra.anatomy.brain import extract_file
 
         inputs = self.inputs
         return extract_file(
@@ -154,7 +155,7 @@ class BrainMask(FileInterface):
         )._asdict()
 
 
-class TissueSegmentationInputSpec(VersionedInputSpec):
+class TissueSegmentationInputSpec(DeviceInputSpec):
     in_file = File(mandatory=True, desc="the image, best corrected for its bias field")
     mask_file = File(desc="brain mask")
     method = traits.Str("atropos", usedefault=True, desc="atropos, kmeans, deepnormalize or given")
@@ -174,18 +175,18 @@ class TissueSegmentationOutputSpec(TraitedSpec):
 
 
 class TissueSegmentation(FileInterface):
-    """Segment grey matter, white matter and CSF; see :func:`biascorr_pydra.anatomy.steps.segment_file`."""
+    """Segment grey matter, white matter and CSF; see :func:`biascorr_pydra.anatomy.tissue.segment_file`."""
 
     input_spec = TissueSegmentationInputSpec
     output_spec = TissueSegmentationOutputSpec
 
     def compute(self, folder: Path) -> dict[str, Path | None]:
-        from biascorr_pydra.anatomy.steps import segment_file
+        from biascorr_pydra.anatomy.tissue import segment_file
 
         inputs = self.inputs
         names = ("mask_file", "suffix", "given_dseg", "given_gm", "given_wm", "given_csf")
         optional = {name: given(getattr(inputs, name)) for name in names}
-        return segment_file(inputs.in_file, folder, method=inputs.method, **optional)._asdict()
+        return segment_file(inputs.in_file, folder, method=inputs.method, device=self._device(), **optional)._asdict()
 
 
 class BiasMetricsInputSpec(VersionedInputSpec):
@@ -204,13 +205,13 @@ class BiasMetricsOutputSpec(TraitedSpec):
 
 
 class BiasMetrics(FileInterface):
-    """Measure an image before and after correction, and its field: :func:`.steps.measure_file`."""
+    """Measure an image before and after correction, and its field: :func:`.quality.measure_file`."""
 
     input_spec = BiasMetricsInputSpec
     output_spec = BiasMetricsOutputSpec
 
     def compute(self, folder: Path) -> dict[str, Path | None]:
-        from biascorr_pydra.anatomy.steps import measure_file
+        from biascorr_pydra.quality import measure_file
 
         inputs = self.inputs
         metrics_file = measure_file(

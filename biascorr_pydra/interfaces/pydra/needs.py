@@ -54,9 +54,9 @@ def for_brain(task) -> Resources:
 
 
 def for_tissue(task) -> Resources:
-    """Several images of probabilities; where DeepNormalize segments, what it needs to normalize."""
+    """Several images of probabilities; for a network, what its method needs, and a GPU if the device is cuda."""
     if task.method == "deepnormalize":
-        return for_normalization(task)
+        return for_normalization(task).updated({"gpus": int(task.device == "cuda")})
     return Resources(mem_gb=memory_gb(task.in_file, 0.5, 80))
 
 

@@ -272,6 +272,7 @@ def _add_tissue(in_file: Any, work: str, mask: Any, given: dict[str, Any]) -> An
             mask_file=mask,
             method=chosen["segmentation"],
             suffix=chosen["job"]["suffix"],
+            device=chosen["options"]["device"],
             implementation=segmenter_implementation(chosen["segmentation"], _implementation(work)),
             **{name: file for name, file in given.items() if name != "given_mask"},
         ),

@@ -174,7 +174,7 @@ def ExtractBrain(  # noqa: N802
     record_file : Json
         method and volume
     """
-    from biascorr_pydra.anatomy.steps import extract_file
+    from biascorr_pydra.anatomy.brain import extract_file
 
     return tuple(
         extract_file(
@@ -194,6 +194,7 @@ def SegmentTissue(  # noqa: N802
     given_gm: File | None = None,
     given_wm: File | None = None,
     given_csf: File | None = None,
+    device: str = "auto",
     implementation: str = __version__,
 ) -> tuple[NiftiGz, NiftiGz | None, NiftiGz | None, NiftiGz | None, Json]:
     """Segment grey matter, white matter and CSF.
@@ -216,6 +217,8 @@ def SegmentTissue(  # noqa: N802
         for method given, probability of white matter
     given_csf : File
         for method given, probability of CSF
+    device : str
+        auto, cpu or cuda, for method deepnormalize
     implementation : str
         version of the code, part of the cache key
 
@@ -232,7 +235,7 @@ def SegmentTissue(  # noqa: N802
     record_file : Json
         method and volumes
     """
-    from biascorr_pydra.anatomy.steps import segment_file
+    from biascorr_pydra.anatomy.tissue import segment_file
 
     return tuple(
         segment_file(
@@ -245,6 +248,7 @@ def SegmentTissue(  # noqa: N802
             given_gm=path_of(given_gm),
             given_wm=path_of(given_wm),
             given_csf=path_of(given_csf),
+            device=device,
         )
     )
 
@@ -284,7 +288,7 @@ def MeasureBias(  # noqa: N802
     metrics_file : Json
         before, after, field, and the reasons for what is undefined
     """
-    from biascorr_pydra.anatomy.steps import measure_file
+    from biascorr_pydra.quality import measure_file
 
     return measure_file(
         path_of(in_file),

@@ -36,7 +36,7 @@ def StripBrain(in_file: File, mask_file: File, implementation: str = __version__
     out_file : NiftiGz
         the brain, float32
     """
-    from biascorr_pydra.anatomy.steps import strip_file
+    from biascorr_pydra.anatomy.brain import strip_file
 
     return strip_file(Path(in_file), Path(mask_file), Path.cwd())
 
@@ -157,7 +157,13 @@ def BiasCorrection(  # noqa: N802
     segmented, tpms = None, None
     if not reason:
         tissue = workflow.add(
-            SegmentTissue(in_file=after, mask_file=brain.mask_file, method=segmentation, suffix=suffix)
+            SegmentTissue(
+                in_file=after,
+                mask_file=brain.mask_file,
+                method=segmentation,
+                suffix=suffix,
+                device=device,
+            )
         )
         segmented = tissue.dseg_file
         tpms = workflow.add(ListFiles(gm=tissue.gm_file, wm=tissue.wm_file, csf=tissue.csf_file)).files
