@@ -253,14 +253,21 @@ def extract_file(
 def strip_file(in_file: str | Path, mask_file: str | Path, folder: str | Path) -> Path:
     """Set everything outside a brain mask to 0; returns the image, brain.nii.gz (float32) in ``folder``.
 
+    Of a 4-D series, in every frame.
+
     Raises
     ------
     BiasCorrError
         One of its leaves; nothing is written then.
     """
     img = nifti.load(in_file)
-    data, _, _ = nifti.inspect(img)
+    if len(img.shape) == 4 and img.shape[3] > 1:
+        nifti.check_real(img)
+        data = np.asarray(img.dataobj, np.float32)
+    else:
+        data, _, _ = nifti.inspect(img)
     mask = nifti.load_mask(mask_file, img)[0]
+    inside = mask.reshape(mask.shape + (1,) * (data.ndim - 3))
     out_file = Path(folder) / "brain.nii.gz"
-    nifti.save(nifti.save_like(np.where(mask, data, 0).reshape(img.shape), img), out_file)
+    nifti.save(nifti.save_like(np.where(inside, data, 0).reshape(img.shape), img), out_file)
     return out_file
