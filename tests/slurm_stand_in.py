@@ -9,7 +9,7 @@ import pytest
 
 from biascorr_pydra.resources import Resources
 from biascorr_pydra.workers.slurm import queue
-from biascorr_pydra.workers.slurm.client import Slurm, Standing
+from biascorr_pydra.workers.slurm.client import NodeKind, Standing
 from biascorr_pydra.workers.slurm.queue import Queue
 from biascorr_pydra.workers.slurm.spool import Batch
 from biascorr_pydra.workers.slurm.submit import Submission
@@ -47,10 +47,7 @@ class PlayedSlurm:
         return ask(*arguments)
 
     def nodes(self):
-        return Slurm.nodes(self)
-
-    def _run(self, command, *arguments):
-        return 0, "main|main*|1|8|23081|gpu:2|infinite\n", ""
+        return [NodeKind("main", default=True, count=1, cpus=8, gpus=2, mem_gb=24.2, minutes=None)]
 
     def max_array(self):
         return 1000
@@ -87,12 +84,12 @@ def quick(monkeypatch):
     monkeypatch.setattr(queue, "LOOK_S", (0.01, 0.02))
 
 
-def make_queue(cache_root, slurm, *, chunk="auto", max_in_queue=100, max_requeues=2) -> Queue:
+def make_queue(cache_root, slurm, *, chunk="auto", **options) -> Queue:
     made = Submission(slurm, sbatch_args=(), chunk=chunk, max_running=None, setup="")
     made.look(0)
     cache_root.mkdir(exist_ok=True)
-    settings = Settings(poll_s=0.02, settle_s=0.02, patience_s=1, max_requeues=max_requeues, max_in_queue=max_in_queue)
-    return Queue(cache_root, slurm, made, settings)
+    usual = {"poll_s": 0.02, "settle_s": 0.02, "patience_s": 1, "max_requeues": 2, "max_in_queue": 100}
+    return Queue(cache_root, slurm, made, Settings(**usual | options))
 
 
 def run_all(queue: Queue, names, needs=None, close=True) -> dict:

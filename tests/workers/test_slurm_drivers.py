@@ -1,13 +1,15 @@
 """What a driver that died, or another that lives, has with Slurm; and the end of this one."""
 
 import asyncio
+import os
+import time
 
 import pytest
 from slurm_stand_in import PlayedSlurm, finish, make_queue, run_all
 
 from biascorr_pydra.resources import Resources
 from biascorr_pydra.workers.slurm.client import Standing
-from biascorr_pydra.workers.slurm.spool import Batch, Entry, Spool
+from biascorr_pydra.workers.slurm.spool import Batch, Entry, Spool, release_locks_of
 
 
 def left_behind(cache_root, names, *, job_id="5", alive=False):
@@ -124,3 +126,43 @@ def test_the_end_cancels_exactly_the_jobs_that_are_not_over(tmp_path, quick):
     asyncio.run(main())
     queue.close()
     assert slurm.cancelled == ["2"]
+
+
+# --- whose locks go
+
+
+def test_a_living_drivers_dead_job_keeps_its_locks(tmp_path, quick):
+    """Its own driver sees to them; it may be about to submit the job again."""
+    batch, living = left_behind(tmp_path / "c", ["s0"], alive=True)
+    mark = b"123\nanother-host\n77\n"
+    (batch.folder / "process" / "0-0").write_bytes(mark)
+    (tmp_path / "c/work-1.lock").write_bytes(mark)
+    slurm = PlayedSlurm(lambda folder, n: finish(folder))
+    slurm.jobs["5"] = {"5": Standing("FAILED")}
+    assert run_all(make_queue(tmp_path / "c", slurm), ["s0"]) == {"s0": None}
+    assert (tmp_path / "c/work-1.lock").exists() and (batch.folder / "process" / "0-0").exists()
+    assert slurm.calls["sbatch"] == 1
+    living.close()
+
+
+def test_only_locks_with_a_dead_processs_mark_go(tmp_path):
+    marks = {"dead": b"123\nanother-host\n77\n", "other": b"123\nanother-host\n78\n", "empty": b""}
+    for name, mark in marks.items():
+        (tmp_path / f"{name}.lock").write_bytes(mark)
+    (tmp_path / "dead.txt").write_bytes(marks["dead"])
+    release_locks_of({marks["dead"], b""}, tmp_path)  # an empty mark: killed before it was written
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dead.txt", "empty.lock", "other.lock"]
+    release_locks_of({b""}, tmp_path)
+    assert (tmp_path / "empty.lock").exists()
+
+
+@pytest.mark.parametrize(("silent_s", "lives"), [(590, True), (610, False)])
+def test_a_driver_on_another_host_lives_by_its_heartbeat(tmp_path, silent_s, lives):
+    batch, _ = left_behind(tmp_path, ["s0"])
+    file = tmp_path / "slurm-resources" / "drivers" / f"{batch.driver}.lock"
+    file.write_text("123\nanother-host\n77\n")
+    moment = time.time() - silent_s
+    os.utime(file, (moment, moment))
+    spool = Spool(tmp_path)
+    assert [alive for _, alive in spool.others()] == [lives] and file.exists() is lives
+    spool.close()

@@ -1,6 +1,8 @@
 """The queue on a Slurm that is played: batches, limits, losses."""
 
 import asyncio
+import time
+from itertools import pairwise
 
 from slurm_stand_in import PlayedSlurm, finish, make_queue, run_all
 
@@ -122,3 +124,54 @@ def test_the_same_work_asked_for_twice_is_done_once(tmp_path, quick):
 
     assert asyncio.run(main()) == [None, None] and slurm.calls["sbatch"] == 2
     queue.close()
+
+
+def test_between_two_tries_for_one_job_a_poll_goes_by(tmp_path, quick):
+    moments = []
+
+    def play(folder, n):
+        moments.append(time.monotonic())
+        if n < 3:
+            raise SubmitLimitError("no more")
+        return finish(folder)
+
+    assert run_all(make_queue(tmp_path / "c", PlayedSlurm(play), poll_s=0.3), ["s0"]) == {"s0": None}
+    assert all(after - before >= 0.3 for before, after in pairwise(moments)) and len(moments) == 3
+
+
+def test_a_limit_that_stays_ends_in_its_own_error(tmp_path, quick):
+    def play(folder, n):
+        raise SubmitLimitError("no more")
+
+    slurm = PlayedSlurm(play)
+    answers = run_all(make_queue(tmp_path / "c", slurm, patience_s=0.2), ["s0"])
+    assert isinstance(answers["s0"], SubmitLimitError) and slurm.calls["sbatch"] > 2
+
+
+def test_a_result_that_is_seen_late_is_not_made_again(tmp_path, quick):
+    """A shared file system may show an outcome after Slurm has called the job over."""
+    folders = []
+
+    def play(folder, n):
+        folders.append(folder)
+        return {0: Standing("COMPLETED", code=0)}
+
+    slurm = PlayedSlurm(play)
+    queue = make_queue(tmp_path / "c", slurm, settle_s=1.0)
+
+    async def main():
+        run = asyncio.ensure_future(queue.run("s0", "sum-s0", Resources(), b"", is_done=bool))
+        await asyncio.sleep(0.3)
+        finish(folders[0])
+        return await asyncio.wait_for(run, 10)
+
+    assert asyncio.run(main()) is None
+    queue.close()
+    assert slurm.calls["sbatch"] == 1 and slurm.calls["sacct"] == 0
+
+
+def test_work_is_begun_as_often_as_is_allowed(tmp_path, quick):
+    for requeues in (0, 3):
+        slurm = PlayedSlurm(lambda folder, n: {0: Standing("NODE_FAIL")})
+        run_all(make_queue(tmp_path / f"c{requeues}", slurm, max_requeues=requeues), ["s0"])
+        assert slurm.calls["sbatch"] == 1 + requeues
