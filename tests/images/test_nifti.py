@@ -163,6 +163,33 @@ def test_mask_elsewhere_is_refused(phantom):
         nifti.load_mask(nib.Nifti1Image(phantom.brain.astype(np.uint8), affine), phantom.image())
 
 
+@pytest.mark.parametrize(("outside", "fits"), [(0, True), (1, True), (3, False), (100, False)])
+def test_a_mask_on_another_grid_must_lie_inside_the_image_but_for_a_hundredth(outside, fits):
+    img = nib.Nifti1Image(np.ones((220, 12, 12), np.float32), np.eye(4))
+    affine = np.eye(4)
+    affine[0, 3] = -outside  # of the mask's 200 planes so many lie before the image's first
+    mask = nib.Nifti1Image(np.ones((200, 12, 12), np.uint8), affine)
+    if not fits:
+        with pytest.raises(GridMismatchError):
+            nifti.load_mask(mask, img)
+        return
+    moved, resampled = nifti.load_mask(mask, img)
+    assert resampled and moved.sum() == (200 - outside) * 144 and moved[: 200 - outside].all()
+
+
+@pytest.mark.parametrize(("voxels", "same"), [(0.0, True), (0.005, True), (0.02, False), (0.5, False), (0.9, False)])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_grids_are_the_same_to_a_hundredth_of_a_voxel(voxels, same, axis):
+    size_mm = 2.0
+    img = nib.Nifti1Image(np.ones((9, 8, 7), np.float32), np.diag([size_mm] * 3 + [1]))
+    affine = img.affine.copy()
+    affine[axis, 3] += voxels * size_mm
+    assert nifti.same_grid(nib.Nifti1Image(np.ones((9, 8, 7), np.float32), affine), img) is same
+    turned = img.affine.copy()
+    turned[axis, axis] *= 1 + voxels / (img.shape[axis] - 1)  # the last voxel is that far off, the first is not
+    assert nifti.same_grid(nib.Nifti1Image(np.ones((9, 8, 7), np.float32), turned), img) is same
+
+
 def test_empty_mask_is_refused(phantom):
     with pytest.raises(InvalidMaskError, match="empty"):
         nifti.load_mask(phantom.image(np.zeros_like(phantom.brain), np.uint8), phantom.image())

@@ -1,0 +1,76 @@
+"""Do the tests see a central rule break? Each mutation is made in a copy of the package, and its tests are run on it.
+
+    python benchmarks/mutants.py [--only WORD] [--minutes 5]
+
+A mutant whose tests pass has survived: that rule is not tested. The list is in `mutations.py`; a mutation whose text is
+no longer in the package is reported too, and counts as a failure, so that the list follows the code. Ends with status 1 if
+one survived or was not found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from mutations import MUTATIONS, Mutation
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED = ("biascorr_pydra", "tests")
+LINKED = ("bids_examples", "docs", "benchmarks", "workflows", "README.md", "CONTRIBUTING.md", "CHANGES.md", "setup.cfg")
+
+
+def main(words: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", metavar="WORD", help="mutations whose file or rule has this word")
+    parser.add_argument("--minutes", type=float, default=5, help="for the tests of one mutant; one that hangs is seen")
+    chosen = parser.parse_args(words)
+    bad = []
+    for mutation in MUTATIONS:
+        if chosen.only not in f"{mutation.file} {mutation.rule}":
+            continue
+        began = time.monotonic()
+        outcome = outcome_of(mutation, chosen.minutes)
+        print(f"{outcome:10} {time.monotonic() - began:6.1f} s  {mutation.file}: {mutation.rule}", flush=True)
+        if outcome != "killed":
+            bad.append(mutation)
+    print(f"{len(bad)} not killed" if bad else "all killed")
+    return int(bool(bad))
+
+
+def outcome_of(mutation: Mutation, minutes: float) -> str:
+    """ "killed", "survived", or "not found" where the text is not in the file exactly once."""
+    with tempfile.TemporaryDirectory(prefix="biascorr-mutant-") as folder:
+        copy = Path(folder)
+        for name in COPIED:
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in LINKED:
+            (copy / name).symlink_to(ROOT / name)
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        file = copy / "biascorr_pydra" / mutation.file
+        text = file.read_text() if file.is_file() else ""
+        if text.count(mutation.old) != 1:
+            return "not found"
+        file.write_text(text.replace(mutation.old, mutation.new))
+        return "survived" if passes(copy, mutation.tests.split(), minutes) else "killed"
+
+
+def passes(copy: Path, tests: list[str], minutes: float) -> bool:
+    """Whether the tests, those of them that there are, pass in this copy."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow"]
+    command += [test for test in tests if (copy / test).exists()]
+    try:
+        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=60 * minutes)
+    except subprocess.TimeoutExpired:
+        return False
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"pytest ended with status {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
