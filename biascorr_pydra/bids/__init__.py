@@ -16,7 +16,7 @@ from .jobs import ANATOMICAL_SUFFIXES, DATASET_DESCRIPTION, TISSUES, Job, index,
 from .normalized import NORMALIZED, NORMALIZED_OUTPUTS, NORMALIZED_README
 from .outputs import CORRECTED, NOT_CORRECTED, Output, Outputs, Records, bids_uri, output_paths, sidecar
 from .phenotypes import Phenotypes, SiteProblem, participant_key, read_phenotypic, same_site
-from .roots import SiteRoot, find_site_roots, inner_data_sets
+from .roots import SiteRoot, find_site_roots, inner_data_sets, participants_by_root
 from .sites import SitedScan, assign_sites
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "output_paths",
     "parse",
     "participant_key",
+    "participants_by_root",
     "prepare_dataset",
     "read_phenotypic",
     "same_site",

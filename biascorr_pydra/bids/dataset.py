@@ -32,12 +32,12 @@ def prepare_dataset(
     description: str,
     *,
     overwrite: bool = False,
-    what: str = "Bias correction",
+    action: str = "Bias correction",
     readme: str | None = None,
 ) -> None:
     """Make a derivative data set's root: dataset_description.json, .bidsignore, dseg.tsv, README.
 
-    ``what`` was done by ``label``, for the name; ``readme`` is said instead of what a correction's data set is.
+    ``action`` was done by ``label``, for the name; ``readme`` is said instead of what a correction's data set is.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def prepare_dataset(
     write_json(
         dataset / DATASET_DESCRIPTION,
         {
-            "Name": f"{what} by {label} of {source.get('Name', raw.name)}",
+            "Name": f"{action} by {label} of {source.get('Name', raw.name)}",
             "BIDSVersion": BIDS_VERSION,
             "DatasetType": "derivative",
             "License": source.get("License", "n/a"),

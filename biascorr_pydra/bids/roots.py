@@ -12,6 +12,7 @@ and one BIDS data set whose participants.tsv has a column for the site.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from biascorr_pydra.errors import BIDSError
 
 from .jobs import DATASET_DESCRIPTION
 
-__all__ = ["PARTICIPANTS", "SiteRoot", "find_site_roots", "inner_data_sets"]
+__all__ = ["PARTICIPANTS", "SiteRoot", "find_site_roots", "inner_data_sets", "participants_by_root"]
 
 NOT_SITES = ("derivatives", "sourcedata", "code", "stimuli", "phenotype")
 RAW_DATA = "RawDataBIDS"
@@ -85,3 +86,21 @@ def inner_data_sets(root: SiteRoot) -> list[str]:
     folders = [path for path in sorted(root.path.iterdir()) if path.is_dir() and path.name not in NOT_SITES]
     folders = [path for path in folders if not path.name.startswith((".", "sub-"))]
     return [path.name for path in folders if SiteRoot(path.name, path).participants()]
+
+
+def participants_by_root(
+    roots: Sequence[SiteRoot], participants: Sequence[str], study_dir: str | Path
+) -> dict[SiteRoot, list[str]]:
+    """Which of the participants asked for, with or without "sub-", each data set of a study has.
+
+    Raises
+    ------
+    BIDSError
+        One is in none of them.
+    """
+    asked = [label.removeprefix("sub-") for label in participants]
+    labels = {root: [label for label in asked if label in set(root.participants())] for root in roots}
+    missing = set(asked) - {label for present in labels.values() for label in present}
+    if missing:
+        raise BIDSError("no such participant in the study", file=study_dir, value=", ".join(sorted(missing)))
+    return labels

@@ -104,7 +104,15 @@ def normalize_cohort(
         A scan that fails, for whatever reason, is a row.
     """
     choices = Choices(tuple(participants), suffix, skull_strip, derivatives, speed, weights_file, device, overwrite)
-    plans = {root: _plan(root, Path(out_dir) / root.name, choices) for root in bids.find_site_roots(bids_dir)}
+    roots = bids.find_site_roots(bids_dir)
+    labels = bids.participants_by_root(roots, choices.participants, bids_dir) if len(roots) > 1 else {}
+    if labels:  # of a study, the data sets that have what was asked for
+        asked = [root for root in roots if labels[root] or not choices.participants]
+        roots = [root for root in asked if root.has(choices.suffix)] or asked
+    plans = {
+        root: _plan(root, Path(out_dir) / root.name, labels.get(root) or choices.participants, choices)
+        for root in roots
+    }
     with lock.exclusive(Path(out_dir), {"what": "normalization of a cohort"}):
         for root, plan in plans.items():
             _begin(plan, root, choices)
@@ -112,11 +120,11 @@ def normalize_cohort(
     return Outcome(rows)
 
 
-def _plan(root: SiteRoot, out_dir: Path, choices: Choices) -> Plan:
+def _plan(root: SiteRoot, out_dir: Path, participants: Sequence[str], choices: Choices) -> Plan:
     """What is left to do of one data set; touches nothing."""
     jobs, skipped = bids.survey(
         root.path,
-        participants=choices.participants or None,
+        participants=participants or None,
         suffixes=[choices.suffix],
         derivatives=None if choices.derivatives is None else root.path / choices.derivatives,
         allow_undescribed=True,
@@ -160,7 +168,7 @@ def _begin(plan: Plan, root: SiteRoot, choices: Choices) -> None:
         "deepnormalize",
         "Learned normalization; no correction of the bias field",
         overwrite=choices.overwrite,
-        what="Normalization",
+        action="Normalization",
         readme=bids.NORMALIZED_README,
     )
     status.begin(plan)

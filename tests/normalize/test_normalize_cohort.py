@@ -16,7 +16,7 @@ from conftest import make_phantom
 
 from biascorr_pydra import bids
 from biascorr_pydra.cohort import status
-from biascorr_pydra.errors import InvalidParameterError, OutputError
+from biascorr_pydra.errors import BIDSError, InvalidParameterError, OutputError
 from biascorr_pydra.images import files, nifti
 from biascorr_pydra.interfaces.cli.main import cli
 from biascorr_pydra.normalize import cohort, normalize_cohort
@@ -176,6 +176,22 @@ def test_twins_absent_content_and_images_that_are_skipped_are_rows(tmp_path):
     assert rows["sub-A1_part-phase_T1w.nii.gz"].reason == "part-phase: its values are not intensities"
     assert sorted(ended) == sorted(outcome.rows[""]) and len(rows_of(tmp_path / "out")) == 4
     assert not list((tmp_path / "out").rglob("*.nii.gz"))
+
+
+def test_of_a_study_the_data_sets_that_have_what_was_asked_for_are_normalized(tmp_path):
+    study = write_study(tmp_path / "study", subjects=1)
+    (study / "C" / "sub-C0").mkdir(parents=True)  # as INDI's folders of sidecars: no image
+    outcome = normalize_cohort(study, tmp_path / "out", participants=["sub-B0"], **QUICK)
+    assert list(outcome.rows) == ["B"] and outcome.done == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.name != ".biascorr") == ["B"]
+    (study / "B" / "sub-B0" / "anat" / "sub-B0_T1w.nii.gz").write_bytes(b"not gzip")
+    outcome = normalize_cohort(study, tmp_path / "out", **QUICK)
+    assert {name: [row.state for row in rows] for name, rows in outcome.rows.items()} == {
+        "A": ["done"],
+        "B": ["failed"],
+    }
+    with pytest.raises(BIDSError, match="no such participant in the study"):
+        normalize_cohort(study, tmp_path / "out", participants=["A0", "Z"], **QUICK)
 
 
 def test_files_of_others_are_not_replaced_and_a_mask_of_an_earlier_choice_goes(tmp_path):

@@ -96,8 +96,10 @@ def study_of(settings: StudySettings) -> Study:
         raise OutputError("the output folder is the input's", file=settings.out_dir, next_step=advice)
     report.check_evaluation(settings.out_dir, overwrite=settings.overwrite)
     phenotypes = bids.read_phenotypic(settings.phenotypic) if settings.phenotypic else None
-    labels = _labels(roots, settings)
-    parts, unusable, empty = [], {}, []  # with their plans, with the reason, without scans
+    labels = bids.participants_by_root(roots, settings.participants, settings.abide_dir)
+    parts: list[Part] = []
+    unusable: dict[SiteRoot, str] = {}  # with the reason
+    empty: list[SiteRoot] = []  # without scans
     for root in roots:
         if settings.participants and not labels[root]:
             continue
@@ -115,16 +117,6 @@ def study_of(settings: StudySettings) -> Study:
         raise BIDSError("no data set of the study can be used", file=settings.abide_dir, value=why)
     reasons = {root.name: why for root, why in unusable.items()}
     return Study(settings, tuple(parts), reasons, _design(settings, parts, unusable, empty, phenotypes))
-
-
-def _labels(roots: list[SiteRoot], settings: StudySettings) -> dict[SiteRoot, list[str]]:
-    """The participants asked for, by data set; one that is in none of them is an error."""
-    asked = [label.removeprefix("sub-") for label in settings.participants]
-    labels = {root: [label for label in asked if label in set(root.participants())] for root in roots}
-    missing = set(asked) - {label for present in labels.values() for label in present}
-    if missing:
-        raise BIDSError("no such participant in the study", file=settings.abide_dir, value=", ".join(sorted(missing)))
-    return labels
 
 
 def _task(settings: StudySettings, root: SiteRoot, labels: list[str]) -> workflow.Task:
