@@ -3,8 +3,8 @@
     python benchmarks/mutants.py [--only WORD] [--minutes 5]
 
 A mutant whose tests pass has survived: that rule is not tested. The list is in `mutations.py`; a mutation whose text is
-no longer in the package is reported too, and counts as a failure, so that the list follows the code. Ends with status 1 if
-one survived or was not found.
+no longer in the package is reported too, and counts as a failure, so that the list follows the code. Ends with status 1
+if one survived or was not found.
 """
 
 from __future__ import annotations
