@@ -27,7 +27,7 @@ from biascorr_pydra.images.head import detect_head
 from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.methods.corrector import Corrector, Estimate, Scan
 from biascorr_pydra.methods.deepem import pure_tissue
-from biascorr_pydra.methods.deepem.corrector import N4_ITERATIONS, DeepEM, _head_of
+from biascorr_pydra.methods.deepem.corrector import N4_ITERATIONS, DeepEM, head_of
 from biascorr_pydra.methods.deepem.networks import MIXED
 from biascorr_pydra.metrics import residual_cov, response_slope
 from biascorr_pydra.simulation.heads import inject_bias
@@ -69,7 +69,7 @@ class Without(DeepEM):
         if self.part != "fit":
             return super().estimate_with(networks, scan, device=device)
         brain = self.brain(networks, scan, device=device)
-        head, first, last = _head_of(scan)
+        head, first, last = head_of(scan)
         found = get_corrector("n4").from_options(iterations=N4_ITERATIONS)
         spline = found.estimate(replace(head, mask=brain.numpy()), device=device).log_bias
         places = [np.interp(end, (0, n - 1), ends) for end, n, ends in self._ends(spline, head, first, last)]

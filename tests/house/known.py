@@ -4,26 +4,11 @@
 LONG: set[str] = {
     "biascorr_pydra/bids/sites.py",
     "tests/correction/test_correct.py",
-    "tests/methods/test_deepem.py",
-    "tests/methods/test_implicit.py",
-    "tests/methods/test_n4.py",
 }
 
 # Private names taken from outside their folder.
 PRIVATE: dict[str, set[str]] = {
-    "benchmarks/deepem.py": {"biascorr_pydra.methods.deepem.corrector._head_of"},
     "tests/correction/test_estimate.py": {"estimate._ahead"},
-    "tests/methods/test_deepem.py": {
-        "biascorr_pydra.methods.deepem.fit._stiffer",
-        "biascorr_pydra.methods.deepem.training_data._cut",
-        "biascorr_pydra.methods.deepem.training_data._thick",
-        "prior._loss",
-        "pure._loss",
-    },
-    "tests/methods/test_deepnormalize.py": {"model._crop", "model._fused"},
-    "tests/methods/test_implicit.py": {"slices._cell_basis", "slices._places", "slices._resized"},
-    "tests/methods/test_n4.py": {"core._one_thread", "core._run"},
-    "tests/methods/test_ubc.py": {"ubc_corrector._network"},
     "tests/nipype_family/test_handover.py": {"biascorr_pydra.interfaces.nipype.swap._nodes"},
     "tests/nipype_family/test_n4_standin.py": {
         "BiascorrN4(input_image=str(tmp_path / 't1w.nii.gz'))._compute",
@@ -88,12 +73,6 @@ WORDS: dict[str, int] = {
     "biascorr_pydra/interfaces/cli": 3,
     "biascorr_pydra/interfaces/nipype": 3,
     "biascorr_pydra/interfaces/pydra": 7,
-    "biascorr_pydra/methods/deepem": 12,
-    "biascorr_pydra/methods/deepnormalize": 22,
-    "biascorr_pydra/methods/getnet": 1,
-    "biascorr_pydra/methods/implicit": 1,
-    "biascorr_pydra/methods/photographs": 9,
-    "biascorr_pydra/methods/ubc": 4,
     "biascorr_pydra/metrics": 1,
     "biascorr_pydra/normalize": 5,
     "biascorr_pydra/quality": 4,
@@ -101,9 +80,7 @@ WORDS: dict[str, int] = {
     "biascorr_pydra/report/cohort": 19,
     "biascorr_pydra/report/scan": 15,
     "biascorr_pydra/report/study": 11,
-    "biascorr_pydra/simulation": 1,
     "biascorr_pydra/statistics": 1,
-    "biascorr_pydra/training": 2,
     "biascorr_pydra/workers": 4,
     "biascorr_pydra/workers/dask": 3,
     "biascorr_pydra/workers/slurm": 19,

@@ -157,7 +157,7 @@ def test_folding_batch_normalization_changes_nothing():
     network.eval()
     x = torch.rand(1, 1, 32, 32, 32)
     with torch.inference_mode():
-        for a, b in zip(network(x), model._fused(network, "cpu")(x), strict=True):
+        for a, b in zip(network(x), model.fused(network, "cpu")(x), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
@@ -201,7 +201,7 @@ def test_the_field_is_the_smooth_part_of_the_change(small, monkeypatch):
         prepared = model.prepare(images, affine, given)
         # A generator that divides by exp of a linear field, and by 2: the factor is no field.
         grid = to_canonical(np.broadcast_to(np.exp(-planes) / 2, mask.shape), affine, prepared.grid)
-        cut = model._crop(
+        cut = model.cropped(
             grid, prepared.first, [f + n for f, n in zip(prepared.first, prepared.image.shape[1:], strict=True)]
         )
         return model.Ran(prepared, prepared.image * cut, None, given, {})

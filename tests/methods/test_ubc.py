@@ -206,7 +206,7 @@ def test_training_on_the_image_lowers_its_loss_and_leaves_the_network_as_it_was(
     corrector, plain = (get_corrector("ubc").from_options(ttt_steps=n) for n in (4, 0))
     scan, other = scan_of(phantom_100.acquired), scan_of(phantom_100.acquired[::-1])
     first = plain.estimate(scan).log_bias.control_points
-    shared = ubc_corrector._network("ubc", weights.sha256_of("ubc"), "cpu")
+    shared = ubc_corrector.loaded_network("ubc", weights.sha256_of("ubc"), "cpu")
     before = {name: tensor.clone() for name, tensor in shared.state_dict().items()}
     trained = corrector.estimate(scan, seed=3)
     lost, kept = trained.record["ttt_loss"]
@@ -214,7 +214,7 @@ def test_training_on_the_image_lowers_its_loss_and_leaves_the_network_as_it_was(
     assert trained.record["ttt_used"]
     assert np.abs(trained.log_bias.control_points - first).max() > 1e-3
     # The network that all scans share is as it was, and so are later estimates.
-    assert ubc_corrector._network("ubc", weights.sha256_of("ubc"), "cpu") is shared
+    assert ubc_corrector.loaded_network("ubc", weights.sha256_of("ubc"), "cpu") is shared
     assert not shared.training
     assert all(torch.equal(before[name], tensor) for name, tensor in shared.state_dict().items())
     assert all(p.grad is None for p in shared.parameters())

@@ -37,7 +37,7 @@ from . import pure_tissue
 from .fit import Guide, Solution, fit_classes, guide, mesh_over
 from .networks import MIXED, TissueNetworks
 
-__all__ = ["CORRECTOR", "DeepEM"]
+__all__ = ["CORRECTOR", "DeepEM", "head_of"]
 
 LEAST_BRAIN = 3000  # voxels of the grid: a third of a percent
 LEAST_PURE = 500
@@ -117,7 +117,7 @@ class DeepEM(Corrector):
         with torch.inference_mode(), _threads(1) as threads:
             around, many = partial(_around, device, threads), partial(_threads, threads)
             shape = scan.data.shape
-            scan, first, last = _head_of(scan)
+            scan, first, last = head_of(scan)
             image = torch.from_numpy(scan.data).to(device)
             head = torch.from_numpy(detect_head(scan.data)).to(device)
             prior = self._expected(networks, scan, head, device, around)
@@ -153,7 +153,7 @@ class DeepEM(Corrector):
     def brain(self, networks: TissueNetworks, scan: Scan, *, device: str = "cpu") -> torch.Tensor:
         """Where the first network finds the brain, on the grid that the method works on."""
         with torch.inference_mode(), _threads(1) as threads:
-            scan, _, _ = _head_of(scan)
+            scan, _, _ = head_of(scan)
             head = torch.from_numpy(detect_head(scan.data)).to(device)
             return self._expected(networks, scan, head, device, partial(_around, device, threads))[0] < 0.5
 
@@ -201,7 +201,7 @@ class DeepEM(Corrector):
         return fit_classes(log_image, groups, probability, **how), used
 
 
-def _head_of(scan: Scan) -> tuple[Scan, tuple[float, ...], tuple[float, ...]]:
+def head_of(scan: Scan) -> tuple[Scan, tuple[float, ...], tuple[float, ...]]:
     """The head and a margin on the networks' grid, and where its first and last samples lie on the scan's."""
     data = np.clip(scan.data, 0, None)
     if not (data > 0).any():

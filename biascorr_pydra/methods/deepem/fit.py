@@ -22,7 +22,7 @@ from biascorr_pydra.images.field import bspline_basis, evaluate_tensor
 
 from .pure_tissue import box_of
 
-__all__ = ["Guide", "Solution", "fit_classes", "guide", "mesh_over"]
+__all__ = ["Guide", "Solution", "fit_classes", "guide", "mesh_over", "stiffer"]
 
 SCALE = 2.5  # residuals of so many standard deviations count a quarter
 LEAST_SD, FIRST_SD = 0.015, 0.15
@@ -194,17 +194,17 @@ def fit_classes(
         trusted = robust / deviations[voxels.label] ** 2
         control_points, means = _solve(mesh, voxels, values, trusted, smoothness, guided)
         if step == 0 and usual is not None:
-            smoothness *= _stiffer(mesh.roughness_of(control_points), usual)
+            smoothness *= stiffer(mesh.roughness_of(control_points), usual)
         on_grid = evaluate_tensor(control_points, mesh.bases)
         shift = on_grid[used].mean()
         control_points, field, means = control_points - shift, on_grid[used] - shift, means + shift
     return Solution(control_points, means, deviations)
 
 
-def _stiffer(found: float, usual: float) -> float:
+def stiffer(roughness: float, usual: float) -> float:
     """By how much smoothness is to grow: as in empirical Bayes, by how small what it punishes turned out to be."""
     least, most = AS_ROUGH
-    return min(max(usual / max(found, TINY), least), most)
+    return min(max(usual / max(roughness, TINY), least), most)
 
 
 def _solve(

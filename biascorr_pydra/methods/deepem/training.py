@@ -120,7 +120,7 @@ class DeepEMTraining(Training):
             group["lr"] *= min(1, (done + 1) / WARM_UP)
         with autocast():
             logits, wanted = self._logits(network, batch, autocast)
-        loss, row = self._loss(logits.float(), wanted)
+        loss, row = self.loss_of(logits.float(), wanted)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained.parameters(), LARGEST_GRADIENT)
@@ -129,7 +129,7 @@ class DeepEMTraining(Training):
 
     def loss(self, network: TissueNetworks, batch) -> tuple[torch.Tensor, dict[str, Any]]:
         logits, wanted = self._logits(network, batch, nullcontext)
-        return self._loss(logits.float(), wanted)
+        return self.loss_of(logits.float(), wanted)
 
     def _logits(self, network: TissueNetworks, batch, autocast) -> tuple[torch.Tensor, torch.Tensor]:
         """The network's answer, and the classes, or their shares at half the resolution."""
@@ -160,7 +160,8 @@ class DeepEMTraining(Training):
         log_image = pure_tissue.log_intensity(image, brain, log_bias + batch["left"])
         return pure_tissue.seen(prior, pure_tissue.posterior(log_image, prior), log_image)
 
-    def _loss(self, logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss_of(self, logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        """The loss of a network's answer (B, classes, I, J, K), and numbers for the log."""
         if self.stage == "prior":
             each = -(wanted * logits.log_softmax(1)).sum(1)
             counts = 1 + (BRAIN_COUNTS - 1) * (1 - wanted[:, 0])

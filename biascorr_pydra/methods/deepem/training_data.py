@@ -26,7 +26,7 @@ from biascorr_pydra.simulation.heads import (
 from .networks import CLASSES, MIXED
 from .pure_tissue import SIZE
 
-__all__ = ["ClassedHeads", "classes_of", "label_maps", "open_classed", "pure_of"]
+__all__ = ["ClassedHeads", "classes_of", "cut_view", "label_maps", "open_classed", "pure_of", "thick_slices"]
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 #: Shares of heads: whose labels differ within a group, with slices twice as thick, with a part of the view cut off.
@@ -95,13 +95,13 @@ class ClassedHeads:
         expected = blur(own, parameters.blur)
         if happens(THICK):
             axis = int(torch.randint(3, (), generator=generator))
-            image, expected = _thick(image, axis), _thick(expected, axis)
+            image, expected = thick_slices(image, axis), thick_slices(expected, axis)
         if happens(BLURRED):
             weights = (torch.rand(3, generator=generator) / 3).tolist()
             image, expected = blur(image, weights), blur(expected, weights)
         pure = pure_of(classes, expected, own)
         if happens(CUT):
-            image, classes, pure = _cut((image, classes, pure), generator)
+            image, classes, pure = cut_view((image, classes, pure), generator)
         if happens(0.5):
             image, classes, pure, log_bias = (x.flip(0) for x in (image, classes, pure, log_bias))
         return {"image": image, "classes": classes, "pure": pure, "log_bias": log_bias}
@@ -137,7 +137,7 @@ class ClassedHeads:
         }
 
 
-def _thick(image: torch.Tensor, axis: int) -> torch.Tensor:
+def thick_slices(image: torch.Tensor, axis: int) -> torch.Tensor:
     """Pairs of slices averaged, and interpolated between them as resampling does."""
     moved = image.movedim(axis, 0)
     pairs = moved.reshape(moved.shape[0] // 2, 2, *moved.shape[1:]).mean(1)
@@ -152,7 +152,8 @@ def pure_of(classes: torch.Tensor, expected: torch.Tensor, own: torch.Tensor) ->
     return torch.where((classes == 0) | (ratio.log().abs() < PURE), classes, MIXED)
 
 
-def _cut(volumes: Sequence[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
+def cut_view(volumes: Sequence[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
+    """Volumes of one head of which the view ends, on one side, before the head does: 0 beyond."""
     axis = int(torch.randint(3, (), generator=generator))
     n = int(torch.randint(*CUT_VOXELS, (), generator=generator))
     at = 0 if torch.rand((), generator=generator) < 0.5 else SIZE - n

@@ -39,6 +39,8 @@ __all__ = [
     "Prepared",
     "Ran",
     "apply",
+    "cropped",
+    "fused",
     "has_bfloat16",
     "load_network",
     "normalize_array",
@@ -153,7 +155,7 @@ def prepare(images: Sequence[np.ndarray], affine: np.ndarray, mask: np.ndarray, 
         if not scale > 0:
             raise InvalidImageError("the image is positive in the brain", value=f"{PERCENTILE:g}th percentile 0")
         moved[~inside] = 0
-        prepared.append(_crop(moved, first, stop) / scale)
+        prepared.append(cropped(moved, first, stop) / scale)
         scales.append(scale)
     return Prepared(np.stack(prepared).astype(np.float32), tuple(scales), grid, first, np.asarray(affine), shape)
 
@@ -181,7 +183,8 @@ def _box(inside: np.ndarray, margin: int) -> tuple[tuple[int, ...], tuple[int, .
     return tuple(firsts), tuple(stops)
 
 
-def _crop(data: np.ndarray, first, stop) -> np.ndarray:
+def cropped(data: np.ndarray, first: Sequence[int], stop: Sequence[int]) -> np.ndarray:
+    """The part from ``first`` to before ``stop``, with zeros where these lie outside."""
     pads = [(max(0, -a), max(0, b - n)) for a, b, n in zip(first, stop, data.shape, strict=True)]
     part = data[tuple(slice(max(0, a), b) for a, b in zip(first, stop, strict=True))]
     return np.pad(part, pads)
@@ -209,10 +212,10 @@ def load_network(source: str, sha256: str, device: str) -> DeepNormalize:
     """
     network = DeepNormalize(**weights.card_of(source).get("network", {}))
     weights.load_network(network, source)
-    return _fused(network, device)
+    return fused(network, device)
 
 
-def _fused(network: DeepNormalize, device: str) -> DeepNormalize:
+def fused(network: DeepNormalize, device: str) -> DeepNormalize:
     """A copy for inference: batch normalization folded into the convolutions before it."""
     network = copy.deepcopy(network).eval()
     for module in [m for one in (network.generator, network.segmenter) if one for m in one.modules()]:

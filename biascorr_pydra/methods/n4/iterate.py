@@ -28,7 +28,7 @@ from biascorr_pydra.images.field import DEGREE, refine
 
 from .voxels import BatchVoxels, Problem, SlabVoxels, level_bases
 
-__all__ = ["Level", "Problem", "Settings", "Solution", "sharpening_table", "solve"]
+__all__ = ["Level", "Problem", "Settings", "Solution", "one_thread", "run_levels", "sharpening_table", "solve"]
 
 CHECK_EVERY = 10  # iterations between questions to a GPU, since each answer has to be waited for
 
@@ -95,17 +95,17 @@ def solve(
     itk = {"itk_range": settings.itk_range, "itk_convergence": settings.itk_convergence}
     with torch.inference_mode():
         if torch.device(device).type != "cpu":
-            return _run(BatchVoxels(problems, settings.bins, dtype, device, **itk), settings, deadline, progress)
+            return run_levels(BatchVoxels(problems, settings.bins, dtype, device, **itk), settings, deadline, progress)
         solutions = []
         for k, problem in enumerate(problems):
             tell = progress and (lambda _, level, facts, k=k: progress(k, level, facts))
-            with _one_thread():
-                solutions += _run(SlabVoxels(problem, settings.bins, dtype, **itk), settings, deadline, tell)
+            with one_thread():
+                solutions += run_levels(SlabVoxels(problem, settings.bins, dtype, **itk), settings, deadline, tell)
         return solutions
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Keep torch's CPU operators in the calling thread, so that sums have one order; restored afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -115,7 +115,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _run(voxels, settings: Settings, deadline: float, progress) -> list[Solution]:
+def run_levels(voxels, settings: Settings, deadline: float, progress) -> list[Solution]:
     """All levels of a batch."""
     problems = voxels.problems
     lattices = [np.zeros([n + DEGREE for n in p.mesh]) for p in problems]

@@ -21,7 +21,7 @@ from biascorr_pydra.images.field import DEGREE, LogBiasSpline, bspline_basis, co
 from biascorr_pydra.images.head import detect_head
 from biascorr_pydra.methods.corrector import Corrector, Estimate, Scan
 
-__all__ = ["GRID", "SliceCorrector", "combine", "estimate_by_slices", "loaded"]
+__all__ = ["GRID", "SliceCorrector", "cell_basis", "combine", "estimate_by_slices", "loaded", "resized", "slice_places"]
 
 GRID = (160, 160, 160)
 SLICES = 32
@@ -202,33 +202,34 @@ def _stacks(data: np.ndarray, region, control_points: np.ndarray, *, corrected: 
     sizes = list(zip(extent, data.shape, control_points.shape, strict=True))
     stacks = []
     for axis in range(3):
-        places = _places(*extent[axis])
+        places = slice_places(*extent[axis])
         images, there = (np.moveaxis(array, axis, 0)[places - extent[axis][0]] for array in (seen, counted))
-        weights = _resized(there.astype(np.float32), CELLS, "area")
+        weights = resized(there.astype(np.float32), CELLS, "area")
         used = weights.mean((1, 2)) > LEAST_FOREGROUND
         used = used if used.any() else weights.any((1, 2))
         images, there, weights, places = images[used], there[used], weights[used], places[used]
         bright = [np.percentile(image[t], BRIGHT_PERCENTILE) for image, t in zip(images, there, strict=True)]
         images = np.minimum(images / np.array(bright, np.float32)[:, None, None], 1)
         _, n, count = sizes[axis]
-        across = tuple(_cell_basis(*size) for other, size in enumerate(sizes) if other != axis)
+        across = tuple(cell_basis(*size) for other, size in enumerate(sizes) if other != axis)
         along = bspline_basis(places, count, first=0, last=n - 1)
-        stacks.append(Stack(axis, along, across, weights, _resized(images, SIZE, "bilinear")))
+        stacks.append(Stack(axis, along, across, weights, resized(images, SIZE, "bilinear")))
     return stacks
 
 
-def _places(first: int, end: int) -> np.ndarray:
+def slice_places(first: int, end: int) -> np.ndarray:
+    """Indices of the slices that are looked at, evenly from ``first`` to before ``end``."""
     return np.round(first + (np.arange(SLICES) + 0.5) * (end - first) / SLICES - 0.5).astype(int)
 
 
-def _resized(images: np.ndarray, size: int, mode: str) -> np.ndarray:
+def resized(images: np.ndarray, size: int, mode: str) -> np.ndarray:
     """Slices (n, i, j) to (n, size, size)."""
-    how = {} if mode == "area" else {"align_corners": False}
+    options: dict[str, bool] = {} if mode == "area" else {"align_corners": False}
     tensor = torch.from_numpy(np.ascontiguousarray(images))[:, None]
-    return functional.interpolate(tensor, size=(size, size), mode=mode, **how)[:, 0].numpy()
+    return functional.interpolate(tensor, size=(size, size), mode=mode, **options)[:, 0].numpy()
 
 
-def _cell_basis(box: tuple[int, int], n: int, control_points: int) -> np.ndarray:
+def cell_basis(box: tuple[int, int], n: int, control_points: int) -> np.ndarray:
     """Means of the basis over the cells that divide a box evenly: (16, control_points)."""
     samples = box[0] - 0.5 + (np.arange(SIZE) + 0.5) * (box[1] - box[0]) / SIZE
     return bspline_basis(samples, control_points, first=0, last=n - 1).reshape(CELLS, SIZE // CELLS, -1).mean(1)

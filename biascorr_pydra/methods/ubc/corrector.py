@@ -25,7 +25,7 @@ from biascorr_pydra.methods.reference import Reference
 
 from . import entropy, networks
 
-__all__ = ["CORRECTOR", "UBC"]
+__all__ = ["CORRECTOR", "UBC", "loaded_network"]
 
 MOST_TTT_STEPS = 100
 DEFAULT_LATTICE = 7
@@ -110,7 +110,7 @@ class UBC(Corrector):
         images, means = zip(*[_divided_by_mean(scan.data) for scan in scans], strict=True)
         source = self.weights_file or type(self).weights
         sha256 = weights.sha256_of(source)
-        network = _network(source, sha256, device)
+        network = loaded_network(source, sha256, device)
         images = torch.from_numpy(np.stack(images))[:, None].to(device)
         records = [{"weights_sha256": sha256, "image_mean": mean} for mean in means]
         if self.ttt_steps:
@@ -169,7 +169,8 @@ def _divided_by_mean(data: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 @lru_cache(maxsize=4)
-def _network(source: str, sha256: str, device: str) -> networks.UBC:
+def loaded_network(source: str, sha256: str, device: str) -> networks.UBC:
+    """The network with these weights, in evaluation mode on the device."""
     # The hash is part of the key so that weights that change on disk are read again.
     training = weights.card_of(source).get("training")
     network = networks.UBC(lattice=training.get("lattice", DEFAULT_LATTICE) if training else DEFAULT_LATTICE)
