@@ -95,9 +95,9 @@ def describe(name_or_path: str | Path) -> dict[str, Any]:
 def _verified(name_or_path: str | Path) -> tuple[Path, dict[str, Any]]:
     """The file and its card, if its bytes are those that the card was written for."""
     path, card = _file(name_or_path), card_of(name_or_path)
-    if (found := sha256(path)) != card["sha256"]:
+    if (received := sha256(path)) != card["sha256"]:
         raise WeightsError(
-            f"the weights' SHA-256 is the card's ({card['sha256']})", file=path, value=found, next_step=RETRAIN
+            f"the weights' SHA-256 is the card's ({card['sha256']})", file=path, value=received, next_step=RETRAIN
         )
     return path, card
 
@@ -139,15 +139,15 @@ def load_network(network: torch.nn.Module, name_or_path: str | Path) -> dict[str
     """
     state, card = load(name_or_path)
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if expected != found:
-        differing = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+    received = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if expected != received:
+        differing = sorted(name for name in {*expected, *received} if expected.get(name) != received.get(name))
         first = differing[0]
         raise WeightsError(
             f"the weights fit the network {type(network).__name__}",
             file=_file(name_or_path),
             value=f"{len(differing)} tensors differ, the first {first!r}: "
-            f"{found.get(first, 'absent')} for {expected.get(first, 'absent')}",
+            f"{received.get(first, 'absent')} for {expected.get(first, 'absent')}",
             next_step="Use weights trained for this method.",
         )
     network.load_state_dict(state)
@@ -179,11 +179,11 @@ def in_words(card: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _scores(found: Mapping[str, Any], name: str = "") -> list[str]:
+def _scores(scores: Mapping[str, Any], name: str = "") -> list[str]:
     """One line for the numbers of each group, the groups' names joined."""
-    here = [f"{key} {_short(value)}" for key, value in found.items() if not isinstance(value, Mapping)]
-    lines = [": ".join(filter(None, [name, ", ".join(here)]))] if here else []
-    for key, value in found.items():
+    values = [f"{key} {_short(value)}" for key, value in scores.items() if not isinstance(value, Mapping)]
+    lines = [": ".join(filter(None, [name, ", ".join(values)]))] if values else []
+    for key, value in scores.items():
         if isinstance(value, Mapping):
             lines += _scores(value, f"{name}, {key}" if name else str(key))
     return lines

@@ -116,7 +116,7 @@ def normalize_file(
         speed=speed,
         weights_file=str(weights_file) if weights_file else None,
         device=device,
-        told=progress,
+        progress=progress,
     )
     dseg = normalized.dseg()
     contents: dict[str | Path, bytes] = {

@@ -292,8 +292,8 @@ def simulate_head(
         The labels are not integers from 0 to 1023 on three axes, or no brain label falls on the grid.
     """
     if labels.ndim != 3 or labels.is_floating_point() or labels.min() < 0 or labels.max() >= N_LABELS:
-        found = f"shape {tuple(labels.shape)}, {labels.dtype}, {labels.min()} to {labels.max()}"
-        raise InvalidImageError(LABEL_RULE, value=found)
+        received = f"shape {tuple(labels.shape)}, {labels.dtype}, {labels.min()} to {labels.max()}"
+        raise InvalidImageError(LABEL_RULE, value=received)
     moved = _move(labels, parameters, shape)
     brain = (moved > 0) & (moved < FIRST_EXTRA_CEREBRAL)
     if not brain.any():

@@ -66,8 +66,8 @@ class Split:
 
 def subject_of(file: Path) -> str:
     """The subject that a file is of: its BIDS entity, or else the file's name without suffixes."""
-    found = re.match(r"(sub-[A-Za-z0-9]+)(_|$|\.)", file.name)
-    return found[1] if found else file.name.partition(".")[0]
+    matched = re.match(r"(sub-[A-Za-z0-9]+)(_|$|\.)", file.name)
+    return matched[1] if matched else file.name.partition(".")[0]
 
 
 def split_by_subject(files: Sequence[Path], held_out: str, *, data: str | Path) -> Split:

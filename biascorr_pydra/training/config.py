@@ -33,12 +33,12 @@ def read(file: str | Path) -> dict[str, Any]:
     if parse is None:
         raise InvalidParameterError("a configuration is a .toml or .json file", file=path, value=path.suffix)
     try:
-        found = parse(path.read_text(encoding="utf-8"))
+        table = parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidParameterError("the configuration can be read", file=path, value=str(error)) from error
-    if not isinstance(found, dict):
-        raise InvalidParameterError("a configuration is a table of options", file=path, value=type(found).__name__)
-    return found
+    if not isinstance(table, dict):
+        raise InvalidParameterError("a configuration is a table of options", file=path, value=type(table).__name__)
+    return table
 
 
 def configure(cls: type[Training], options: Mapping[str, Any], file: str | Path | None = None) -> Training:

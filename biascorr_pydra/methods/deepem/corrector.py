@@ -109,8 +109,8 @@ class DeepEM(Corrector):
         """
         source = self.weights_file or type(self).weights
         sha256 = weights.sha256_of(source)
-        found = self.estimate_with(_networks(source, sha256, device), scan, device=device)
-        return replace(found, record={"weights_sha256": sha256, **found.record})
+        estimated = self.estimate_with(_networks(source, sha256, device), scan, device=device)
+        return replace(estimated, record={"weights_sha256": sha256, **estimated.record})
 
     def estimate_with(self, networks: TissueNetworks, scan: Scan, *, device: str = "cpu") -> Estimate:
         """:meth:`estimate` with networks in memory, in evaluation mode on the device."""
@@ -135,8 +135,8 @@ class DeepEM(Corrector):
             bases = mesh_over(tuple(image.shape), self.points, str(image.device)).bases
             points = []
             for _ in range(self.rounds):
-                found = self._pure(networks, image, prior, brain, log_bias, around, many)
-                solution, used = self._fit(image, found, brain, log_bias, guided)
+                pure = self._pure(networks, image, prior, brain, log_bias, around, many)
+                solution, used = self._fit(image, pure, brain, log_bias, guided)
                 points.append(solution.control_points)
                 log_bias = evaluate_tensor(points[-1], bases).float()
             step = points[-1] - points[-2] if self.rounds > 1 else 0.0
@@ -179,15 +179,15 @@ class DeepEM(Corrector):
         far = head & ~_grown(brain, GUIDED_FROM)
         if not far.any():
             return None
-        found = inner_corrector(self, "n4").estimate(replace(scan, mask=None), device=device)
-        log_field = torch.from_numpy(found.log_bias.on_grid(scan.data.shape)).to(device)
+        estimated = inner_corrector(self, "n4").estimate(replace(scan, mask=None), device=device)
+        log_field = torch.from_numpy(estimated.log_bias.on_grid(scan.data.shape)).to(device)
         weight = GUIDED * float(far.sum()) / int(brain.sum())
         return guide(log_field, far, points=self.points, weight=weight)
 
     def _fit(
-        self, image: torch.Tensor, found: torch.Tensor, brain: torch.Tensor, log_bias, guided: Guide | None
+        self, image: torch.Tensor, pure: torch.Tensor, brain: torch.Tensor, log_bias, guided: Guide | None
     ) -> tuple[Solution, int]:
-        probability, classes = found[1:MIXED].max(0)
+        probability, classes = pure[1:MIXED].max(0)
         inside = (probability > self.sure) & brain & (image > 0)
         # Voxels of one tissue that are less sure lie beside others, all alike: they get a mean and a spread of their
         # own, and so count as much as they agree.

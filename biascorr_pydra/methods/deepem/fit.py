@@ -226,8 +226,8 @@ def _solve(
     matrix.diagonal().add_(TINY)
     if guided is not None:
         matrix, everything = matrix + guided.matrix, everything + guided.right
-    found = torch.linalg.solve(matrix, torch.cat([everything[:, None], cross], 1))
-    schur = torch.diag(own * (1 + 1e-6)) - cross.T @ found[:, 1:]
-    means = torch.linalg.solve(schur, right - cross.T @ found[:, 0])
+    solved = torch.linalg.solve(matrix, torch.cat([everything[:, None], cross], 1))
+    schur = torch.diag(own * (1 + 1e-6)) - cross.T @ solved[:, 1:]
+    means = torch.linalg.solve(schur, right - cross.T @ solved[:, 0])
     points = mesh.bases[0].shape[1]
-    return (found[:, 0] - found[:, 1:] @ means).view(points, points, points), means
+    return (solved[:, 0] - solved[:, 1:] @ means).view(points, points, points), means

@@ -70,16 +70,16 @@ def posterior(log_image: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
     cell = place[0].round().long() * BINS + place[1].round().long()
     weights = prior[:, inside]
     some, cells = weights[:, ::EVERY].contiguous(), cell[::EVERY].contiguous()
-    found = some
+    probability = some
     for step in range(ROUNDS):
-        density = torch.stack([torch.bincount(cells, of_class, minlength=BINS**2) for of_class in found])
+        density = torch.stack([torch.bincount(cells, of_class, minlength=BINS**2) for of_class in probability])
         density = _smooth(density.view(len(prior), 1, BINS, BINS)).flatten(1)
         density = density / (density.sum(1, keepdim=True) + 1e-6) + 1e-6
         if step == ROUNDS - 1:
             some, cells = weights, cell
-        found = some * density[:, cells]
-        found = found / found.sum(0, keepdim=True)
-    result[:, inside] = found
+        probability = some * density[:, cells]
+        probability = probability / probability.sum(0, keepdim=True)
+    result[:, inside] = probability
     return result
 
 

@@ -181,24 +181,24 @@ TRAINING = DeepEMTraining
 
 
 def _score_prior(network: TissueNetworks, data: ClassedHeads) -> dict[str, Any]:
-    found: dict[str, list[float]] = {}
+    dices: dict[str, list[float]] = {}
     for contrast, head in data.to_score():
         prior = pure_tissue.expected(network.prior, head.image[None], nullcontext)[0]
         brain = prior[0] < 0.5
         dice = 2 * (brain & head.brain).sum() / (brain.sum() + head.brain.sum())
-        found.setdefault(contrast, []).append(dice.item())
-    return {"what": "Dice of the brain", **{name: round(float(np.mean(dice)), 3) for name, dice in found.items()}}
+        dices.setdefault(contrast, []).append(dice.item())
+    return {"what": "Dice of the brain", **{name: round(float(np.mean(dice)), 3) for name, dice in dices.items()}}
 
 
 def _score_fields(network: TissueNetworks, data: ClassedHeads) -> dict[str, Any]:
     corrector, scores = DeepEM(), {}
     for contrast, head in data.to_score():
         scan = Scan(head.image.numpy(), np.ones(head.image.shape, bool), None, (2.0, 2.0, 2.0))
-        found = corrector.estimate_with(network, scan).log_bias.on_grid(head.image.shape)
+        estimated = corrector.estimate_with(network, scan).log_bias.on_grid(head.image.shape)
         truth, brain = np.exp(head.log_bias.numpy()), head.brain.numpy()
         row = {
             "before": residual_cov(np.ones_like(truth), truth, brain),
-            "residual_cov": residual_cov(np.exp(found), truth, brain),
+            "residual_cov": residual_cov(np.exp(estimated), truth, brain),
         }
         scores.setdefault(contrast, []).append(row)
     means = {c: {k: round(float(np.mean([r[k] for r in rows])), 3) for k in rows[0]} for c, rows in scores.items()}

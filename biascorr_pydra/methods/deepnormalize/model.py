@@ -85,12 +85,12 @@ class Prepared:
     def restore(self, values: np.ndarray) -> np.ndarray:
         """Values (I, J, K) on the prepared grid to the native one, linear, 0 beyond what was cropped; float32."""
         whole = np.zeros(self.grid, np.float32)
-        there, here = [], []
+        in_whole, in_values = [], []
         for n, first, size in zip(self.grid, self.first, values.shape, strict=True):
             start, stop = max(first, 0), min(first + size, n)
-            there.append(slice(start, stop))
-            here.append(slice(start - first, stop - first))
-        whole[tuple(there)] = values[tuple(here)]
+            in_whole.append(slice(start, stop))
+            in_values.append(slice(start - first, stop - first))
+        whole[tuple(in_whole)] = values[tuple(in_values)]
         return from_canonical(whole, self.affine, self.shape)
 
 
@@ -192,11 +192,11 @@ def cropped(data: np.ndarray, first: Sequence[int], stop: Sequence[int]) -> np.n
 
 def standardize(image: np.ndarray) -> np.ndarray:
     """The paper's baseline: minus the mean, by the standard deviation, over the voxels that are not 0; (C, I, J, K)."""
-    found = np.zeros_like(image)
-    for values, out in zip(image, found, strict=True):
-        there = values != 0
-        out[there] = (values[there] - values[there].mean()) / max(float(values[there].std()), 1e-6)
-    return found
+    z_scores = np.zeros_like(image)
+    for values, out in zip(image, z_scores, strict=True):
+        inside = values != 0
+        out[inside] = (values[inside] - values[inside].mean()) / max(float(values[inside].std()), 1e-6)
+    return z_scores
 
 
 @lru_cache(maxsize=2)
@@ -218,7 +218,7 @@ def load_network(source: str, sha256: str, device: str) -> DeepNormalize:
 def fused(network: DeepNormalize, device: str) -> DeepNormalize:
     """A copy for inference: batch normalization folded into the convolutions before it."""
     network = copy.deepcopy(network).eval()
-    for module in [m for one in (network.generator, network.segmenter) if one for m in one.modules()]:
+    for module in [m for part in (network.generator, network.segmenter) if part for m in part.modules()]:
         if isinstance(module, torch.nn.Sequential) and len(module) > 1 and isinstance(module[1], torch.nn.BatchNorm3d):
             for i in range(0, len(module), 3):
                 module[i], module[i + 1] = fuse_conv_bn_eval(module[i], module[i + 1]), torch.nn.Identity()
@@ -233,7 +233,7 @@ def apply(
     device: str = "cpu",
     batch: int | None = None,
     bfloat16: bool = False,
-    told: Callable[[float], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Normalize and segment a prepared image over overlapping patches.
 
@@ -247,7 +247,7 @@ def apply(
         Patches at once; by default 8 on a CPU and 128 on a GPU.
     bfloat16 : bool
         Compute in 16 bits where torch thinks it safe.
-    told : callable, optional
+    progress : callable, optional
         Of the share that is done.
 
     Returns
@@ -265,16 +265,16 @@ def apply(
 
     channels = image.shape[0]
     with torch.inference_mode():
-        found = average_over_patches(
+        averages = average_over_patches(
             image,
             run,
             channels + len(CLASSES),
             size=PATCH,
             stride=stride,
             batch=batch or BATCHES[device],
-            told=told,
+            progress=progress,
         )
-    return found[:channels], found[channels:]
+    return averages[:channels], averages[channels:]
 
 
 def has_bfloat16(device: str) -> bool:
@@ -303,7 +303,7 @@ def run(
     stride: int = 8,
     source: str | None = None,
     device: str = "cpu",
-    told: Callable[[float], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Ran:
     """Normalize and segment a scan; parameters and errors as of :func:`normalize_array`, results on the 1 mm grid."""
     source = source or WEIGHTS
@@ -316,7 +316,7 @@ def run(
         mask = detect_head(images[0]) & (images[0] > 0)
     prepared = prepare(images, affine, mask)
     low = has_bfloat16(device)
-    found = apply(network, prepared.image, stride=stride, device=device, bfloat16=low, told=told)
+    outputs = apply(network, prepared.image, stride=stride, device=device, bfloat16=low, progress=progress)
     record = {
         "weights_sha256": sha256,
         "stride": stride,
@@ -324,7 +324,7 @@ def run(
         "precision": "bfloat16 (mixed)" if low else "float32",
         "scales": [float(scale) for scale in prepared.scales],
     }
-    return Ran(prepared, *found, mask, record)
+    return Ran(prepared, *outputs, mask, record)
 
 
 def normalize_array(
@@ -335,7 +335,7 @@ def normalize_array(
     speed: str = "paper",
     weights_file: str | None = None,
     device: str = "cpu",
-    told: Callable[[float], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Normalized:
     """Normalize and segment a scan.
 
@@ -360,8 +360,8 @@ def normalize_array(
     """
     if speed not in STRIDES:
         raise InvalidParameterError(f"speed is one of {', '.join(STRIDES)}", value=repr(speed))
-    ran = run(images, affine, mask, stride=STRIDES[speed], source=weights_file, device=device, told=told)
+    ran = run(images, affine, mask, stride=STRIDES[speed], source=weights_file, device=device, progress=progress)
     restore = ran.prepared.restore
     tissues = {name: restore(ran.probabilities[i]) for i, name in enumerate(CLASSES) if name != "BG"}
-    normalized = np.stack([restore(one) for one in ran.normalized]) * ran.mask
+    normalized = np.stack([restore(channel) for channel in ran.normalized]) * ran.mask
     return Normalized(normalized.astype(np.float32), tissues, ran.mask, ran.record)

@@ -25,8 +25,8 @@ def starts(extent: int, size: int, stride: int) -> list[int]:
     """
     if extent < size or not 1 <= stride <= size:
         raise ValueError(f"patches of {size} samples every {stride} over {extent}")
-    found = list(range(0, extent - size + 1, stride))
-    return found if found[-1] == extent - size else [*found, extent - size]
+    indices = list(range(0, extent - size + 1, stride))
+    return indices if indices[-1] == extent - size else [*indices, extent - size]
 
 
 def average_over_patches(
@@ -37,7 +37,7 @@ def average_over_patches(
     size: int = 32,
     stride: int = 8,
     batch: int = 16,
-    told: Callable[[float], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> np.ndarray:
     """Apply a function to overlapping patches, and average what it gives at each voxel.
 
@@ -55,7 +55,7 @@ def average_over_patches(
         Samples per axis of a patch, and from one to the next.
     batch : int
         Patches at once; on a GPU, more.
-    told : callable, optional
+    progress : callable, optional
         Of the share that is done.
 
     Returns
@@ -76,20 +76,20 @@ def average_over_patches(
     for number, i in enumerate(firsts[0]):
         _take_out(result, sums, counts, begin, i - begin)
         begin = i
-        slab, there = image[:, i : i + size], inside[i : i + size]
-        for places in _batches(there, firsts[1], firsts[2], size, batch):
+        slab, inside_slab = image[:, i : i + size], inside[i : i + size]
+        for places in _batches(inside_slab, firsts[1], firsts[2], size, batch):
             given = np.stack([slab[:, :, j : j + size, k : k + size] for j, k in places])
-            for (j, k), found in zip(places, function(given), strict=True):
-                sums[:, :, j : j + size, k : k + size] += found
+            for (j, k), values in zip(places, function(given), strict=True):
+                sums[:, :, j : j + size, k : k + size] += values
                 counts[:, j : j + size, k : k + size] += 1
-        if told:
-            told((number + 1) / len(firsts[0]))
+        if progress:
+            progress((number + 1) / len(firsts[0]))
     _take_out(result, sums, counts, begin, size)
     return result
 
 
-def _batches(there: np.ndarray, first: list[int], second: list[int], size: int, batch: int) -> Iterator[list]:
-    plane = there.any(0)
+def _batches(inside: np.ndarray, first: list[int], second: list[int], size: int, batch: int) -> Iterator[list]:
+    plane = inside.any(0)
     places = [(j, k) for j in first for k in second if plane[j : j + size, k : k + size].any()]
     for start in range(0, len(places), batch):
         yield places[start : start + batch]

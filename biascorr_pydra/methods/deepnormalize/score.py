@@ -63,22 +63,22 @@ def score_scans(
             real, fake = confusion(network, image, device)
             guesses.setdefault(scan.site, []).append(real)
             guesses.setdefault("generated", []).append(fake)
-    found = {"what": f"whole held-out scans, stride {stride}", "scans": len(rows), **_means(rows)}
-    found["by_site"] = {site: _means([r for r in rows if r["site"] == site]) for site in sorted(histograms)}
+    summary: dict[str, Any] = {"what": f"whole held-out scans, stride {stride}", "scans": len(rows), **_means(rows)}
+    summary["by_site"] = {site: _means([r for r in rows if r["site"] == site]) for site in sorted(histograms)}
     if len(histograms) > 1:
         means = np.stack([np.mean(histograms[site], 0) for site in sorted(histograms)], 1)
-        found |= {f"jsd_{when}": round(jsd(part), 4) for when, part in zip(("before", "after"), means, strict=True)}
+        summary |= {f"jsd_{when}": round(jsd(part), 4) for when, part in zip(("before", "after"), means, strict=True)}
     if guesses:
         names = [*sites, "generated"]
-        found["confusion"] = {
+        summary["confusion"] = {
             name: dict(zip(names, np.round(np.mean(guesses[name], 0), 3).tolist(), strict=True))
             for name in names
             if name in guesses
         }
-    return found
+    return summary
 
 
-def tissue_scores(found: np.ndarray, truth: np.ndarray, distances: bool = True) -> dict[str, dict[str, float | None]]:
+def tissue_scores(classes: np.ndarray, truth: np.ndarray, distances: bool = True) -> dict[str, dict[str, float | None]]:
     """Dice and mean Hausdorff distance (mm) of each tissue; class numbers (I, J, K) on cubes of 1 mm.
 
     None where a tissue is in neither or, for the distance, not in both.
@@ -88,7 +88,7 @@ def tissue_scores(found: np.ndarray, truth: np.ndarray, distances: bool = True) 
     for number, name in enumerate(CLASSES):
         if name == "BG":
             continue
-        a, b = found == number, truth == number
+        a, b = classes == number, truth == number
         for key, function in functions.items():
             try:
                 scores[key][name] = function(a, b)
@@ -102,15 +102,15 @@ def _distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _means(rows: list[dict]) -> dict[str, dict[str, float | None]]:
-    found = {}
+    averages = {}
     for key in [key for key in rows[0] if key != "site"] if rows else []:
         means = {}
         for name in CLASSES[1:]:
             values = [row[key][name] for row in rows if row[key][name] is not None]
             means[name] = round(float(np.mean(values)), 3) if values else None
-        there = [value for value in means.values() if value is not None]
-        found[key] = {**means, "mean": round(float(np.mean(there)), 3) if there else None}
-    return found
+        stated = [value for value in means.values() if value is not None]
+        averages[key] = {**means, "mean": round(float(np.mean(stated)), 3) if stated else None}
+    return averages
 
 
 def confusion(network: DeepNormalize, image: np.ndarray, device: str) -> tuple[np.ndarray, np.ndarray]:

@@ -129,7 +129,7 @@ class DeepNormalizeTraining(Training):
 
     def optimizers(self, network: DeepNormalize) -> list[torch.optim.Optimizer]:
         networks = [network.segmenter, *([network.generator] if self.generates else [])]
-        learning = [parameter for one in networks for parameter in one.parameters()]
+        learning = [parameter for part in networks for parameter in part.parameters()]
         return [
             torch.optim.Adam(learning, self.learning_rate, weight_decay=self.weight_decay),
             torch.optim.Adam(
@@ -163,8 +163,8 @@ class DeepNormalizeTraining(Training):
             else:
                 loss, terms = self.loss(network, batch)
         _step(loss, learns)
-        told = {name: row[name] if np.isfinite(row[name]) else 0.0 for name in row}
-        return {"loss": float(loss.detach()), **{name: float(value) for name, value in terms.items()}, **told}
+        finite = {name: row[name] if np.isfinite(row[name]) else 0.0 for name in row}
+        return {"loss": float(loss.detach()), **{name: float(value) for name, value in terms.items()}, **finite}
 
     def loss(self, network: DeepNormalize, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:
         drawn = batch["learn"]

@@ -65,20 +65,20 @@ def find_scans(data: str, suffixes: tuple[str, ...], derivatives: str) -> dict[P
     BIDSError
         A scan has no segmentation, no site, or lacks a modality; there are none.
     """
-    found = {}
+    scans: dict[Path, SiteScan] = {}
     for root in find_site_roots(data):
         jobs, _ = survey(root.path, suffixes=suffixes, derivatives=root.path / derivatives, allow_undescribed=True)
         by_entities = {(job.entities, job.suffix): job for job in jobs}
         firsts = [job for job in jobs if job.suffix == suffixes[0]]
         sited, _ = assign_sites({root: firsts})
-        for job, told in zip(firsts, sited, strict=True):
+        for job, assigned in zip(firsts, sited, strict=True):
             parts = [by_entities.get((job.entities, suffix)) for suffix in suffixes]
-            _check(job, parts, suffixes, told.site)
+            _check(job, parts, suffixes, assigned.site)
             files = tuple(part.source for part in parts)
-            found[job.source] = SiteScan(files, job.given["dseg"], job.given.get("mask"), told.site)
-    if not found:
+            scans[job.source] = SiteScan(files, job.given["dseg"], job.given.get("mask"), assigned.site)
+    if not scans:
         raise BIDSError(f"the study has {suffixes[0]} images", file=data, value="none")
-    return found
+    return scans
 
 
 def _check(job: Job, parts: Sequence[Job | None], suffixes: Sequence[str], site: str | None) -> None:
@@ -101,7 +101,7 @@ def _check(job: Job, parts: Sequence[Job | None], suffixes: Sequence[str], site:
         )
 
 
-def read_scan(found: SiteScan, *, margin: int = 0) -> Scan:
+def read_scan(files_of: SiteScan, *, margin: int = 0) -> Scan:
     """Read a scan; outside the mask, or where there is none the segmentation, it is 0.
 
     Raises
@@ -109,25 +109,25 @@ def read_scan(found: SiteScan, *, margin: int = 0) -> Scan:
     BiasCorrError
         A file cannot be read, or the segmentation holds other labels than 1, 2 and 3 or no voxel.
     """
-    first = images.load(found.files[0])
-    data = [images.inspect(first, name=found.files[0])[0]]
-    for file in found.files[1:]:
+    first = images.load(files_of.files[0])
+    data = [images.inspect(first, name=files_of.files[0])[0]]
+    for file in files_of.files[1:]:
         other = images.load(file)
         if not images.same_grid(other, first):
             raise InvalidParameterError(
                 "the modalities of a scan are on one grid", file=file, next_step="Resample it to the first."
             )
         data.append(images.inspect(other, name=file)[0])
-    labels = np.asarray(images.load(found.dseg).dataobj).round().astype(np.int64).reshape(first.shape[:3])
+    labels = np.asarray(images.load(files_of.dseg).dataobj).round().astype(np.int64).reshape(first.shape[:3])
     if labels.min() < 0 or labels.max() > 3 or not labels.any():
         raise SegmentationError(
             "a segmentation has the labels 1 (GM), 2 (WM) and 3 (CSF)",
-            file=found.dseg,
+            file=files_of.dseg,
             value=f"{labels.min()} to {labels.max()}",
         )
-    mask = labels > 0 if found.mask is None else images.load_mask(found.mask, first)[0]
+    mask = labels > 0 if files_of.mask is None else images.load_mask(files_of.mask, first)[0]
     prepared = prepare(data, first.affine, mask, margin=margin)
-    return Scan(prepared, _classes(labels, first.affine, prepared), found.site)
+    return Scan(prepared, _classes(labels, first.affine, prepared), files_of.site)
 
 
 def _classes(labels: np.ndarray, affine: np.ndarray, prepared: Prepared) -> np.ndarray:

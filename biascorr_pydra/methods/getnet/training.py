@@ -44,8 +44,8 @@ class GetNetTraining(PhotoTraining):
 
     def loss(self, network: torch.nn.Module, batch: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str, Any]]:
         slices, with_gain, gain, inside = batch
-        without, found = network(torch.cat([slices, with_gain])).chunk(2)
-        implicit, invented = implicit_mae(gain, found, without, inside).mean(), economy(without, inside).mean()
+        without, with_field = network(torch.cat([slices, with_gain])).chunk(2)
+        implicit, invented = implicit_mae(gain, with_field, without, inside).mean(), economy(without, inside).mean()
         return implicit + self.economy * invented, {"implicit": implicit.detach(), "invented": invented.detach()}
 
 

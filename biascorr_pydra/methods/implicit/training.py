@@ -48,8 +48,8 @@ class ImplicitTraining(PhotoTraining):
         slices, with_gain, gain, inside = batch
         images = torch.cat([slices, with_gain])
         fields = network(images)
-        without, found = fields.chunk(2)
-        implicit, invented = implicit_mse(gain, found, without, inside).mean(), economy(without, inside).mean()
+        without, with_field = fields.chunk(2)
+        implicit, invented = implicit_mse(gain, with_field, without, inside).mean(), economy(without, inside).mean()
         row = {"implicit": implicit.detach(), "invented": invented.detach()}
         loss = implicit + self.economy * invented
         if self.idempotence:

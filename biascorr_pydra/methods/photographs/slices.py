@@ -146,7 +146,7 @@ def estimate_by_slices(
         No voxel is positive.
     """
     regions = [_region(scan) for scan in scans]
-    found = [
+    control_points = [
         np.zeros([_spans(box, n) + DEGREE for box, n in zip(r[1], scan.data.shape, strict=True)])
         for r, scan in zip(regions, scans, strict=True)
     ]
@@ -154,20 +154,20 @@ def estimate_by_slices(
     for number in range(passes):
         stacks = [
             _stacks(np.clip(scan.data, 0, None), region, points, corrected=number > 0)
-            for scan, region, points in zip(scans, regions, found, strict=True)
+            for scan, region, points in zip(scans, regions, control_points, strict=True)
         ]
         gains = iter(_run(network, np.concatenate([stack.images for three in stacks for stack in three]), device))
         for i, three in enumerate(stacks):
             values = [np.stack([next(gains) for _ in stack.images]) for stack in three]
-            more = combine(three, values)
-            found[i] = found[i] + more
-            steps[i].append(round(float(more.std()), 5))
+            added = combine(three, values)
+            control_points[i] = control_points[i] + added
+            steps[i].append(round(float(added.std()), 5))
     return [
         Estimate(
             LogBiasSpline.spanning(points, scan.data.shape),
             {**(record or {}), "control_points": list(points.shape), "sd_of_each_pass": step},
         )
-        for scan, points, step in zip(scans, found, steps, strict=True)
+        for scan, points, step in zip(scans, control_points, steps, strict=True)
     ]
 
 
@@ -181,9 +181,9 @@ def _region(scan: Scan) -> tuple[np.ndarray, list[tuple[int, int]]]:
         region = data > 0
     extent = []
     for axis in range(3):
-        there = np.flatnonzero(region.any(tuple(other for other in range(3) if other != axis)))
-        margin = int(np.ceil(MARGIN * (there[-1] + 1 - there[0])))
-        extent.append((max(0, int(there[0]) - margin), min(region.shape[axis], int(there[-1]) + 1 + margin)))
+        places = np.flatnonzero(region.any(tuple(other for other in range(3) if other != axis)))
+        margin = int(np.ceil(MARGIN * (places[-1] + 1 - places[0])))
+        extent.append((max(0, int(places[0]) - margin), min(region.shape[axis], int(places[-1]) + 1 + margin)))
     return region, extent
 
 
@@ -203,12 +203,12 @@ def _stacks(data: np.ndarray, region, control_points: np.ndarray, *, corrected: 
     stacks = []
     for axis in range(3):
         places = slice_places(*extent[axis])
-        images, there = (np.moveaxis(array, axis, 0)[places - extent[axis][0]] for array in (seen, counted))
-        weights = resized(there.astype(np.float32), CELLS, "area")
+        images, in_slices = (np.moveaxis(array, axis, 0)[places - extent[axis][0]] for array in (seen, counted))
+        weights = resized(in_slices.astype(np.float32), CELLS, "area")
         used = weights.mean((1, 2)) > LEAST_FOREGROUND
         used = used if used.any() else weights.any((1, 2))
-        images, there, weights, places = images[used], there[used], weights[used], places[used]
-        bright = [np.percentile(image[t], BRIGHT_PERCENTILE) for image, t in zip(images, there, strict=True)]
+        images, in_slices, weights, places = images[used], in_slices[used], weights[used], places[used]
+        bright = [np.percentile(image[t], BRIGHT_PERCENTILE) for image, t in zip(images, in_slices, strict=True)]
         images = np.minimum(images / np.array(bright, np.float32)[:, None, None], 1)
         _, n, count = sizes[axis]
         across = tuple(cell_basis(*size) for other, size in enumerate(sizes) if other != axis)
@@ -237,12 +237,12 @@ def cell_basis(box: tuple[int, int], n: int, control_points: int) -> np.ndarray:
 
 def _run(network: torch.nn.Module, images: np.ndarray, device: str) -> np.ndarray:
     """Log gain (n, 16, 16) of slices (n, 256, 256), float64."""
-    found = []
+    log_gains = []
     with torch.inference_mode():
         for start in range(0, len(images), SLICES_AT_ONCE):
             part = torch.from_numpy(images[start : start + SLICES_AT_ONCE])[:, None].to(device)
-            found.append(network(part)[:, 0].double().cpu().numpy())
-    return np.concatenate(found)
+            log_gains.append(network(part)[:, 0].double().cpu().numpy())
+    return np.concatenate(log_gains)
 
 
 def combine(
@@ -269,8 +269,8 @@ def combine(
     sizes = _in_order(np.zeros([b.shape[1] for b in (stacks[0].along, *stacks[0].across)]), stacks[0].axis, 0).shape
     count = int(np.prod(sizes))
     gram, right = np.zeros((count, count)), np.zeros(count)
-    for stack, found in zip(stacks, values, strict=True):
-        block, part = _normal_equations(stack, found)
+    for stack, log_gains in zip(stacks, values, strict=True):
+        block, part = _normal_equations(stack, log_gains)
         gram += block
         right += part
     scale = np.trace(gram) / count or 1.0

@@ -141,8 +141,8 @@ def score_responses(
     """
     sums = torch.zeros(6, dtype=torch.float64)
     for slices, with_gain, gain, inside in batches:
-        field, found = _found(network, slices, passes), _found(network, with_gain, passes)
-        known, answer = centered(gain.log(), inside), centered(found - field, inside)
+        field, multiplied = _log_field(network, slices, passes), _log_field(network, with_gain, passes)
+        known, answer = centered(gain.log(), inside), centered(multiplied - field, inside)
         field, filtered = centered(field, inside), centered(low_pass(network, slices), inside)
         terms = (answer * known, known**2, (answer - known) ** 2, field**2, filtered**2, torch.ones_like(known))
         sums += torch.stack([(inside * term).sum() for term in terms]).double().cpu()
@@ -157,7 +157,7 @@ def score_responses(
     return {name: round(value, 4) for name, value in scores.items()}
 
 
-def _found(network: torch.nn.Module, slices: torch.Tensor, passes: int) -> torch.Tensor:
+def _log_field(network: torch.nn.Module, slices: torch.Tensor, passes: int) -> torch.Tensor:
     field = network(slices)
     for _ in range(passes - 1):
         full = functional.interpolate(field, size=slices.shape[2:], mode="bilinear", align_corners=False)
@@ -168,7 +168,7 @@ def _found(network: torch.nn.Module, slices: torch.Tensor, passes: int) -> torch
 
 def low_pass(network: torch.nn.Module, slices: torch.Tensor) -> torch.Tensor:
     """The field of the network's shortcut alone, (B, 1, 16, 16)."""
-    found = network.shortcut(slices)
-    if found.ndim == 2:
-        found = (found @ network.basis.mT).unflatten(1, (1, network.samples, network.samples))
-    return found
+    log_field = network.shortcut(slices)
+    if log_field.ndim == 2:
+        log_field = (log_field @ network.basis.mT).unflatten(1, (1, network.samples, network.samples))
+    return log_field

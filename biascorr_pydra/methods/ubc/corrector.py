@@ -132,12 +132,12 @@ class UBC(Corrector):
     def _lattices(self, network: networks.UBC, images: torch.Tensor) -> torch.Tensor:
         """Log control points of the inverse fields, (B, 1, n, n, n)."""
         with torch.inference_mode():
-            found = network.log_lattice(images)
+            lattice = network.log_lattice(images)
             if not self.flips:
-                return found
+                return lattice
             # A mirror image's lattice is the lattice's mirror image: one axis after another is turned over and back.
             mirrored = [network.log_lattice(images.flip(axis)).flip(axis) for axis in (2, 3, 4)]
-            return torch.stack([found, *mirrored]).mean(0)
+            return torch.stack([lattice, *mirrored]).mean(0)
 
     def _trained_on(self, network: networks.UBC, image: torch.Tensor, seed: int) -> tuple[networks.UBC, float, float]:
         """A copy of the network, trained further on one image, and the loss on the image before and after."""

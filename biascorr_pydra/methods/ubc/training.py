@@ -133,9 +133,9 @@ def _list(text: str) -> tuple[str, ...]:
 def _left_over(batch: dict[str, torch.Tensor], log_inverse: torch.Tensor) -> dict[str, float]:
     """Residual coefficient of variation in the brain, mean over the batch, before and after."""
     covs = []
-    for truth, brain, found in zip(batch["log_bias"], batch["brain"], log_inverse, strict=True):
+    for truth, brain, estimated in zip(batch["log_bias"], batch["brain"], log_inverse, strict=True):
         inside = truth[brain]
-        covs.append([_cov((-inside).exp()), _cov((-found[brain].float() - inside).exp())])
+        covs.append([_cov((-inside).exp()), _cov((-estimated[brain].float() - inside).exp())])
     before, after = torch.tensor(covs).mean(0).tolist()
     return {"cov_before": before, "cov_after": after}
 
@@ -155,11 +155,11 @@ def _score_heads(network: UBC, data: Heads) -> dict[str, Any]:
     log_k = extra_field(data.size)
     for contrast, head in data.to_score():
         image, truth, brain = head.image.numpy(), head.log_bias.numpy(), head.brain.numpy()
-        found = _log_bias(network, image)
+        estimated = _log_bias(network, image)
         row = {
             "before": residual_cov(np.ones_like(truth), np.exp(truth), brain),
-            "residual_cov": residual_cov(np.exp(found), np.exp(truth), brain),
-            "slope": response_slope(_log_bias(network, inject_bias(image, log_k)) - found, log_k, brain),
+            "residual_cov": residual_cov(np.exp(estimated), np.exp(truth), brain),
+            "slope": response_slope(_log_bias(network, inject_bias(image, log_k)) - estimated, log_k, brain),
         }
         scores.setdefault(contrast, []).append(row)
     what = "one head of each contrast and held-out label map; residual_cov in the brain; slope of a further known field"
@@ -171,14 +171,14 @@ def _score_scans(network: UBC, data: Scans) -> dict[str, Any]:
     rows, log_k = [], extra_field(data.images.shape[-1])
     for image in data.images:
         picture = image[0].float().numpy()
-        found = _log_bias(network, picture)
+        estimated = _log_bias(network, picture)
         with_k = _log_bias(network, inject_bias(picture, log_k))
         losses = [
             entropy.total(entropy.loss_terms(image[None].float(), torch.from_numpy(log_inverse)[None, None])).item()
-            for log_inverse in (np.zeros_like(found), -found)
+            for log_inverse in (np.zeros_like(estimated), -estimated)
         ]
         head = detect_head(picture)
-        rows.append([*losses, response_slope(with_k - found, log_k, head)])
+        rows.append([*losses, response_slope(with_k - estimated, log_k, head)])
     before, after, slope = np.round(np.mean(rows, 0), 3).tolist()
     what = "loss without a field and with the network's; slope of a further known field over the detected head"
     return {"what": what, "images": len(rows), "loss_before": before, "loss": after, "slope": slope}
