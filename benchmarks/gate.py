@@ -262,12 +262,12 @@ def save(rows: Sequence[dict], file: Path) -> None:
 
 
 def write(rows: pd.DataFrame, folder: Path) -> None:
-    found = judged(rows)
-    text = table(found)
+    rows = judged(rows)
+    text = table(rows)
     print(text)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "gate.md").write_text(text + "\n")
-    curve(found, folder / "gate.png")
+    curve(rows, folder / "gate.png")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ NUMBERS = ("field_range", "gradient_per_mm", "curvature", "sharpening", "support
 def verdicts(rows: pd.DataFrame, **limits: float) -> pd.Series:
     """The gate's verdict on each row; ``limits`` stand in for some of the gate's own."""
     with mock.patch.dict(LIMITS, {name: LIMITS[name]._replace(value=value) for name, value in limits.items()}):
-        found = [_verdict(row) for row in rows.to_dict("records")]
-    return pd.Series(found, rows.index)
+        verdicts_by_row = [_verdict(row) for row in rows.to_dict("records")]
+    return pd.Series(verdicts_by_row, rows.index)
 
 
 def _verdict(row: dict) -> str:

@@ -116,8 +116,8 @@ class Page(HTMLParser):
 
     def picture(self, *words):
         """The first picture whose alternative text has all the words, as an array (rows, columns, 3)."""
-        found = next(a for a in self.images() if all(word in a["alt"] for word in words))
-        return np.asarray(Image.open(io.BytesIO(base64.b64decode(found["src"].split(",")[1]))).convert("RGB"), int)
+        match = next(a for a in self.images() if all(word in a["alt"] for word in words))
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(match["src"].split(",")[1]))).convert("RGB"), int)
 
 
 # --- for the pages of scans

@@ -103,9 +103,9 @@ def same(one, other):
 
 
 def test_bids_truth_is_found_and_is_the_truth():
-    found = find_bids(EXAMPLES / "phantom", EXAMPLES / "phantom_truth", ["*sub-03_ses-1_T?w*"])
-    assert [item.suffix for item in found] == ["T1w", "T2w"]  # an oblique scan
-    assert all({"mask", "dseg", "biasfield"} <= set(item.given) for item in found)
+    images = find_bids(EXAMPLES / "phantom", EXAMPLES / "phantom_truth", ["*sub-03_ses-1_T?w*"])
+    assert [item.suffix for item in images] == ["T1w", "T2w"]  # an oblique scan
+    assert all({"mask", "dseg", "biasfield"} <= set(item.given) for item in images)
     sources = Sources([EXAMPLES / "phantom"], [EXAMPLES / "phantom_truth"], select=["*sub-03_ses-1_T1w*"])
     (plan,) = plan_cases(sources)
     case = plan.make()
@@ -115,8 +115,8 @@ def test_bids_truth_is_found_and_is_the_truth():
 
 
 def test_images_and_what_lies_beside_them(folder):
-    found = find_images(folder)
-    assert [(item.name, item.suffix, sorted(item.given)) for item in found] == [
+    images = find_images(folder)
+    assert [(item.name, item.suffix, sorted(item.given)) for item in images] == [
         ("a_T1w.nii.gz", "T1w", ["biasfield", "dseg", "mask"]),
         ("b_T1w.nii.gz", "T1w", ["mask"]),
         ("c_T2W.nii.gz", "T2w", []),
@@ -255,18 +255,18 @@ def test_wrong_input_is_told_before_anything_is_measured(folder, tmp_path, metho
 def test_the_command(folder, tmp_path, undrawn):
     out = tmp_path / "out"
     arguments = ["--data", folder, "--out", out, "--method", "n4", "--brain", "none", "--mask", "none"]
-    found = CliRunner().invoke(bench, [str(word) for word in arguments])
-    assert found.exit_code == 0, found.output
-    assert "3 measured, 0 kept, 0 failed" in found.output and "a_T1w" in found.output
+    outcome = CliRunner().invoke(bench, [str(word) for word in arguments])
+    assert outcome.exit_code == 0, outcome.output
+    assert "3 measured, 0 kept, 0 failed" in outcome.output and "a_T1w" in outcome.output
     (folder / "d_T1w.nii.gz").write_bytes(b"")
-    found = CliRunner().invoke(bench, [str(word) for word in arguments])
-    assert found.exit_code == 1 and "0 measured, 3 kept, 1 failed" in found.output
+    outcome = CliRunner().invoke(bench, [str(word) for word in arguments])
+    assert outcome.exit_code == 1 and "0 measured, 3 kept, 1 failed" in outcome.output
 
 
 def test_all_presets_by_one_name():
-    found = run.with_presets(["n4:*", "ubc", "n4:antspy", "n4"])
-    assert found[0] == "n4" and found[-1] == "ubc" and "n4:antspy" in found and "n4:biascorr" not in found
-    assert len(found) == len(set(found)) == 1 + len(get_corrector("n4").presets)
+    names = run.with_presets(["n4:*", "ubc", "n4:antspy", "n4"])
+    assert names[0] == "n4" and names[-1] == "ubc" and "n4:antspy" in names and "n4:biascorr" not in names
+    assert len(names) == len(set(names)) == 1 + len(get_corrector("n4").presets)
 
 
 def test_help_does_not_wait_for_torch():

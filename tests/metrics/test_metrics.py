@@ -34,18 +34,18 @@ def noisy():
 
 def test_image_metrics_by_hand(tissues):
     data, gm, wm = tissues
-    found = metrics.image_metrics(data, gm, wm, voxel_size_mm=(1, 1, 1), air=~(gm | wm))
-    assert found["cjv"] == pytest.approx((5 + 10) / (200 - 100))
-    assert found["cv_wm"] == pytest.approx(5 / 200)
-    assert found["cv_gm"] == pytest.approx(10 / 100)
-    assert found["wm_gm_contrast"] == pytest.approx(100 / 300)
-    assert found["cnr"] == pytest.approx(100 / np.sqrt(0 + 25 + 100))
+    values = metrics.image_metrics(data, gm, wm, voxel_size_mm=(1, 1, 1), air=~(gm | wm))
+    assert values["cjv"] == pytest.approx((5 + 10) / (200 - 100))
+    assert values["cv_wm"] == pytest.approx(5 / 200)
+    assert values["cv_gm"] == pytest.approx(10 / 100)
+    assert values["wm_gm_contrast"] == pytest.approx(100 / 300)
+    assert values["cnr"] == pytest.approx(100 / np.sqrt(0 + 25 + 100))
     # Half the voxels lie at either value: medians and MADs coincide with means and standard deviations.
-    assert found["cjv_mriqc"] == pytest.approx(1.4826022185 * 15 / 100)
-    assert found["wm2max"] == pytest.approx(200 / 205)
+    assert values["cjv_mriqc"] == pytest.approx(1.4826022185 * 15 / 100)
+    assert values["wm2max"] == pytest.approx(200 / 205)
     # A checkerboard of period 2 is gone after 4 mm of smoothing at 1 mm.
-    assert found["cjv_smoothed"] < 0.1 * found["cjv"]
-    assert found["undefined"] == {}
+    assert values["cjv_smoothed"] < 0.1 * values["cjv"]
+    assert values["undefined"] == {}
 
 
 def test_every_metric_is_in_the_catalogue(tissues):
@@ -115,10 +115,10 @@ def test_residual_cov_by_hand():
 
 def test_field_metrics_by_hand():
     bias = np.linspace(0.5, 1.5, 1001).reshape(7, 11, 13)
-    found = metrics.field_metrics(bias, np.ones(bias.shape, bool))
+    values = metrics.field_metrics(bias, np.ones(bias.shape, bool))
     expected = {"inu_range": 0.9, "inu_med": 1.0, "field_min": 0.5, "field_max": 1.5}
-    assert found.pop("undefined") == {}
-    assert found == pytest.approx(expected)
+    assert values.pop("undefined") == {}
+    assert values == pytest.approx(expected)
 
 
 def test_relative_mae_scales(noisy):
@@ -151,10 +151,10 @@ def test_tissue_masks_follow_fmripreps_labels():
 def test_undefined_is_none_with_a_reason(tissues):
     data, gm, wm = tissues
     nothing = np.zeros_like(gm)
-    found = metrics.image_metrics(data, nothing, wm, voxel_size_mm=(1, 1, 1))
+    values = metrics.image_metrics(data, nothing, wm, voxel_size_mm=(1, 1, 1))
     for name in ("cjv", "cjv_mriqc", "cjv_smoothed", "cv_gm", "wm_gm_contrast"):
-        assert found[name] is None and "gray matter" in found["undefined"][name]
-    assert found["cv_wm"] == pytest.approx(0.025)
+        assert values[name] is None and "gray matter" in values["undefined"][name]
+    assert values["cv_wm"] == pytest.approx(0.025)
     flat = metrics.image_metrics(np.where(gm | wm, 7.0, 0.0), gm, wm, voxel_size_mm=(1, 1, 1))
     assert flat["cjv"] is None and "same intensity" in flat["undefined"]["cjv"]
     negative = metrics.image_metrics(-data, gm, wm, voxel_size_mm=(1, 1, 1))
@@ -170,7 +170,7 @@ def test_voxels_that_are_not_finite_are_left_out(tissues):
     data, gm, wm = tissues
     spoiled = data.copy()
     spoiled[1, 0, :2] = np.nan, np.inf  # one voxel of each of the two gray values
-    found = metrics.image_metrics(spoiled, gm, wm, voxel_size_mm=(1, 1, 1))
-    assert found["cv_gm"] == pytest.approx(0.1)
-    assert found["cjv"] == pytest.approx(0.15)
-    assert found["undefined"] == {}
+    values = metrics.image_metrics(spoiled, gm, wm, voxel_size_mm=(1, 1, 1))
+    assert values["cv_gm"] == pytest.approx(0.1)
+    assert values["cjv"] == pytest.approx(0.15)
+    assert values["undefined"] == {}

@@ -144,8 +144,8 @@ def test_field_scores_by_hand():
     # log truth -1, -1, 1, 1 (times .1); log estimate half of it, and 2 added, which is a factor.
     truth = np.repeat([-0.1, -0.1, 0.1, 0.1], 5).reshape(20, 1, 1)
     estimate = truth / 2 + 2
-    found = metrics.field_scores(np.exp(estimate), np.exp(truth), np.ones(truth.shape, bool))
+    scores = metrics.field_scores(np.exp(estimate), np.exp(truth), np.ones(truth.shape, bool))
     # estimate / truth is e^2 times e^.05 or e^-.05: sinh / cosh is its std / mean.
     expected = {"residual_cov": np.tanh(0.05), "log_field_rmse": 0.05, "field_correlation": 1, "response_slope": 0.5}
-    assert found.pop("undefined") == {}
-    assert found == pytest.approx(expected, rel=1e-12)
+    assert scores.pop("undefined") == {}
+    assert scores == pytest.approx(expected, rel=1e-12)

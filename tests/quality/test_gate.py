@@ -39,10 +39,10 @@ def rough(phantom):
 
 
 def test_the_true_field_is_accepted(phantom):
-    found = verdict(phantom, phantom.bias)
-    assert found.verdict == "accepted" and found.reasons == () and found.applies
-    assert all(check["passed"] for check in found.checks.values())
-    assert found.checks["support"]["value"] == pytest.approx(1, abs=0.05)
+    judged = verdict(phantom, phantom.bias)
+    assert judged.verdict == "accepted" and judged.reasons == () and judged.applies
+    assert all(check["passed"] for check in judged.checks.values())
+    assert judged.checks["support"]["value"] == pytest.approx(1, abs=0.05)
 
 
 @pytest.mark.parametrize("scale", [0.3, 40])
@@ -65,21 +65,21 @@ def test_the_scale_of_image_and_field_does_not_matter(phantom, scale):
     ],
 )
 def test_wrong_fields_are_rejected_with_the_number_that_tells(phantom, wrong, number):
-    found = verdict(phantom, wrong(phantom))
-    assert found.verdict == "rejected" and not found.applies
-    assert not found.checks[number]["passed"] and any(number in reason for reason in found.reasons)
+    judged = verdict(phantom, wrong(phantom))
+    assert judged.verdict == "rejected" and not judged.applies
+    assert not judged.checks[number]["passed"] and any(number in reason for reason in judged.reasons)
 
 
 def test_a_field_that_takes_the_contrast_with_it_is_rejected(phantom):
     # Divided by itself, an image has no bias left, and no tissues either.
-    found = verdict(phantom, np.maximum(phantom.acquired, 50) ** 0.6)
-    assert found.verdict == "rejected" and not found.checks["contrast_change"]["passed"]
+    judged = verdict(phantom, np.maximum(phantom.acquired, 50) ** 0.6)
+    assert judged.verdict == "rejected" and not judged.checks["contrast_change"]["passed"]
 
 
 @pytest.mark.parametrize("strength", [0, 1e-3])
 def test_no_field_to_speak_of_is_negligible(phantom, strength):
-    found = verdict(phantom, phantom.bias**strength)
-    assert found.verdict == "negligible" and "hardly varies" in found.reasons[0]
+    judged = verdict(phantom, phantom.bias**strength)
+    assert judged.verdict == "negligible" and "hardly varies" in judged.reasons[0]
 
 
 def test_a_weak_field_that_does_not_sharpen_is_negligible_and_a_strong_one_rejected():
@@ -95,9 +95,9 @@ def test_of_a_field_that_its_method_does_not_invent_only_evidence_against_it_cou
     numbers = {"field_range": 1.2, "gradient_per_mm": 0, "curvature": 0, "contrast_change": 0, "field_sd": 0.05}
     neither = {**numbers, "sharpening": 0.01, "support": 0.5}
     assert decide(neither).verdict == "negligible" and decide({**neither, "field_sd": 0.2}).verdict == "rejected"
-    found = decide(neither, invents=0.03)
-    assert found.verdict == "accepted" and found.checks["field_sd"]["weak below"] == 0.03
-    assert found.checks["support"]["least"] < 0.5 and found.checks["sharpening"]["least"] == 0
+    judged = decide(neither, invents=0.03)
+    assert judged.verdict == "accepted" and judged.checks["field_sd"]["weak below"] == 0.03
+    assert judged.checks["support"]["least"] < 0.5 and judged.checks["sharpening"]["least"] == 0
     for number, value in (("sharpening", -0.01), ("support", 0.4), ("curvature", 1), ("contrast_change", -0.5)):
         against = decide({**neither, number: value}, invents=0.03)
         assert against.verdict == "rejected" and number in against.reasons[0]
@@ -108,17 +108,17 @@ def test_of_a_field_that_its_method_does_not_invent_only_evidence_against_it_cou
 
 def test_whole_numbers_do_not_make_a_correction_look_like_blurring(phantom):
     few = np.round(phantom.acquired / 25)  # 40 grey levels
-    found = judge(few, phantom.bias, phantom.brain, (4.0,) * 3)
-    assert found.verdict == "accepted"
+    judged = judge(few, phantom.bias, phantom.brain, (4.0,) * 3)
+    assert judged.verdict == "accepted"
     exact = field_numbers(phantom.acquired, phantom.bias, phantom.brain, (4.0,) * 3)["sharpening"]
-    assert 0.3 * exact < found.checks["sharpening"]["value"] <= exact
+    assert 0.3 * exact < judged.checks["sharpening"]["value"] <= exact
 
 
 def test_too_few_voxels_are_not_judged(phantom):
     few = np.zeros_like(phantom.brain)
     few[20:26, 20:26, 20:26] = True
-    found = judge(phantom.acquired, phantom.bias, few, (4.0,) * 3)
-    assert found.verdict == "not judged" and found.applies and "too few" in found.reasons[0]
+    judged = judge(phantom.acquired, phantom.bias, few, (4.0,) * 3)
+    assert judged.verdict == "not judged" and judged.applies and "too few" in judged.reasons[0]
 
 
 # --- whole corrections
@@ -156,12 +156,12 @@ def masked(phantom):
 def test_n4_is_accepted_where_there_is_a_field_and_not_where_there_is_none(phantom):
     assert correct_image(phantom.image(), method="n4").correction.gate["verdict"] == "accepted"
     flat = make_phantom(strength=1e-9)
-    found = correct_image(flat.image(), method="n4")
-    assert found.correction.gate["verdict"] == "rejected" and found.correction.gate["applied"] == "none"
-    assert (found.bias.get_fdata() == 1).all()
-    np.testing.assert_array_equal(found.corrected.get_fdata(), flat.acquired)
-    assert any("passed on as it is" in warning for warning in found.correction.warnings)
-    assert found.correction.field == {"min": 1, "p05": 1, "p95": 1, "max": 1}
+    output = correct_image(flat.image(), method="n4")
+    assert output.correction.gate["verdict"] == "rejected" and output.correction.gate["applied"] == "none"
+    assert (output.bias.get_fdata() == 1).all()
+    np.testing.assert_array_equal(output.corrected.get_fdata(), flat.acquired)
+    assert any("passed on as it is" in warning for warning in output.correction.warnings)
+    assert output.correction.field == {"min": 1, "p05": 1, "p95": 1, "max": 1}
     off = correct_image(flat.image(), method="n4", gate=False)
     assert off.bias.get_fdata().std() > 0.03  # what it had invented
     assert off.correction.gate["verdict"] == "not judged" and not off.correction.gate["judged"]
@@ -170,10 +170,10 @@ def test_n4_is_accepted_where_there_is_a_field_and_not_where_there_is_none(phant
 
 def test_negligible_fields_leave_the_image_as_it_is():
     flat = make_phantom(strength=1e-9)
-    found = correct_image(flat.image(), mask=flat.image(flat.brain, np.uint8))
-    assert found.correction.gate["verdict"] == "negligible"
-    assert (found.bias.get_fdata() == 1).all()
-    np.testing.assert_array_equal(found.corrected.get_fdata(), flat.acquired)
+    output = correct_image(flat.image(), mask=flat.image(flat.brain, np.uint8))
+    assert output.correction.gate["verdict"] == "negligible"
+    assert (output.bias.get_fdata() == 1).all()
+    np.testing.assert_array_equal(output.corrected.get_fdata(), flat.acquired)
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "oblique"])
@@ -181,22 +181,22 @@ def test_the_fallback_takes_the_place_of_a_rejected_field(phantom, masked, given
     wrong = reorient(phantom.image(-np.log(phantom.bias)), codes).get_fdata()
     monkeypatch.setattr(given, "log_bias", wrong, raising=False)
     img, mask = reorient(phantom.image(), codes), reorient(masked["mask"], codes)
-    found = correct_image(img, mask=mask, method="given", fallback="n4:antspy")
-    gate = found.correction.gate
+    output = correct_image(img, mask=mask, method="given", fallback="n4:antspy")
+    gate = output.correction.gate
     assert (gate["verdict"], gate["fallback"], gate["applied"]) == ("rejected", "n4:antspy", "n4")
     assert gate["fallback_verdict"]["verdict"] == "accepted"
-    assert any("corrected by n4 instead" in warning for warning in found.correction.warnings)
+    assert any("corrected by n4 instead" in warning for warning in output.correction.warnings)
     direct = correct_image(img, mask=mask, method="n4", preset="antspy")
-    np.testing.assert_array_equal(found.bias.get_fdata(), direct.bias.get_fdata())
-    np.testing.assert_array_equal(found.corrected.get_fdata(), direct.corrected.get_fdata())
+    np.testing.assert_array_equal(output.bias.get_fdata(), direct.bias.get_fdata())
+    np.testing.assert_array_equal(output.corrected.get_fdata(), direct.corrected.get_fdata())
 
 
 def test_a_fallback_that_is_rejected_too_leaves_the_image_as_it_is(given, monkeypatch):
     flat = make_phantom(strength=1e-9)
     monkeypatch.setattr(given, "log_bias", make_phantom().bias, raising=False)
-    found = correct_image(flat.image(), method="given", fallback="n4")
-    assert found.correction.gate["applied"] == "none" and (found.bias.get_fdata() == 1).all()
-    assert found.correction.gate["fallback_verdict"]["verdict"] == "rejected"
+    output = correct_image(flat.image(), method="given", fallback="n4")
+    assert output.correction.gate["applied"] == "none" and (output.bias.get_fdata() == 1).all()
+    assert output.correction.gate["fallback_verdict"]["verdict"] == "rejected"
 
 
 def test_the_fallback_takes_the_place_of_a_method_that_refuses_the_image(phantom, masked, given, monkeypatch):
@@ -206,12 +206,12 @@ def test_the_fallback_takes_the_place_of_a_method_that_refuses_the_image(phantom
     monkeypatch.setattr(given, "estimate", refuse)
     with pytest.raises(InvalidImageError, match="a brain is found"):
         correct_image(phantom.image(), method="given", **masked)
-    found = correct_image(phantom.image(), method="given", fallback="n4", **masked)
-    gate = found.correction.gate
-    assert (gate["verdict"], gate["applied"], found.correction.estimate) == ("rejected", "n4", {})
+    output = correct_image(phantom.image(), method="given", fallback="n4", **masked)
+    gate = output.correction.gate
+    assert (gate["verdict"], gate["applied"], output.correction.estimate) == ("rejected", "n4", {})
     assert "refused the image, by the rule that a brain is found (3 voxels)" in gate["reasons"][0]
     direct = correct_image(phantom.image(), method="n4", **masked)
-    np.testing.assert_array_equal(found.corrected.get_fdata(), direct.corrected.get_fdata())
+    np.testing.assert_array_equal(output.corrected.get_fdata(), direct.corrected.get_fdata())
     # Without the gate, the stand-in is not judged either.
     flat = make_phantom(strength=1e-9)
     bare = correct_image(flat.image(), method="given", fallback="n4", gate=False)
@@ -227,9 +227,9 @@ def test_a_fallback_that_refuses_the_image_leaves_it_as_it_is(phantom, masked, g
 
     monkeypatch.setattr(given, "estimate", refuse)
     flat = make_phantom(strength=1e-9)
-    found = correct_image(flat.image(), method="n4", fallback="given")
-    assert found.correction.gate["applied"] == "none" and (found.bias.get_fdata() == 1).all()
-    assert "refused the image" in found.correction.gate["fallback_verdict"]["reasons"][0]
+    output = correct_image(flat.image(), method="n4", fallback="given")
+    assert output.correction.gate["applied"] == "none" and (output.bias.get_fdata() == 1).all()
+    assert "refused the image" in output.correction.gate["fallback_verdict"]["reasons"][0]
 
 
 def test_only_what_was_measured_is_known_to_invent_little():
@@ -242,8 +242,8 @@ def test_a_field_that_nothing_can_be_divided_by(phantom, masked, given, monkeypa
     broken = np.log(phantom.bias)
     broken[3, 3, 3] = np.nan
     monkeypatch.setattr(given, "log_bias", broken, raising=False)
-    found = correct_image(phantom.image(), method="given", **masked)
-    assert found.correction.gate["verdict"] == "rejected" and (found.bias.get_fdata() == 1).all()
+    output = correct_image(phantom.image(), method="given", **masked)
+    assert output.correction.gate["verdict"] == "rejected" and (output.bias.get_fdata() == 1).all()
     with pytest.raises(BiasCorrError, match="not positive and finite"):
         correct_image(phantom.image(), method="given", gate=False, **masked)
 
@@ -295,8 +295,8 @@ def test_uncertainty_is_the_deviation_over_the_image_and_its_mirror_images(tmp_p
 
 def test_signs_in_the_metadata():
     assert signs_of_correction({}) == Signs()
-    found = signs_of_correction({"ImageType": ["ORIGINAL", "NORM", "DIS3D"]})
-    assert "NORM" in found.intensity[0] and "DIS3D" in found.geometry[0]
+    signs = signs_of_correction({"ImageType": ["ORIGINAL", "NORM", "DIS3D"]})
+    assert "NORM" in signs.intensity[0] and "DIS3D" in signs.geometry[0]
     assert "NORM" in signs_of_correction({"ImageType": "ORIGINAL\\PRIMARY\\M\\NORM"}).intensity[0]
     assert signs_of_correction({"ImageType": 3}) == Signs()
     assert "divided out" in signs_of_correction({"FieldScaledOver": "given mask"}).intensity[0]

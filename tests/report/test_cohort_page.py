@@ -44,12 +44,12 @@ def test_an_outlier_is_one_of_its_site():
     """0.9 is ordinary at site B and an outlier at site A."""
     spread = np.linspace(-0.02, 0.02, FEWEST)
     results = [*site_of("A", 0.5 + spread), result(50, "A", 0.9), *site_of("B", 0.9 + spread, first=60)]
-    found = flags(Cohort("c", results, []), scores(results), 3.5)
-    assert [flag.place for flag in found] == ["sub-50/anat/sub-50_T1w.nii.gz"]
-    (reason,) = found[0].reasons
+    flagged = flags(Cohort("c", results, []), scores(results), 3.5)
+    assert [flag.place for flag in flagged] == ["sub-50/anat/sub-50_T1w.nii.gz"]
+    (reason,) = flagged[0].reasons
     assert (reason.kind, reason.method, reason.measure, reason.score.n) == ("outlier", "n4", AFTER, FEWEST + 1)
     assert reason.text.startswith("CJV after is high: 0.9, median of its site 0.5")
-    assert not flags(Cohort("c", results, []), scores(results), found[0].size + 1)
+    assert not flags(Cohort("c", results, []), scores(results), flagged[0].size + 1)
 
 
 def test_a_small_site_is_judged_among_all():
@@ -80,11 +80,11 @@ def test_flags_are_ordered_and_the_acquired_image_is_flagged_once():
     results[7].record["gate"] = {"verdict": "rejected", "reasons": ["contrast fell"], "applied": "none"}
     failed = Result("sub-99/anat/sub-99_T1w.nii.gz", "n4", "failed", "no such file", site="A")
     results.append(failed)
-    found = flags(Cohort("c", results, []), scores(results), 3.5)
-    assert [flag.kind for flag in found] == ["failed", "rejected", "outlier"]
-    assert [reason.text for reason in found[0].reasons] == ["no such file"]
-    assert found[1].reasons[0].text == "contrast fell; passed on as it is"
-    before = [reason for reason in found[2].reasons if reason.measure == Measure("before", "cjv")]
+    flagged = flags(Cohort("c", results, []), scores(results), 3.5)
+    assert [flag.kind for flag in flagged] == ["failed", "rejected", "outlier"]
+    assert [reason.text for reason in flagged[0].reasons] == ["no such file"]
+    assert flagged[1].reasons[0].text == "contrast fell; passed on as it is"
+    before = [reason for reason in flagged[2].reasons if reason.measure == Measure("before", "cjv")]
     assert len(before) == 1 and before[0].method is None
 
 

@@ -73,11 +73,11 @@ def row_of(table: pd.DataFrame, **where) -> pd.Series:
 
 def test_before_and_after(study):
     out, values = study
-    found = evaluate(out)
-    assert found.problems == []
+    evaluation = evaluate(out)
+    assert evaluation.problems == []
     for unit, mine in (("A", values[values["site"] == "A"]), (None, values)):
         mine = mine[(mine["metric"] == "cv_wm") & (mine["method"] == "other")]
-        table = found.overall[found.overall["unit"] == "scan"] if unit is None else found.sites
+        table = evaluation.overall[evaluation.overall["unit"] == "scan"] if unit is None else evaluation.sites
         where = {"metric": "cv_wm", "method": "other", "reference": "before"} | ({"site": unit} if unit else {})
         row = row_of(table, **where)
         changes = mine["after"] - mine["before"]
@@ -91,14 +91,14 @@ def test_before_and_after(study):
 
 def test_methods_with_each_other_and_sites_as_units(study):
     out, values = study
-    found = evaluate(out)
+    evaluation = evaluate(out)
     after = values[values["metric"] == "cjv"].pivot(index=["site", "number"], columns="method", values="after")
     changes = after["other"] - after["n4"]
-    row = row_of(found.overall, unit="scan", metric="cjv", method="other", reference="n4")
+    row = row_of(evaluation.overall, unit="scan", metric="cjv", method="other", reference="n4")
     assert row["median_change"] == pytest.approx(changes.median()) and row["n"] == 16
     assert row["losses"] == (changes > 0).sum()
     medians = after.groupby("site").median()
-    row = row_of(found.overall, unit="site", metric="cjv", method="other", reference="n4")
+    row = row_of(evaluation.overall, unit="site", metric="cjv", method="other", reference="n4")
     assert row["n"] == 3 and row["median_method"] == pytest.approx(medians["other"].median())
     assert row["median_change"] == pytest.approx((medians["other"] - medians["n4"]).median())
     assert np.isnan(row["p"]) and "only 3 changes other than 0, fewer than 6" in row["note"]
@@ -106,8 +106,8 @@ def test_methods_with_each_other_and_sites_as_units(study):
 
 def test_holm_runs_over_the_whole_table(study):
     out, _ = study
-    found = evaluate(out)
-    for table, n_tests in ((found.sites, 2 * 12), (found.overall, 12)):
+    evaluation = evaluate(out)
+    for table, n_tests in ((evaluation.sites, 2 * 12), (evaluation.overall, 12)):
         tested = table[table["p"].notna()]
         assert len(tested) == n_tests  # 4 metrics x 3 comparisons; site C and the 3 sites are too few
         assert list(tested["p_holm"]) == pytest.approx(holm(list(tested["p"])))
@@ -127,15 +127,15 @@ def test_what_is_undefined_or_failed_has_its_reason(study):
     states = [(scan_of(i), method, "done", "n/a") for i in range(1, 9) for method in ("n4", "other")]
     states[3] = (scan_of(2), "other", "failed", "InvalidImageError: no voxel")
     write_status(out / "A", states)
-    found = evaluate(out)
-    scans = found.scans.set_index(["scan", "method"])
+    evaluation = evaluate(out)
+    scans = evaluation.scans.set_index(["scan", "method"])
     assert "white matter has fewer than 10 voxels" in scans.loc[(scan_of(1), "n4"), "note"]
     failed = scans.loc[scan_of(2), "other"]
     assert failed["state"] == "failed" and failed["note"] == "InvalidImageError: no voxel"
     assert np.isnan(failed["cjv_before"])
-    row = row_of(found.sites, site="A", metric="cjv", method="other", reference="n4")
+    row = row_of(evaluation.sites, site="A", metric="cjv", method="other", reference="n4")
     assert (row["n"], row["n_undefined"], row["n_scans"]) == (6, 2, 8)
-    kinds = {kind for kind, _, _ in found.problems}
+    kinds = {kind for kind, _, _ in evaluation.problems}
     assert kinds == {"failed", "output"}  # the failure, and that an earlier run's files are there
     write_evaluation(out)
     lines = (out / "evaluation/scans.tsv").read_text().splitlines()
@@ -157,11 +157,11 @@ def test_a_site_without_output_and_damaged_files_are_said(study):
     out, _ = study
     (out / "C").rename(out / "moved")
     next((out / "B/n4").rglob("*_metrics.json")).write_text("{")
-    found = evaluate(out)
-    kinds = [kind for kind, _, _ in found.problems]
+    evaluation = evaluate(out)
+    kinds = [kind for kind, _, _ in evaluation.problems]
     assert kinds.count("no output") == 1 and kinds.count("failed") == 3  # both methods of C, one of B
-    assert any("not readable as JSON" in text for _, _, text in found.problems)
-    assert row_of(found.sites, site="C", metric="cjv", method="n4", reference="before")["n"] == 0
+    assert any("not readable as JSON" in text for _, _, text in evaluation.problems)
+    assert row_of(evaluation.sites, site="C", metric="cjv", method="n4", reference="before")["n"] == 0
     write_evaluation(out)
 
 

@@ -105,9 +105,9 @@ def test_change(key, before, after, percent, verdict):
 def test_tally_counts_worsenings_and_leaves_undefined_out():
     afters = [0.4, 0.7, 0.88, None]
     results = [Result(T1W, "n4", record={"before": {"cjv": 0.8}, "after": {"cjv": after}}) for after in afters]
-    found = tally(results, "cjv")
-    assert (found.n, found.counts) == (3, {"better": 2, "worse": 1})
-    assert found.median_percent == pytest.approx(-12.5)
+    changes = tally(results, "cjv")
+    assert (changes.n, changes.counts) == (3, {"better": 2, "worse": 1})
+    assert changes.median_percent == pytest.approx(-12.5)
 
 
 # --- the page
@@ -137,10 +137,10 @@ def test_damaged_records_are_reported(out, cohort):
     assert "not a BIDS data set" in text
     rows = read_table(paths.metrics_tsv)
     assert [row["cjv_after"] for row in rows] == ["0.6", "0.9", "n/a", "n/a"]
-    told = CliRunner().invoke(cli, ["report", str(out), "--no-scan-pages"])
+    outcome = CliRunner().invoke(cli, ["report", str(out), "--no-scan-pages"])
     count = len(read_table(out / "reports/problems.tsv"))
-    assert told.exit_code == 0 and count >= 4
-    assert f"Problems with files: {count};" in told.stderr
+    assert outcome.exit_code == 0 and count >= 4
+    assert f"Problems with files: {count};" in outcome.stderr
 
 
 def test_records_of_other_shapes_are_not_fatal(out):

@@ -144,11 +144,11 @@ def test_few_scans_have_no_range(judged_cohort):
 def test_what_makes_methods_incomparable_is_said(out, judged_cohort):
     write_scan(out, method="ubc", metrics={"before": BEFORE | {"cjv": 0.81}, "segmentation": {"method": "kmeans"}})
     done = write_scan_pages(collect(out), n_procs=1)
-    said = {problem.text for problem in done.problems}
-    assert "the methods were scored with different segmentations" in said
-    assert any("CJV before differs between methods" in text for text in said)
+    texts = {problem.text for problem in done.problems}
+    assert "the methods were scored with different segmentations" in texts
+    assert any("CJV before differs between methods" in text for text in texts)
     again = write_scan_pages(collect(out), n_procs=1)
-    assert (again.made, {problem.text for problem in again.problems}) == (0, said)
+    assert (again.made, {problem.text for problem in again.problems}) == (0, texts)
 
 
 def test_without_mask_and_segmentation_it_is_said(out):
@@ -299,15 +299,15 @@ def test_boilerplate_says_what_was_run():
         "Method": {"Name": "ubc", "Preset": "ttda", "WeightsSHA256": "ab" * 32},
         "Software": {"biascorr_pydra": "9.8"},
     }
-    said = boilerplate([Result(T2W, "ubc_ttda", record=record, sidecar=about)])
-    text = " ".join(said.sentences)
+    sentences = boilerplate([Result(T2W, "ubc_ttda", record=record, sidecar=about)])
+    text = " ".join(sentences.sentences)
     assert "The T2w image was corrected for intensity non-uniformity with ubc (Perez-Caballero et al. 2024)" in text
     assert (
         "biascorr_pydra 9.8 (preset ttda, weights with SHA-256 abababababab…), within a brain mask by deepbet (Fisch"
         in text
     )
     assert "accepted it" in text and "segmented with atropos (Avants et al. 2011) on the acquired image" in text
-    assert [reference.key for reference in said.references] == ["fisch2024", "perezcaballero2024", "avants2011b"]
+    assert [reference.key for reference in sentences.references] == ["fisch2024", "perezcaballero2024", "avants2011b"]
     rejected = record | {"gate": gate("rejected", applied="none")}
     text = " ".join(boilerplate([Result(T2W, "n4", record=rejected)]).sentences)
     assert "rejected the field, and the image was passed on unchanged" in text

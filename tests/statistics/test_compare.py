@@ -15,18 +15,18 @@ AFTER = [7.0, 7.0, 8.0, 10.0, 7.0, 7.0]
 
 
 def test_by_hand():
-    found = compare(BEFORE, AFTER, direction="lower")
-    assert (found.n, found.n_undefined, found.n_fell, found.n_rose, found.n_tied) == (6, 0, 5, 1, 0)
-    assert (found.wins, found.losses) == (5, 1)
-    assert found.statistic == 2
+    paired = compare(BEFORE, AFTER, direction="lower")
+    assert (paired.n, paired.n_undefined, paired.n_fell, paired.n_rose, paired.n_tied) == (6, 0, 5, 1, 0)
+    assert (paired.wins, paired.losses) == (5, 1)
+    assert paired.statistic == 2
     # Of the 64 sign patterns, those with W+ <= 2 are {}, {1}, {2}: three; two-sided 6 / 64.
-    assert found.p == pytest.approx(6 / 64)
-    assert found.effect_size == pytest.approx((2 - 19) / 21)
-    assert found.median_reference == 10.5 and found.median_method == 7
-    assert found.median_change == -3.5  # between -3 and -4
+    assert paired.p == pytest.approx(6 / 64)
+    assert paired.effect_size == pytest.approx((2 - 19) / 21)
+    assert paired.median_reference == 10.5 and paired.median_method == 7
+    assert paired.median_change == -3.5  # between -3 and -4
     # -30, -41.7, -11.1, +25, -36.4, -46.2 percent
-    assert found.median_change_percent == pytest.approx(-(30 + 400 / 11) / 2)
-    assert found.undefined == {}
+    assert paired.median_change_percent == pytest.approx(-(30 + 400 / 11) / 2)
+    assert paired.undefined == {}
 
 
 def test_wins_follow_the_direction():
@@ -43,9 +43,9 @@ def test_wins_follow_the_direction():
 
 
 def test_undefined_pairs_are_left_out_and_counted():
-    found = compare([*BEFORE, None, 5.0, float("nan")], [*AFTER, 1.0, None, 2.0], direction="lower")
-    assert (found.n, found.n_undefined) == (6, 3)
-    assert found.p == pytest.approx(6 / 64)
+    paired = compare([*BEFORE, None, 5.0, float("nan")], [*AFTER, 1.0, None, 2.0], direction="lower")
+    assert (paired.n, paired.n_undefined) == (6, 3)
+    assert paired.p == pytest.approx(6 / 64)
     nothing = compare([None, 1.0], [1.0, None])
     assert (nothing.n, nothing.n_undefined, nothing.p) == (0, 2, None)
     assert nothing.undefined["median_change"] == "no scan has both values"
@@ -54,30 +54,30 @@ def test_undefined_pairs_are_left_out_and_counted():
 
 
 def test_few_scans_are_described_and_not_tested():
-    found = compare(BEFORE[:5], AFTER[:5], direction="lower")
-    assert found.p is None and found.ci_low is None
-    assert found.undefined["p"] == "only 5 changes other than 0, fewer than 6"
-    assert found.undefined["ci_high"] == "only 5 pairs, fewer than 6"
-    assert found.median_change == -3 and found.effect_size == pytest.approx((2 - 13) / 15)
+    paired = compare(BEFORE[:5], AFTER[:5], direction="lower")
+    assert paired.p is None and paired.ci_low is None
+    assert paired.undefined["p"] == "only 5 changes other than 0, fewer than 6"
+    assert paired.undefined["ci_high"] == "only 5 pairs, fewer than 6"
+    assert paired.median_change == -3 and paired.effect_size == pytest.approx((2 - 13) / 15)
     # The bound is where 0.05 comes into reach.
     smallest = [stats.wilcoxon(-np.arange(1.0, n + 1), method="exact").pvalue for n in (FEWEST_SCANS - 1, FEWEST_SCANS)]
     assert smallest[1] < 0.05 < smallest[0]
 
 
 def test_no_change_at_all():
-    found = compare(BEFORE, BEFORE, direction="lower")
-    assert (found.n_tied, found.wins, found.losses) == (6, 0, 0)
-    assert found.effect_size is None and found.undefined["effect_size"] == "all changes are 0"
-    assert found.p is None and found.undefined["p"] == "only 0 changes other than 0, fewer than 6"
-    assert (found.median_change, found.ci_low, found.ci_high) == (0, 0, 0)
+    paired = compare(BEFORE, BEFORE, direction="lower")
+    assert (paired.n_tied, paired.wins, paired.losses) == (6, 0, 0)
+    assert paired.effect_size is None and paired.undefined["effect_size"] == "all changes are 0"
+    assert paired.p is None and paired.undefined["p"] == "only 0 changes other than 0, fewer than 6"
+    assert (paired.median_change, paired.ci_low, paired.ci_high) == (0, 0, 0)
     rounding = compare([0.1 + 0.2], [0.3])  # the two differ in the last bit
     assert rounding.n_tied == 1
 
 
 def test_a_reference_of_zero_has_no_percent():
-    found = compare([0.0, 2.0], [1.0, 1.0])
-    assert found.median_change_percent is None and found.median_change == 0
-    assert found.undefined["median_change_percent"] == "a reference value is 0"
+    paired = compare([0.0, 2.0], [1.0, 1.0])
+    assert paired.median_change_percent is None and paired.median_change == 0
+    assert paired.undefined["median_change_percent"] == "a reference value is 0"
 
 
 @pytest.mark.parametrize("n", [6, 20, 50, 51, 400])
