@@ -24,6 +24,9 @@ def test_no_more_jobs_than_allowed_are_in_the_queue(tmp_path, quick):
     sizes = []
     run_all(make_queue(tmp_path / "c", slurm, chunk=1, max_in_queue=3), [f"s{n}" for n in range(10)])
     assert max(sizes) == 3 and sum(sizes) == 10
+    sizes.clear()
+    run_all(make_queue(tmp_path / "one", slurm, chunk=1, max_in_queue=1), ["s0", "s1"])
+    assert sizes == [1, 1]
 
 
 def test_lost_work_is_submitted_again_and_what_was_done_is_not(tmp_path, quick):
