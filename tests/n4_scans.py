@@ -43,14 +43,14 @@ def log_bias(estimate, scan):
     return estimate.log_bias.on_grid(scan.data.shape)
 
 
-def differences(found, expected, mask):
+def differences(log_bias_found, expected, mask):
     """Relative differences of two bias fields in the mask: 99.9th percentile and maximum."""
-    relative = np.abs(np.expm1(np.asarray(found, float)[mask] - np.asarray(expected, float)[mask]))
+    relative = np.abs(np.expm1(np.asarray(log_bias_found, float)[mask] - np.asarray(expected, float)[mask]))
     return np.quantile(relative, 0.999), relative.max()
 
 
-def assert_agree(found, expected, mask):
-    typical, largest = differences(found, expected, mask)
+def assert_agree(log_bias_found, expected, mask):
+    typical, largest = differences(log_bias_found, expected, mask)
     assert typical < 1e-4
     assert largest < 1e-3
 

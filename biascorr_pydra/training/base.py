@@ -205,24 +205,24 @@ class Training(ABC):
         """A batch on the CPU: a tensor, or a tuple, list or dict of them. Every random number is the generator's."""
 
     @abstractmethod
-    def loss(self, network: torch.nn.Module, batch: Any) -> tuple[torch.Tensor, dict[str, Any]]:
+    def loss(self, network: Any, batch: Any) -> tuple[torch.Tensor, dict[str, Any]]:
         """The loss, a scalar tensor, and numbers for the log. The batch is on the network's device."""
 
     @abstractmethod
-    def score(self, network: torch.nn.Module, data: Any) -> dict[str, Any]:
+    def score(self, network: Any, data: Any) -> dict[str, Any]:
         """Scores of the trained network on the held-out data, JSON-serialisable; it is in evaluation mode."""
 
     def facts(self, data: Any) -> dict[str, Any]:
         """More for the card's "training_data"."""
         return {}
 
-    def card_facts(self, network: torch.nn.Module) -> dict[str, Any]:
+    def card_facts(self, network: Any) -> dict[str, Any]:
         """More for the card itself, such as what the network was made with."""
         return {}
 
     # --- what a method may change
 
-    def optimizers(self, network: torch.nn.Module) -> list[torch.optim.Optimizer]:
+    def optimizers(self, network: Any) -> list[torch.optim.Optimizer]:
         """The optimizers; their learning rates at first are those that the schedule starts from."""
         return [torch.optim.Adam(network.parameters(), self.learning_rate)]
 
@@ -235,7 +235,7 @@ class Training(ABC):
 
     def update(
         self,
-        network: torch.nn.Module,
+        network: Any,
         optimizers: list[torch.optim.Optimizer],
         batch: Any,
         autocast: Callable[[], AbstractContextManager],
