@@ -40,8 +40,8 @@ def write_scan(out, scan=T1W, method="n4", *, after=None, codes="RAS", metrics=N
     names = f"{stem}_desc-preproc_{suffix}", f"{stem}_desc-{suffix}_biasfield", f"{stem}{space}_desc-brain_mask"
     for data, name in zip(volumes(), names, strict=True):
         img = nib.Nifti1Image(np.asarray(data, np.float32), AFFINE)
-        there = nib.orientations.axcodes2ornt(codes)
-        img = img.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(AFFINE), there))
+        orientation = nib.orientations.axcodes2ornt(codes)
+        img = img.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(AFFINE), orientation))
         nifti.save(img, folder / f"{name}.nii.gz")
     about = {"Method": {"Name": method, "Version": "3", "Parameters": {"spline_mm": 200.0}}, "SourceSHA256": "ab"}
     (folder / f"{names[0]}.json").write_text(json.dumps(about))

@@ -71,7 +71,7 @@ WORDS: dict[str, int] = {
     "biascorr_pydra/workers": 4,
     "biascorr_pydra/workers/dask": 3,
     "biascorr_pydra/workers/slurm": 19,
-    "tests": 3,
+    "tests": 2,
     "tests/anatomy": 14,
     "tests/bench": 6,
     "tests/browser": 1,
