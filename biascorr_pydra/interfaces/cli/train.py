@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING
 from typing import Any, get_args, get_type_hints
@@ -19,27 +20,29 @@ __all__ = ["train"]
 class _Methods(click.Group):
     """One command a method, made when it is asked for: listing them loads neither torch nor a training."""
 
-    def list_commands(self, context):
+    def list_commands(self, context: click.Context) -> list[str]:
         return training_names()
 
-    def get_command(self, context, name):
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
         try:
             return _command(get_training(name))
         except UnknownMethodError:
             return None
 
-    def resolve_command(self, context, arguments):
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if arguments and arguments[0] not in training_names():
             get_training(arguments[0])  # its error names the methods that there are
         return super().resolve_command(context, arguments)
 
-    def format_commands(self, context, formatter):
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Methods"):
             formatter.write_dl([(name, f"see `biascorr train {name} --help`") for name in training_names()])
 
 
 @click.group(cls=_Methods, subcommand_metavar="METHOD [OPTIONS]")
-def train():
+def train() -> None:
     """Train a method on data of one's own; writes weights, their card, a log and its plot to a folder.
 
     Run the same command again to go on after an interruption. The weights are used by
@@ -83,7 +86,7 @@ class _List(click.ParamType):
     def __init__(self, inner: click.ParamType):
         self.inner, self.name = inner, f"{inner.name},..."
 
-    def convert(self, value, param, context):
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> tuple[Any, ...]:
         if isinstance(value, tuple):
             return value
         return tuple(self.inner.convert(part.strip(), param, context) for part in value.split(","))
@@ -95,7 +98,7 @@ def _train(cls, values: dict[str, Any]) -> None:
 
     config = configure(cls, values, values.pop("config_file"))
     try:
-        with _shown(config) as tell, _told_to_stop() as stop:
+        with _shown(config) as tell, _asked_to_stop() as stop:
             card = run(config, tell, stop)
     except KeyboardInterrupt:
         click.echo("Interrupted. Run the same command again to go on from here.", err=True)
@@ -108,11 +111,11 @@ def _train(cls, values: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _told_to_stop():
+def _asked_to_stop() -> Iterator[Callable[[], bool]]:
     """Whether Ctrl-C, or a batch system's SIGTERM, has come: the step at hand is done first; a second is at once."""
-    came = []
+    came: list[int] = []
 
-    def handle(number, frame):
+    def handle(number: int, frame: Any) -> None:
         if came:
             raise KeyboardInterrupt
         came.append(number)
@@ -145,7 +148,7 @@ class _shown:  # noqa: N801 (used as a function)
         if self.bar:
             self.bar.stop()
 
-    def tell(self, progress) -> None:
+    def tell(self, progress: Any) -> None:
         words = f"step {progress.step}, loss {progress.row['loss']:.4g}"
         if self.bar:
             self.bar.update(self.row, completed=progress.share, description=f"{self.config.method} {words}")

@@ -66,7 +66,7 @@ def resources_of(name: str) -> Resources:
     return Resources(cpus=2 if method.takes_all_cores else 1, mem_gb=math.ceil(10 * memory) / 10)
 
 
-def declare(node, name: str, *, use_gpu: bool = False):
+def declare(node: Any, name: str, *, use_gpu: bool = False) -> Any:
     """Declare what a Nipype node takes, so that MultiProc counts it and Slurm is asked for it; returns the node.
 
     MultiProc counts ``n_procs`` and ``mem_gb``, and as many GPU slots as ``n_procs`` for a node whose ``use_gpu`` is
@@ -114,7 +114,7 @@ def file_trait(name: str, **metadata: bool) -> File:
 class VersionedInputSpec(BaseInterfaceInputSpec):
     """Inputs whose hash follows the code: another version computes again, in a working directory that exists."""
 
-    def get_hashval(self, hash_method=None):
+    def get_hashval(self, hash_method: str | None = None) -> tuple[list[tuple[str, Any]], str]:
         listed, hashed = super().get_hashval(hash_method)
         code = self.implementation()
         return [*listed, ("implementation", code)], hashlib.md5(f"{hashed} {code}".encode()).hexdigest()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from biascorr_pydra.correction.options import help_of
 from biascorr_pydra.errors import InvalidParameterError
@@ -204,7 +205,7 @@ class BiascorrShiftedN4(BiascorrN4):
         return lifted
 
 
-def set_traits(inputs) -> set[str]:
+def set_traits(inputs: Any) -> set[str]:
     """Names of N4's traits that were set to something, apart from this package's own."""
     names = set(N4BiasFieldCorrection.input_spec().copyable_trait_names()) - OWN
     changed = set()

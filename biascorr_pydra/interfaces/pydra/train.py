@@ -115,7 +115,7 @@ def _configured(method: str, data_dir, folder: Path, config_file, options, devic
 class TrainHooks:
     """What `pydra run` asks; see :class:`biascorr_pydra.interfaces.pydra.run.RunHooks`."""
 
-    def prepare(self, task, rerun: bool, worker):
+    def prepare(self, task: Any, rerun: bool, worker: Any) -> Any:
         """Check methods, options, data and resources before anything runs, and name the run."""
         chosen = task.data_dir, Path(task.out_dir), task.config_file, task.options, task.device
         for method in task.method:
