@@ -191,7 +191,8 @@ def _score_prior(network: TissueNetworks, data: ClassedHeads) -> dict[str, Any]:
 
 
 def _score_fields(network: TissueNetworks, data: ClassedHeads) -> dict[str, Any]:
-    corrector, scores = DeepEM(), {}
+    corrector = DeepEM()
+    scores: dict[str, list[dict[str, float]]] = {}
     for contrast, head in data.to_score():
         scan = Scan(head.image.numpy(), np.ones(head.image.shape, bool), None, (2.0, 2.0, 2.0))
         estimated = corrector.estimate_with(network, scan).log_bias.on_grid(head.image.shape)

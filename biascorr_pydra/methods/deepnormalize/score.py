@@ -48,7 +48,9 @@ def score_scans(
         (0 to 1 in 128 bins); "confusion" (true class -> share of each answer) of 64 patches a scan; JSON-serialisable.
     """
     device = next(network.parameters()).device.type
-    rows, histograms, guesses = [], {}, {}
+    rows: list[dict[str, Any]] = []
+    histograms: dict[str, list[list[np.ndarray]]] = {}
+    guesses: dict[str, list[np.ndarray]] = {}
     for scan in scans:
         image = scan.prepared.image
         seen = model.standardize(image) if z_scores else image

@@ -150,7 +150,7 @@ def estimate_by_slices(
         np.zeros([_spans(box, n) + DEGREE for box, n in zip(r[1], scan.data.shape, strict=True)])
         for r, scan in zip(regions, scans, strict=True)
     ]
-    steps = [[] for _ in scans]
+    steps: list[list[float]] = [[] for _ in scans]
     for number in range(passes):
         stacks = [
             _stacks(np.clip(scan.data, 0, None), region, points, corrected=number > 0)
