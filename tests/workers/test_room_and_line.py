@@ -52,9 +52,9 @@ def test_what_is_taken_is_not_free_until_it_is_given_back():
 
 def test_memory_comes_back_to_what_it_was():
     room = Room(Resources(cpus=9, mem_gb=8.0), ())
-    for gb in (1.3, 1.9, 0.7):
+    for gb in (0.1, 1.4, 0.2):  # which sum up to 7.999999999999999, in this order
         room.take(Resources(mem_gb=gb))
-    for gb in (1.9, 0.7, 1.3):
+    for gb in (1.4, 0.2, 0.1):
         room.give_back(Resources(mem_gb=gb), ())
     assert room.fits(Resources(mem_gb=8.0))
 
