@@ -18,6 +18,7 @@ from smriprep.workflows.anatomical import init_anat_fit_wf, init_anat_template_w
 from biascorr_pydra import correct_file
 from biascorr_pydra.errors import InvalidParameterError, UnknownMethodError
 from biascorr_pydra.images import nifti
+from biascorr_pydra.interfaces.nipype.base import resources_of
 from biascorr_pydra.interfaces.nipype.n4 import BiascorrN4, BiascorrShiftedN4
 from biascorr_pydra.interfaces.nipype.swap import SwappedNode, nodes_of, use_biascorr
 
@@ -122,7 +123,7 @@ def test_every_n4_of_a_real_workflow_is_swapped_and_nothing_else(tmp_path, bids_
         for trait, value in values[name].items():
             if trait not in ("num_threads", "environ"):  # of ANTs; n4 runs in one thread
                 assert kept[trait] == value
-        assert nodes[name].n_procs == 1 and nodes[name].mem_gb == 1.0
+        assert nodes[name].n_procs == 1 and nodes[name].mem_gb == resources_of("n4").mem_gb
     workflow._create_flat_graph()
 
 
