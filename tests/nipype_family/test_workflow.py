@@ -40,7 +40,7 @@ def test_resources_are_declared():
     assert correct.is_gpu_node() and "--gres=gpu:1" in correct.plugin_args["sbatch_args"]
     assert not workflow.get_node("brain").is_gpu_node()
     assert {node: workflow.get_node(node).mem_gb for node in ("brain", "tissue", "correct", "measure")} == {
-        **{"brain": 2.0, "tissue": 1.5, "correct": 1.0, "measure": 1.0},
+        **{"brain": 2.0, "tissue": 1.5, "correct": 1.3, "measure": 1.0},
     }
 
 
