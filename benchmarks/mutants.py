@@ -27,12 +27,14 @@ LINKED = ("bids_examples", "docs", "benchmarks", "workflows", "README.md", "CONT
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="WORD", help="mutations whose file or rule has this word")
-    parser.add_argument("--minutes", type=float, default=5, help="for the tests of one mutant; one that hangs is seen")
+    parser.add_argument("--minutes", type=float, default=5, help="for the tests of one mutant")
     chosen = parser.parse_args(words)
+    mutations = [mutation for mutation in MUTATIONS if chosen.only in f"{mutation.file} {mutation.rule}"]
+    for tests in sorted({mutation.tests for mutation in mutations}):
+        if outcome_of(Mutation("", "", "", "", tests), chosen.minutes) == "killed":
+            raise SystemExit(f"these fail without a mutation: {tests}")
     bad = []
-    for mutation in MUTATIONS:
-        if chosen.only not in f"{mutation.file} {mutation.rule}":
-            continue
+    for mutation in mutations:
         began = time.monotonic()
         outcome = outcome_of(mutation, chosen.minutes)
         print(f"{outcome:10} {time.monotonic() - began:6.1f} s  {mutation.file}: {mutation.rule}", flush=True)
@@ -43,7 +45,10 @@ def main(words: list[str] | None = None) -> int:
 
 
 def outcome_of(mutation: Mutation, minutes: float) -> str:
-    """ "killed", "survived", or "not found" where the text is not in the file exactly once."""
+    """ "killed", "survived", "timed out", or "not found" where the text is not in the file exactly once.
+
+    A mutation of no file changes nothing: it tells whether the tests pass at all.
+    """
     with tempfile.TemporaryDirectory(prefix="biascorr-mutant-") as folder:
         copy = Path(folder)
         for name in COPIED:
@@ -51,25 +56,26 @@ def outcome_of(mutation: Mutation, minutes: float) -> str:
         for name in LINKED:
             (copy / name).symlink_to(ROOT / name)
         shutil.copy(ROOT / "pyproject.toml", copy)
-        file = copy / "biascorr_pydra" / mutation.file
-        text = file.read_text() if file.is_file() else ""
-        if text.count(mutation.old) != 1:
-            return "not found"
-        file.write_text(text.replace(mutation.old, mutation.new))
-        return "survived" if passes(copy, mutation.tests.split(), minutes) else "killed"
+        if mutation.file:
+            file = copy / "biascorr_pydra" / mutation.file
+            text = file.read_text() if file.is_file() else ""
+            if text.count(mutation.old) != 1:
+                return "not found"
+            file.write_text(text.replace(mutation.old, mutation.new))
+        return verdict(copy, mutation.tests.split(), minutes)
 
 
-def passes(copy: Path, tests: list[str], minutes: float) -> bool:
-    """Whether the tests, those of them that there are, pass in this copy."""
+def verdict(copy: Path, tests: list[str], minutes: float) -> str:
+    """What the tests, those of them that there are, say of this copy; "timed out" says nothing of it."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow"]
     command += [test for test in tests if (copy / test).exists()]
     try:
         done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=60 * minutes)
     except subprocess.TimeoutExpired:
-        return False
+        return "timed out"
     if done.returncode not in (0, 1):
         raise SystemExit(f"pytest ended with status {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return done.returncode == 0
+    return "killed" if done.returncode else "survived"
 
 
 if __name__ == "__main__":

@@ -74,13 +74,6 @@ MUTATIONS = (
         "        raise",
         WRITING,
     ),
-    Mutation(
-        "folders are seen before",
-        "images/files.py",
-        "if path.is_dir():\n                raise Is",
-        "if False:\n                raise Is",
-        WRITING,
-    ),
     Mutation("old files are kept aside", "images/files.py", "if len(temporaries) > 1:", "if False:", WRITING),
     Mutation(
         "nothing is left behind",

@@ -38,12 +38,12 @@ def main(folder: Path) -> None:
         file = str(folder / f"start{k}.mat")
         place = {"dimension": 3, "matrix": start[:3, :3], "translation": tuple(start[:3, 3])}
         ants.write_transform(ants.create_ants_transform("AffineTransform", **place), file)
-        found = register(common, "Rigid", [file], folder / f"rigid{k}", RIGID)
-        aligned = ants.apply_transforms(fixed=fixed, moving=moving, transformlist=found).numpy()
-        rigid.append((mutual_information(given["labels"][near], aligned[near]), found))
+        transforms = register(common, "Rigid", [file], folder / f"rigid{k}", RIGID)
+        aligned = ants.apply_transforms(fixed=fixed, moving=moving, transformlist=transforms).numpy()
+        rigid.append((mutual_information(given["labels"][near], aligned[near]), transforms))
     best = max(rigid, key=lambda pair: pair[0])[1]
-    (found,) = register(common, "Affine", best, folder / "affine", AFFINE)
-    np.save(folder / "affine.npy", matrix_of(ants.read_transform(found)))
+    (transform,) = register(common, "Affine", best, folder / "affine", AFFINE)
+    np.save(folder / "affine.npy", matrix_of(ants.read_transform(transform)))
 
 
 def register(common: dict, kind: str, start: list[str], prefix: Path, levels: dict) -> list[str]:

@@ -175,7 +175,8 @@ class LogBiasSpline:
     @classmethod
     def spanning(cls, control_points: np.ndarray, shape: Sequence[int]) -> LogBiasSpline:
         """A mesh whose ends are the centres of the first and last voxels of a grid of this shape."""
-        return cls(np.asarray(control_points), (0.0,) * 3, tuple(float(n - 1) for n in shape))
+        i, j, k = shape
+        return cls(np.asarray(control_points), (0.0,) * 3, (float(i - 1), float(j - 1), float(k - 1)))
 
     def on_grid(self, shape: Sequence[int], dtype=np.float32) -> np.ndarray:
         """The log bias at every voxel of a grid of this shape: array (I, J, K)."""

@@ -218,7 +218,7 @@ def _keep_aside(path: Path, aside: Path) -> None:
 
 def _put_back(renamed: Sequence[Path], old: dict[Path, Path]) -> None:
     """Undo renames. Where an old file cannot be put back, it stays aside, and its name is told."""
-    stuck = {}
+    stuck: dict[Path, OSError] = {}
     for path in reversed(renamed):
         aside = old.get(path)
         try:
@@ -229,13 +229,13 @@ def _put_back(renamed: Sequence[Path], old: dict[Path, Path]) -> None:
         except OSError as error:
             stuck[path] = error
             old.pop(path, None)
-    for path, error in stuck.items():
+    for path, reason in stuck.items():
         raise OutputError(
             "is new while files written with it are not, and could not be undone",
             file=path,
-            value=error.strerror or str(error),
+            value=reason.strerror or str(reason),
             next_step=f"What was there before, if anything, is beside it as a hidden file that ends in {path.name}.",
-        ) from error
+        ) from reason
 
 
 def _beside(path: Path) -> Path:
