@@ -195,21 +195,23 @@ class HeadSampler:
         def uniform(low: float, high: float) -> float:
             return low + (high - low) * torch.rand((), generator=generator).item()
 
+        def three(low: float, high: float) -> tuple[float, float, float]:
+            return uniform(low, high), uniform(low, high), uniform(low, high)
+
         contrast = self.contrasts[int(torch.randint(len(self.contrasts), (), generator=generator))]
         means, deviations = _sample_intensities(contrast, generator)
-        limit = np.deg2rad(self.max_rotation_degrees)
+        limit, (fewest, most) = np.deg2rad(self.max_rotation_degrees), self.field_spans
         elastic = uniform(0, self.max_elastic)
-        fewest, most = self.field_spans
         spans = [int(torch.randint(fewest, most + 1, (), generator=generator)) for _ in "ijk"]
         return HeadParameters(
             contrast=contrast,
             means=means,
             deviations=deviations,
             rotation=_rotation([uniform(-limit, limit) for _ in "ijk"]),
-            field_of_view=tuple(uniform(*self.field_of_view) for _ in "ijk"),
-            translation=tuple(uniform(-self.max_translation, self.max_translation) for _ in "ijk"),
+            field_of_view=three(*self.field_of_view),
+            translation=three(-self.max_translation, self.max_translation),
             displacement=torch.randn((3, *[ELASTIC_CONTROL_POINTS] * 3), generator=generator) * elastic,
-            blur=tuple(uniform(*self.blur) for _ in "ijk"),
+            blur=three(*self.blur),
             noise=uniform(*self.noise),
             stripped=uniform(0, 1) < self.stripped,
             log_bias=sample_log_bias(spans, uniform(*self.field_sd), generator),
@@ -305,9 +307,8 @@ def simulate_head(
     clean = blur((parameters.means[moved] + texture).clamp_(min=0), parameters.blur)
     log_bias = _on_grid(parameters.log_bias, shape)
     log_bias = log_bias - log_bias[brain].exp().mean().log()
-    real = clean * log_bias.exp()
     imaginary, in_phase = (parameters.noise * torch.randn(shape, generator=noise) for _ in range(2))
-    return SimulatedHead(torch.hypot(real + in_phase, imaginary), clean, log_bias, moved, brain)
+    return SimulatedHead(torch.hypot(clean * log_bias.exp() + in_phase, imaginary), clean, log_bias, moved, brain)
 
 
 def _move(labels: torch.Tensor, parameters: HeadParameters, shape: Sequence[int]) -> torch.Tensor:

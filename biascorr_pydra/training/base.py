@@ -149,9 +149,6 @@ class Training(ABC):
 
     method: ClassVar[str]
     text: ClassVar[CardText]
-    schedule_in_words: ClassVar[str] = (
-        "Adam, learning rate down to 0 along a cosine over the steps, or over the time allowed"
-    )
     # Fields that may change when a run goes on: bounds in time, places and hardware.
     free: ClassVar[tuple[str, ...]] = (
         "data",
@@ -164,6 +161,11 @@ class Training(ABC):
         "device",
         "precision",
     )
+
+    @property
+    def schedule_in_words(self) -> str:
+        """The learning rates' schedule, for the card."""
+        return "Adam, learning rate down to 0 along a cosine over the steps, or over the time allowed"
 
     def __post_init__(self):
         for name in ("steps", "batch", "checkpoint_every", "log_every", "threads"):

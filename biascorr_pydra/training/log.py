@@ -13,7 +13,8 @@ class Log:
     """Means of the steps since the last line, as lines of a TSV file."""
 
     def __init__(self, file: Path):
-        self.file, self.rows = file, []
+        self.file = file
+        self.rows: list[dict[str, float]] = []
 
     def cut(self, step: int | None) -> None:
         """Drop what a run that goes on after ``step`` will write again; everything where it begins anew (None)."""

@@ -121,7 +121,8 @@ class _State:
         self.rates = [[group["lr"] for group in one.param_groups] for one in self.optimizers]
         self.generator = torch.Generator().manual_seed(config.seed)
         self.autocast = _autocast(self.device, config.precision)
-        self.step, self.seconds, self.row, self.whole = 0, 0.0, {}, True
+        self.step, self.seconds, self.whole = 0, 0.0, True
+        self.row: dict[str, float] = {}
         self.file = Path(config.out) / "checkpoint.pt"
         self.log = Log(Path(config.out) / "log.tsv")
 

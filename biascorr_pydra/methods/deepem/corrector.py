@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -92,10 +92,10 @@ class DeepEM(Corrector):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise InvalidParameterError(f"{name} is a whole number from {low} to {high}", value=repr(value))
-        for name, low, high in (("smoothness", 0, 1), ("sure", 0.05, 0.99)):
+        for name, least, most in (("smoothness", 0, 1), ("sure", 0.05, 0.99)):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not low <= value <= high:
-                raise InvalidParameterError(f"{name} lies between {low} and {high}", value=repr(value))
+            if not isinstance(value, int | float) or not least <= value <= most:
+                raise InvalidParameterError(f"{name} lies between {least} and {most}", value=repr(value))
 
     def estimate(self, scan: Scan, *, device: str = "cpu", seed: int = 0) -> Estimate:
         """Estimate the log bias field, as control points of a cubic B-spline over the grid. ``seed`` changes nothing.
@@ -161,7 +161,7 @@ class DeepEM(Corrector):
         """Exact N4's log field in the brain, on the scan's grid."""
         inside = replace(scan, mask=brain.cpu().numpy(), weight=None)
         estimate = inner_corrector(self, "n4", iterations=N4_ITERATIONS).estimate(inside, device=device)
-        return torch.from_numpy(estimate.log_bias.on_grid(scan.data.shape)).to(device)
+        return _field_of(estimate, scan, device)
 
     def _expected(self, networks, scan: Scan, head: torch.Tensor, device: str, around) -> torch.Tensor:
         """Prior probabilities of the classes."""
@@ -180,7 +180,7 @@ class DeepEM(Corrector):
         if not far.any():
             return None
         estimated = inner_corrector(self, "n4").estimate(replace(scan, mask=None), device=device)
-        log_field = torch.from_numpy(estimated.log_bias.on_grid(scan.data.shape)).to(device)
+        log_field = _field_of(estimated, scan, device)
         weight = GUIDED * float(far.sum()) / int(brain.sum())
         return guide(log_field, far, points=self.points, weight=weight)
 
@@ -196,12 +196,26 @@ class DeepEM(Corrector):
         used = int(inside.sum())
         _enough(used, LEAST_PURE, "enough voxels are found that are purely of one tissue")
         log_image = torch.log(image.clamp(min=DARKEST * image[brain].mean()))
-        options = {"points": self.points, "smoothness": self.smoothness, "usual": self.usual}
-        how = options | {"start": log_bias, "rounds": ROBUST_ROUNDS, "guided": guided}
-        return fit_classes(log_image, groups, probability, **how), used
+        solution = fit_classes(
+            log_image,
+            groups,
+            probability,
+            points=self.points,
+            smoothness=self.smoothness,
+            usual=self.usual,
+            start=log_bias,
+            rounds=ROBUST_ROUNDS,
+            guided=guided,
+        )
+        return solution, used
 
 
-def head_of(scan: Scan) -> tuple[Scan, tuple[float, ...], tuple[float, ...]]:
+def _field_of(estimate: Estimate, scan: Scan, device: str) -> torch.Tensor:
+    spline = cast(LogBiasSpline, estimate.log_bias)  # N4 gives no other
+    return torch.from_numpy(spline.on_grid(scan.data.shape)).to(device)
+
+
+def head_of(scan: Scan) -> tuple[Scan, tuple[float, float, float], tuple[float, float, float]]:
     """The head and a margin on the networks' grid, and where its first and last samples lie on the scan's."""
     data = np.clip(scan.data, 0, None)
     if not (data > 0).any():
@@ -212,7 +226,8 @@ def head_of(scan: Scan) -> tuple[Scan, tuple[float, ...], tuple[float, ...]]:
         places = np.flatnonzero(head.any(tuple(other for other in range(3) if other != axis)))
         margin = MARGIN * (places[-1] - places[0])
         ends.append((max(places[0] - margin, 0.0), min(places[-1] + margin, n - 1.0)))
-    first, last = (tuple(float(end[k]) for end in ends) for k in (0, 1))
+    i, j, k = [(float(first), float(last)) for first, last in ends]
+    first, last = (i[0], j[0], k[0]), (i[1], j[1], k[1])
     shape = (pure_tissue.SIZE,) * 3
     mask = None if scan.mask is None else crop(scan.mask, first, last, shape) >= 0.5
     share = [(b - a) / (n - 1) for a, b, n in zip(first, last, head.shape, strict=True)]
@@ -270,7 +285,8 @@ def _networks(source: str, sha256: str, device: str) -> TissueNetworks:
     # The hash is part of the key so that weights that change on disk are read again.
     networks = TissueNetworks()
     weights.load_network(networks, source)
-    return networks.folded().to(device=device, memory_format=torch.channels_last_3d)
+    # torch declares memory_format for no form of Module.to.
+    return networks.folded().to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
 CORRECTOR = DeepEM

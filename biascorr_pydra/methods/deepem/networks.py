@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 from torch import nn
@@ -126,5 +127,5 @@ class TissueNetworks(nn.Module):
         networks = copy.deepcopy(self).eval()
         for module in networks.modules():
             if isinstance(module, nn.Sequential) and len(module) > 1 and isinstance(module[1], nn.BatchNorm3d):
-                module[0], module[1] = fuse_conv_bn_eval(module[0], module[1]), nn.Identity()
+                module[0], module[1] = fuse_conv_bn_eval(cast(nn.Conv3d, module[0]), module[1]), nn.Identity()
         return networks

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from biascorr_pydra import weights
 from biascorr_pydra.errors import InvalidParameterError
+from biascorr_pydra.images.field import LogBiasSpline
 from biascorr_pydra.methods.corrector import Scan
 from biascorr_pydra.metrics import residual_cov
 from biascorr_pydra.simulation.heads import HeadSampler
@@ -83,7 +84,8 @@ class DeepEMTraining(Training):
         networks = TissueNetworks()
         if self.start:
             weights.load_network(networks, self.start)
-        return networks.to(memory_format=torch.channels_last_3d)
+        # torch declares memory_format for no form of Module.to.
+        return networks.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def open(self, files: Sequence[Path]) -> ClassedHeads:
         return open_classed(files, self.sampler())
@@ -195,7 +197,8 @@ def _score_fields(network: TissueNetworks, data: ClassedHeads) -> dict[str, Any]
     scores: dict[str, list[dict[str, float]]] = {}
     for contrast, head in data.to_score():
         scan = Scan(head.image.numpy(), np.ones(head.image.shape, bool), None, (2.0, 2.0, 2.0))
-        estimated = corrector.estimate_with(network, scan).log_bias.on_grid(head.image.shape)
+        spline = cast(LogBiasSpline, corrector.estimate_with(network, scan).log_bias)
+        estimated = spline.on_grid(head.image.shape)
         truth, brain = np.exp(head.log_bias.numpy()), head.brain.numpy()
         row = {
             "before": residual_cov(np.ones_like(truth), truth, brain),

@@ -15,6 +15,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 import torch
@@ -168,10 +169,10 @@ def _grid(shape, affine) -> tuple[int, int, int]:
     grid = [0, 0, 0]
     for axis, (world, _) in enumerate(io_orientation(affine)):
         grid[int(world)] = round((shape[axis] - 1) * voxel_sizes(affine)[axis] / VOXEL_MM) + 1
-    return tuple(grid)
+    return grid[0], grid[1], grid[2]
 
 
-def _box(inside: np.ndarray, margin: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _box(inside: np.ndarray, margin: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """First sample and the one after the last of the brain with its margin, at least a patch long."""
     firsts, stops = [], []
     for others in ((1, 2), (0, 2), (0, 1)):
@@ -180,7 +181,7 @@ def _box(inside: np.ndarray, margin: int) -> tuple[tuple[int, ...], tuple[int, .
         short = max(0, PATCH - (stop - first))
         firsts.append(first - short // 2)
         stops.append(stop + short - short // 2)
-    return tuple(firsts), tuple(stops)
+    return (firsts[0], firsts[1], firsts[2]), (stops[0], stops[1], stops[2])
 
 
 def cropped(data: np.ndarray, first: Sequence[int], stop: Sequence[int]) -> np.ndarray:
@@ -221,8 +222,11 @@ def fused(network: DeepNormalize, device: str) -> DeepNormalize:
     for module in [m for part in (network.generator, network.segmenter) if part for m in part.modules()]:
         if isinstance(module, torch.nn.Sequential) and len(module) > 1 and isinstance(module[1], torch.nn.BatchNorm3d):
             for i in range(0, len(module), 3):
-                module[i], module[i + 1] = fuse_conv_bn_eval(module[i], module[i + 1]), torch.nn.Identity()
-    return network.to(device, memory_format=torch.channels_last_3d).requires_grad_(False)
+                convolution, norm = cast(torch.nn.Conv3d, module[i]), cast(torch.nn.BatchNorm3d, module[i + 1])
+                module[i], module[i + 1] = fuse_conv_bn_eval(convolution, norm), torch.nn.Identity()
+    # torch declares memory_format for no form of Module.to.
+    network = network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return network.requires_grad_(False)
 
 
 def apply(
@@ -309,7 +313,7 @@ def run(
     source = source or WEIGHTS
     sha256 = weights.sha256_of(source)
     network = load_network(source, sha256, device)
-    wanted = network.segmenter.down[0][0].in_channels
+    wanted = network.segmenter.channels
     if len(images) != wanted:
         raise InvalidParameterError(f"the weights are for {wanted} modalities", value=f"{len(images)} images")
     if mask is None:

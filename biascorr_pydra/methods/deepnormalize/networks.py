@@ -38,6 +38,7 @@ class UNet3d(nn.Module):
 
     def __init__(self, channels: int, outputs: int, width: int):
         super().__init__()
+        self.channels = channels
         w = width
         self.down = nn.ModuleList([_two(a, b, 2 * b) for a, b in ((channels, w), (2 * w, 2 * w), (4 * w, 4 * w))])
         self.bottom = _two(8 * w, 8 * w, 16 * w)
@@ -85,7 +86,8 @@ class Discriminator(nn.Module):
 
     def __init__(self, channels: int, classes: int, size: int = 32, width: int = 16, dropout: float = 0.25):
         super().__init__()
-        layers, before = [], channels
+        layers: list[nn.Module] = []
+        before = channels
         for depth in range(4):
             n = width * 2**depth
             layers.append(nn.Conv3d(before, n, 4, stride=2, padding=1))

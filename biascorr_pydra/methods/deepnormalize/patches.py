@@ -9,6 +9,7 @@ averaged over the patches that contain a voxel.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import numpy as np
 
@@ -89,7 +90,7 @@ def average_over_patches(
 
 
 def _batches(inside: np.ndarray, first: list[int], second: list[int], size: int, batch: int) -> Iterator[list]:
-    plane = inside.any(0)
+    plane = cast(np.ndarray, inside.any(0))
     places = [(j, k) for j in first for k in second if plane[j : j + size, k : k + size].any()]
     for start in range(0, len(places), batch):
         yield places[start : start + batch]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -73,7 +73,7 @@ def score_scans(
     if guesses:
         names = [*sites, "generated"]
         summary["confusion"] = {
-            name: dict(zip(names, np.round(np.mean(guesses[name], 0), 3).tolist(), strict=True))
+            name: dict(zip(names, cast("list[float]", np.round(np.mean(guesses[name], 0), 3).tolist()), strict=True))
             for name in names
             if name in guesses
         }
@@ -126,4 +126,5 @@ def confusion(network: DeepNormalize, image: np.ndarray, device: str) -> tuple[n
     with torch.inference_mode():
         answers = [network.discriminator(p).argmax(1).cpu() for p in (patches, network.normalize(patches))]
     classes = network.discriminator.last.out_features
-    return tuple(np.bincount(a.numpy(), minlength=classes) / len(a) for a in answers)
+    real, fake = (np.bincount(answer.numpy(), minlength=classes) / len(answer) for answer in answers)
+    return real, fake

@@ -82,7 +82,7 @@ class DeepNormalizeTraining(Training):
     def schedule_in_words(self) -> str:
         """The learning rates' schedule, for the card."""
         if self.schedule == "cosine":
-            return f"cosine; {Training.schedule_in_words}"
+            return f"cosine; {super().schedule_in_words}"
         return "paper: Adam; generator and segmenter at a tenth from 42% of the run on and at a hundredth from 62%"
 
     @property
@@ -115,21 +115,23 @@ class DeepNormalizeTraining(Training):
         return split_by_subject(sorted(self.scans()), self.held_out, data=self.data)
 
     def build(self) -> DeepNormalize:
-        return DeepNormalize(**self.network_arguments()).to(memory_format=torch.channels_last_3d)
+        # torch declares memory_format for no form of Module.to.
+        network = DeepNormalize(**self.network_arguments())
+        return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def open(self, files: Sequence[Path]) -> _Opened:
         return _Opened(self, tuple(files))
 
     def sample(self, data: _Opened, generator: torch.Generator) -> dict[str, Any]:
         patches = data.patches()
-        drawn = {"learn": patches.draw(self.batch, generator)}
+        drawn: dict[str, Any] = {"learn": patches.draw(self.batch, generator)}
         if self.generates and self.adversarial_weight:
             drawn["tell"] = [patches.draw(self.batch, generator) for _ in range(self.discriminator_steps)]
         return drawn
 
     def optimizers(self, network: DeepNormalize) -> list[torch.optim.Optimizer]:
         networks = [network.segmenter, *([network.generator] if self.generates else [])]
-        learning = [parameter for part in networks for parameter in part.parameters()]
+        learning = [parameter for part in networks if part for parameter in part.parameters()]
         return [
             torch.optim.Adam(learning, self.learning_rate, weight_decay=self.weight_decay),
             torch.optim.Adam(

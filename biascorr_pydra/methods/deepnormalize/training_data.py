@@ -73,15 +73,13 @@ def find_scans(data: str, suffixes: tuple[str, ...], derivatives: str) -> dict[P
         sited, _ = assign_sites({root: firsts})
         for job, assigned in zip(firsts, sited, strict=True):
             parts = [by_entities.get((job.entities, suffix)) for suffix in suffixes]
-            _check(job, parts, suffixes, assigned.site)
-            files = tuple(part.source for part in parts)
-            scans[job.source] = SiteScan(files, job.given["dseg"], job.given.get("mask"), assigned.site)
+            scans[job.source] = _checked(job, parts, suffixes, assigned.site)
     if not scans:
         raise BIDSError(f"the study has {suffixes[0]} images", file=data, value="none")
     return scans
 
 
-def _check(job: Job, parts: Sequence[Job | None], suffixes: Sequence[str], site: str | None) -> None:
+def _checked(job: Job, parts: Sequence[Job | None], suffixes: Sequence[str], site: str | None) -> SiteScan:
     lacking = [suffix for suffix, part in zip(suffixes, parts, strict=True) if part is None]
     if lacking:
         raise BIDSError("a scan has an image of each modality", file=job.source, value=f"no {', '.join(lacking)}")
@@ -99,6 +97,8 @@ def _check(job: Job, parts: Sequence[Job | None], suffixes: Sequence[str], site:
             value="none",
             next_step="Add a column 'site' to participants.tsv, or use one data set a site.",
         )
+    files = tuple(part.source for part in parts if part is not None)
+    return SiteScan(files, job.given["dseg"], job.given.get("mask"), site)
 
 
 def read_scan(files_of: SiteScan, *, margin: int = 0) -> Scan:
@@ -255,10 +255,11 @@ def _subject(scan: Scan, z_scores: bool) -> _Subject:
     rows = np.flatnonzero(values.any(axis=(0, 1, 3)))
     moments = None
     if z_scores:
-        inside = [one[one != 0] for one in values]
-        moments = tuple(
-            torch.tensor([[[[float(f(one))]]] for one in inside], dtype=torch.float32) for f in (np.mean, np.std)
+        inside = [channel[channel != 0] for channel in values]
+        mean, deviation = (
+            torch.tensor([[[[float(f(part))]]] for part in inside], dtype=torch.float32) for f in (np.mean, np.std)
         )
+        moments = (mean, deviation)
     return _Subject(
         torch.from_numpy(values).half(),
         torch.from_numpy(scan.truth),

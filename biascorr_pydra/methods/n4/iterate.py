@@ -70,11 +70,14 @@ class Solution:
     stopped_by_time: bool
 
 
+_Progress = Callable[[int, int, Level], None]
+
+
 def solve(
     problems: Sequence[Problem],
     settings: Settings,
     device: str = "cpu",
-    progress: Callable[[int, int, Level], None] | None = None,
+    progress: _Progress | None = None,
 ) -> list[Solution]:
     """Run N4 on scans that share ``mesh``: one after the other on a CPU, together on any other device.
 
@@ -98,10 +101,17 @@ def solve(
             return run_levels(BatchVoxels(problems, settings.bins, dtype, device, **itk), settings, deadline, progress)
         solutions = []
         for k, problem in enumerate(problems):
-            tell = progress and (lambda _, level, facts, k=k: progress(k, level, facts))
             with one_thread():
-                solutions += run_levels(SlabVoxels(problem, settings.bins, dtype, **itk), settings, deadline, tell)
+                voxels = SlabVoxels(problem, settings.bins, dtype, **itk)
+                solutions += run_levels(voxels, settings, deadline, _of_scan(k, progress))
         return solutions
+
+
+def _of_scan(number: int, progress: _Progress | None) -> _Progress | None:
+    """``progress`` of a scan that is run alone and so counted as 0."""
+    if progress is None:
+        return None
+    return lambda _, level, facts: progress(number, level, facts)
 
 
 @contextmanager

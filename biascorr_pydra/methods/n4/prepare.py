@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -42,6 +42,14 @@ class _Axis:
     def size(self) -> int:
         return max(self.padded // self.factor, 1)
 
+    def first(self, exact: bool) -> float:
+        """Where the mesh begins on the working grid: at the image's first voxel, or at the grid's."""
+        return -self.start / self.factor if exact else 0.0
+
+    def last(self, exact: bool) -> float:
+        """Where the mesh ends on the working grid: at the image's last voxel, or at the grid's."""
+        return (self.padded - 1 - self.start) / self.factor if exact else self.size - 1.0
+
     def inside(self) -> tuple[slice, int]:
         """The samples that lie in the image, as a slice of it; index on the working grid of the first of them."""
         skipped = max(0, -((self.start - self.before) // self.factor))
@@ -55,13 +63,14 @@ class Prepared:
     """A problem for the core, and what is needed to read its solution."""
 
     problem: Problem
-    axes: tuple[_Axis, ...]
+    axes: tuple[_Axis, _Axis, _Axis]
     record: Mapping[str, Any]
 
     def estimate(self, solution: Solution) -> Estimate:
         """The solution over the image's own grid, and the record of how it was reached."""
-        first = tuple(float(-axis.before) for axis in self.axes)
-        last = tuple(float(axis.padded - 1 - axis.before) for axis in self.axes)
+        i, j, k = self.axes
+        first = (float(-i.before), float(-j.before), float(-k.before))
+        last = (float(i.padded - 1 - i.before), float(j.padded - 1 - j.before), float(k.padded - 1 - k.before))
         levels = [asdict(level) for level in solution.levels]
         record = {
             **self.record,
@@ -81,9 +90,10 @@ def prepare(scan: Scan, options: Parameters) -> Prepared:
     InvalidMaskError
         No usable voxel is left in the mask on the working grid.
     """
-    axes = tuple(
+    i, j, k = (
         _axis(n, size, k, options) for k, (n, size) in enumerate(zip(scan.data.shape, scan.voxel_size_mm, strict=True))
     )
+    axes = (i, j, k)
     pick, skipped = zip(*(axis.inside() for axis in axes), strict=True)
     data = scan.data[pick]
     valid = scan.valid[pick]
@@ -131,9 +141,9 @@ def prepare(scan: Scan, options: Parameters) -> Prepared:
         log=np.ascontiguousarray(log),
         weight=np.ascontiguousarray(weight[box]),
         corner=tuple(skip + part.start for skip, part in zip(skipped, box, strict=True)),
-        first=tuple(-axis.start / axis.factor if exact else 0.0 for axis in axes),
-        last=tuple((axis.padded - 1 - axis.start) / axis.factor if exact else axis.size - 1.0 for axis in axes),
-        mesh=tuple(axis.spans for axis in axes),
+        first=(i.first(exact), j.first(exact), k.first(exact)),
+        last=(i.last(exact), j.last(exact), k.last(exact)),
+        mesh=(i.spans, j.spans, k.spans),
     )
     return Prepared(problem, axes, record)
 
@@ -142,7 +152,8 @@ def _axis(n: int, voxel_size_mm: float, axis: int, options: Parameters) -> _Axis
     if options.shrink_factor is not None:
         factor = min(int(options.shrink_factor), n)
     else:
-        factor = max(1, min(round(options.shrink_mm / voxel_size_mm), n // 4))
+        shrink_mm = cast(float, options.shrink_mm)  # one of the two is given
+        factor = max(1, min(round(shrink_mm / voxel_size_mm), n // 4))
     spans, before, padded = int(options.mesh[axis]), 0, n
     if (distance := options.spline_distance_mm) is not None:
         # As ANTs: the image is padded with voxels outside the mask until a whole number of spans covers it.

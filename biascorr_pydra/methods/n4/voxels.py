@@ -99,7 +99,7 @@ class SlabVoxels:
         inside = problem.weight > 0
         self.slabs = _slabs(inside)
         self.itk_range, self.itk_convergence = itk_range, itk_convergence
-        self.itk_order = _itk_order(inside) if itk_range or itk_convergence else None
+        self.itk_order = _itk_order(inside) if itk_range or itk_convergence else torch.empty(0, dtype=torch.int64)
         self.below = torch.empty(0, dtype=torch.int64)
         log, weight = problem.log[inside], problem.weight[inside]
         # Nothing depends on the mean of the log intensities; without it, differences keep more digits.
@@ -115,15 +115,14 @@ class SlabVoxels:
     def start_level(self, phi: torch.Tensor, bases) -> torch.Tensor:
         """Set u to log intensity minus log bias; return the inverse denominators (1, i, j, k), float64."""
         cubes, squares = _fit_bases(bases[0])
-        self.evaluating, self.fitting, squares = (
+        self.evaluating, self.fitting, fitted_squares = (
             [torch.from_numpy(b).to(self.dtype) for b in each] for each in (bases[0], cubes, squares)
         )
         denominator = torch.zeros(phi.shape[1:], dtype=torch.float64)
-        ones = None if self.weight is not None else torch.ones_like(self.log)
+        weight = torch.ones_like(self.log) if self.weight is None else self.weight
         control = self._expand_y(phi[0])
         for slab in self.slabs:
-            weight = (ones if self.weight is None else self.weight)[slab.voxels]
-            denominator += self._contract(weight, slab, squares)
+            denominator += self._contract(weight[slab.voxels], slab, fitted_squares)
             torch.sub(self.log[slab.voxels], self._expand(control, slab), out=self.u[slab.voxels])
         return _inverse(denominator)[None]
 
@@ -193,12 +192,13 @@ class SlabVoxels:
                 sums += torch.stack([ratio.sum(), torch.dot(ratio, ratio)])
             if number == 0 and not last:
                 here = len(ratio)
-                spread = _variation(*sums, torch.tensor(float(here))) * math.sqrt(max(here - 1, 0) / max(count - 1, 1))
+                spread = _variation(sums[0], sums[1], torch.tensor(float(here)))
+                spread = spread * math.sqrt(max(here - 1, 0) / max(count - 1, 1))
                 # The mean ratio may differ between the slab and the mask, but by less than a factor of two.
                 measure = not (bound < 0.3 and spread > 2 * reach)
         if not measure:
             return None
-        variation = _variation(*sums, torch.tensor(float(count)))[None]
+        variation = _variation(sums[0], sums[1], torch.tensor(float(count)))[None]
         if self.itk_convergence and 0 < variation <= reach:
             for slab in self.slabs:
                 self.share[slab.voxels] = self._expand(control, slab)
@@ -274,9 +274,9 @@ class BatchVoxels:
         self.box = tuple(max(p.log.shape[axis] for p in problems) for axis in range(3))
         log, weight = (np.zeros((len(problems), *self.box), np.float32) for _ in range(2))
         for k, problem in enumerate(problems):
-            inside = (k, *(slice(n) for n in problem.log.shape))
-            log[inside] = problem.log - problem.log[problem.weight > 0].mean(dtype=np.float64).astype(np.float32)
-            weight[inside] = problem.weight
+            inside = tuple(slice(n) for n in problem.log.shape)
+            log[k][inside] = problem.log - problem.log[problem.weight > 0].mean(dtype=np.float64).astype(np.float32)
+            weight[k][inside] = problem.weight
         self.log, self.weight = (torch.from_numpy(a).to(self.device, dtype) for a in (log, weight))
         self.inside = self.weight > 0
         self.count = self.inside.sum((1, 2, 3)).double()

@@ -10,6 +10,7 @@ that a network answers to it from the first step of training; without its blocks
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import nn
@@ -62,7 +63,7 @@ class _Block(nn.Module):
         self.one = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
         self.two = nn.Conv2d(after, after, 3, padding=dilation, dilation=dilation, bias=False)
         self.norm_one, self.norm_two = nn.BatchNorm2d(after), nn.BatchNorm2d(after)
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or before != after:
             self.shortcut = nn.Conv2d(before, after, 1, stride, bias=False)
 
@@ -83,6 +84,8 @@ class GetNet(nn.Module):
     Simko et al. A generalized network for MRI intensity normalization (GetNet). arXiv:1909.05484, 2019.
     """
 
+    gaussian: torch.Tensor
+
     def __init__(self, channels: tuple[int, int, int, int] = (24, 32, 48, 64), samples: int = 16):
         super().__init__()
         a, b, c, d = channels
@@ -98,7 +101,7 @@ class GetNet(nn.Module):
         )
         self.head = nn.Conv2d(d, 1, 1)
         nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        nn.init.zeros_(cast(torch.Tensor, self.head.bias))
         self.register_buffer("gaussian", _gaussian(samples), persistent=False)
 
     def shortcut(self, image: torch.Tensor) -> torch.Tensor:
@@ -137,6 +140,9 @@ class ImplicitNet(nn.Module):
     COSINES = 4
     LIMIT = math.log(2)
     RIDGE = 0.003
+
+    basis: torch.Tensor
+    frequency: torch.Tensor
 
     def __init__(self, size: int = 256, channels: tuple[int, ...] = (12, 24, 32, 48, 64, 64)):
         super().__init__()

@@ -6,7 +6,7 @@ fitted by one cubic B-spline over the image and one offset for each slice: weigh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -77,6 +77,7 @@ class SliceCorrector(Corrector):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "once": {"passes": 1}}
     grid_shape: ClassVar[tuple[int, int, int]] = GRID
     network: ClassVar[type[torch.nn.Module]]
+    weights: ClassVar[str]
 
     def __post_init__(self):
         if not (isinstance(self.passes, int) and 1 <= self.passes <= MOST_PASSES):
@@ -115,7 +116,7 @@ def loaded(network: type[torch.nn.Module], source: str, device: str) -> tuple[to
 
 
 @lru_cache(maxsize=4)
-def _loaded(network: type[torch.nn.Module], source: str, sha256: str, device: str) -> torch.nn.Module:
+def _loaded(network: Callable[[], torch.nn.Module], source: str, sha256: str, device: str) -> torch.nn.Module:
     # The hash is part of the key so that weights that change on disk are read again.
     made = network()
     weights_module.load_network(made, source)
@@ -211,9 +212,9 @@ def _stacks(data: np.ndarray, region, control_points: np.ndarray, *, corrected: 
         bright = [np.percentile(image[t], BRIGHT_PERCENTILE) for image, t in zip(images, in_slices, strict=True)]
         images = np.minimum(images / np.array(bright, np.float32)[:, None, None], 1)
         _, n, count = sizes[axis]
-        across = tuple(cell_basis(*size) for other, size in enumerate(sizes) if other != axis)
+        across = [cell_basis(*size) for other, size in enumerate(sizes) if other != axis]
         along = bspline_basis(places, count, first=0, last=n - 1)
-        stacks.append(Stack(axis, along, across, weights, resized(images, SIZE, "bilinear")))
+        stacks.append(Stack(axis, along, (across[0], across[1]), weights, resized(images, SIZE, "bilinear")))
     return stacks
 
 
@@ -303,7 +304,7 @@ def _in_order(array: np.ndarray, axis: int, first: int) -> np.ndarray:
 
 def _differences(sizes: Sequence[int], order: int) -> np.ndarray:
     """Quadratic form of the differences of this order along each axis: (count, count)."""
-    total = 0
+    total = np.zeros((int(np.prod(sizes)),) * 2)
     for axis in range(3):
         factors = [np.eye(n) for n in sizes]
         difference = np.diff(np.eye(sizes[axis]), order, axis=0)

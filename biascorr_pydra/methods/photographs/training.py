@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn import functional
@@ -168,7 +168,7 @@ def _log_field(network: torch.nn.Module, slices: torch.Tensor, passes: int) -> t
 
 def low_pass(network: torch.nn.Module, slices: torch.Tensor) -> torch.Tensor:
     """The field of the network's shortcut alone, (B, 1, 16, 16)."""
-    log_field = network.shortcut(slices)
+    log_field = cast("Callable[[torch.Tensor], torch.Tensor]", network.shortcut)(slices)
     if log_field.ndim == 2:
         log_field = (log_field @ network.basis.mT).unflatten(1, (1, network.samples, network.samples))
     return log_field

@@ -114,13 +114,13 @@ class UBC(Corrector):
         images = torch.from_numpy(np.stack(images))[:, None].to(device)
         records = [{"weights_sha256": sha256, "image_mean": mean} for mean in means]
         if self.ttt_steps:
-            lattices = []
+            by_image = []
             for image, record in zip(images.split(1), records, strict=True):
                 trained, before, after = self._trained_on(network, image, seed)
                 better = after < before  # false, too, where training ran into values that are no numbers
                 record |= {"ttt_loss": [before, after if math.isfinite(after) else None], "ttt_used": better}
-                lattices.append(self._lattices(trained if better else network, image))
-            lattices = torch.cat(lattices)
+                by_image.append(self._lattices(trained if better else network, image))
+            lattices = torch.cat(by_image)
         else:
             lattices = self._lattices(network, images)
         estimates = []

@@ -10,6 +10,8 @@ Ashburner. Another MRI bias correction approach. HBM, 2002 (entropy of log inten
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch.nn import functional
 
@@ -127,9 +129,9 @@ def _squared_gradient(image: torch.Tensor, inverse: torch.Tensor, mask: torch.Te
     corrected = (image * inverse).flatten()
     centre = corrected[at]
     strides = (image.shape[1] * image.shape[2], image.shape[2], 1)
-    return sum((corrected[at + stride] - centre) ** 2 for stride in strides)
+    return cast(torch.Tensor, sum((corrected[at + stride] - centre) ** 2 for stride in strides))
 
 
 def total(terms: dict[str, torch.Tensor]) -> torch.Tensor:
     """Weighted sum of the terms, averaged over the batch: the loss."""
-    return sum(weight * terms[name] for name, weight in TERMS.items()).mean()
+    return cast(torch.Tensor, sum(weight * terms[name] for name, weight in TERMS.items())).mean()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import nn
@@ -43,6 +45,10 @@ class UBC(nn.Module):
     Perez-Caballero et al. Unsupervised Deep Learning Method for MRI Bias Correction. MIDL short papers, 2024.
     """
 
+    placement: torch.Tensor
+    basis: torch.Tensor
+    to_spline: torch.Tensor
+
     def __init__(
         self,
         size: int = 100,
@@ -51,7 +57,8 @@ class UBC(nn.Module):
         hidden: int = 32,
     ):
         super().__init__()
-        layers, before = [], 1
+        layers: list[nn.Module] = []
+        before = 1
         for n in filters:
             layers += [nn.Conv3d(before, n, 3, stride=2, padding=1), nn.ReLU(inplace=True), nn.BatchNorm3d(n)]
             before = n
@@ -60,7 +67,7 @@ class UBC(nn.Module):
         self.far = nn.Linear(before, hidden, bias=False)
         self.head = nn.Conv3d(hidden, 1, 1)
         nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        nn.init.zeros_(cast(torch.Tensor, self.head.bias))
         # Kept with the weights: its shape tells for which lattice they are.
         self.register_buffer("placement", _placement(size, lattice))
         basis = bspline_basis(np.arange(size), max(lattice, 4), first=0, last=size - 1)

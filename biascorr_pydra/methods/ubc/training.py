@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -106,7 +106,7 @@ class UBCTraining(Training):
         """The terms of the loss, and their means and what is left of the true field, for the log."""
         log_inverse = network(batch["image"])
         terms = entropy.loss_terms(batch["image"], log_inverse)
-        row = {name: values.detach().mean() for name, values in terms.items()}
+        row: dict[str, Any] = {name: values.detach().mean() for name, values in terms.items()}
         if "log_bias" in batch:
             row |= _left_over(batch, log_inverse.detach())
         return terms, row
@@ -146,8 +146,8 @@ def _cov(ratio: torch.Tensor) -> float:
 
 def _log_bias(network: UBC, image: np.ndarray) -> np.ndarray:
     device = next(network.parameters()).device
-    image = torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device)
-    return -network(image / image.mean())[0, 0].cpu().numpy()
+    batch = torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device)
+    return -network(batch / batch.mean())[0, 0].cpu().numpy()
 
 
 def _score_heads(network: UBC, data: Heads) -> dict[str, Any]:
@@ -179,6 +179,6 @@ def _score_scans(network: UBC, data: Scans) -> dict[str, Any]:
         ]
         head = detect_head(picture)
         rows.append([*losses, response_slope(with_k - estimated, log_k, head)])
-    before, after, slope = np.round(np.mean(rows, 0), 3).tolist()
+    before, after, slope = cast("list[float]", np.round(np.mean(rows, 0), 3).tolist())
     what = "loss without a field and with the network's; slope of a further known field over the detected head"
     return {"what": what, "images": len(rows), "loss_before": before, "loss": after, "slope": slope}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def _mean_one(images: torch.Tensor) -> torch.Tensor:
     return images / images.mean((2, 3, 4), keepdim=True)
 
 
-def _one_of(things: Sequence, generator: torch.Generator) -> int:
+def _one_of(things: Sized, generator: torch.Generator) -> int:
     return int(torch.randint(len(things), (), generator=generator))
 
 
