@@ -47,22 +47,22 @@ def read_segmentation(
         A file lies elsewhere.
     """
     probabilities = {tissue: files[tissue] for tissue in TISSUES if tissue in files}
-    if "dseg" not in files and len(probabilities) < len(TISSUES):
-        raise InvalidParameterError(
-            "segmentation 'given' needs a dseg image, or the probabilities of GM, WM and CSF",
-            file=img.get_filename(),
-            value=", ".join(files) or "no file",
-            next_step="Name the derivatives that hold them, or choose another segmentation.",
-        )
     probseg = None
     if len(probabilities) == len(TISSUES):
         probseg = {tissue: np.clip(_read(file, img, order=1), 0, 1) for tissue, file in probabilities.items()}
     if "dseg" in files:
         dseg = np.round(_read(files["dseg"], img, order=0))
         _check_labels(dseg, files["dseg"])
-    else:
+    elif probseg is not None:
         stacked = np.stack([probseg[tissue] for tissue in TISSUES])
         dseg = np.where(stacked.sum(0) > 0.5, stacked.argmax(0) + 1, 0)
+    else:
+        raise InvalidParameterError(
+            "segmentation 'given' needs a dseg image, or the probabilities of GM, WM and CSF",
+            file=img.get_filename(),
+            value=", ".join(files) or "no file",
+            next_step="Name the derivatives that hold them, or choose another segmentation.",
+        )
     return dseg.astype(np.int8), probseg
 
 

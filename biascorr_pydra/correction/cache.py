@@ -92,7 +92,7 @@ def key_of(corrector: Corrector, scan: Scan, device: str, seed: int) -> bytes:
     """A name for an estimate: a hash of everything that it is made from."""
     digest = hashlib.blake2b(repr((corrector, scan.voxel_size_mm, device, seed)).encode(), digest_size=16)
     for array in (scan.data, scan.valid, scan.mask, scan.weight):
-        digest.update(b"none" if array is None else np.ascontiguousarray(array))
+        digest.update(b"none" if array is None else np.ascontiguousarray(array).data)
     return digest.digest()
 
 

@@ -108,7 +108,7 @@ def decide(case: Case, options: CorrectionOptions, *, progress: Callable[..., No
     chosen = next((candidate for candidate in (own, stand_in) if candidate and candidate.verdict.applies), None)
     return Decision(
         bias=np.ones(case.scan.data.shape, np.float32) if chosen is None or chosen.bias is None else chosen.bias,
-        corrector=chosen and chosen.corrector,
+        corrector=chosen.corrector if chosen else None,
         estimate=own.record,
         applied=chosen.record if chosen else {},
         gate={

@@ -115,8 +115,8 @@ def scan_on_grid(corrector: Corrector, affine: np.ndarray, scan: Scan) -> Scan:
     extent = np.empty(3)
     for axis, (world, _) in enumerate(ornt):
         extent[int(world)] = scan.voxel_size_mm[axis] * (scan.data.shape[axis] - 1)
-    size = tuple(float(s) for s in extent / (np.array(shape) - 1))
-    return Scan(to_canonical(scan.data, affine, shape), np.ones(shape, bool), mask, size)
+    size_i, size_j, size_k = (float(size) for size in extent / (np.array(shape) - 1))
+    return Scan(to_canonical(scan.data, affine, shape), np.ones(shape, bool), mask, (size_i, size_j, size_k))
 
 
 def disagreement_of_flips(

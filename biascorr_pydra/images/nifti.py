@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -66,7 +67,7 @@ def load(file: str | Path) -> nib.Nifti1Image:
 def _gunzip(content: bytes, path: Path) -> bytes:
     try:
         return igzip.decompress(content)
-    except (EOFError, OSError, isal_zlib.error) as error:
+    except (EOFError, OSError, isal_zlib.error) as error:  # type: ignore[misc]  # its stub has the class as an instance
         raise UnreadableImageError(
             "not a complete gzip file",
             file=path,
@@ -79,7 +80,8 @@ def _parse(content: bytes, path: Path) -> nib.Nifti1Image:
     kind = nib.Nifti2Image if content[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nib.Nifti1Image
     try:
         img = kind.from_bytes(content)
-        offset, size = img.dataobj.offset, np.prod(img.shape, dtype=np.int64) * img.get_data_dtype().itemsize
+        proxy: Any = img.dataobj  # nibabel declares it as any array; from bytes it is an ArrayProxy
+        offset, size = proxy.offset, np.prod(img.shape, dtype=np.int64) * img.get_data_dtype().itemsize
     except Exception as error:  # nibabel has no common base for what a damaged header can raise
         raise UnreadableImageError(
             "not a NIfTI image", file=path, value=str(error), next_step="Check how the file was made."
@@ -98,7 +100,7 @@ def _parse(content: bytes, path: Path) -> nib.Nifti1Image:
             value=f"{len(content) - offset} of {size} bytes",
             next_step="Copy or download it again.",
         )
-    img.set_filename(path)
+    img.set_filename(str(path))
     return img
 
 
@@ -214,7 +216,8 @@ def _check_values(data, valid, name) -> None:
 
 def voxel_size_mm(img: nib.spatialimages.SpatialImage) -> tuple[float, float, float]:
     """Voxel edge lengths in mm from the affine (so that qform and sform users get the same answer as nibabel)."""
-    return tuple(float(size) for size in nib.affines.voxel_sizes(img.affine)[:3])
+    size_i, size_j, size_k = (float(size) for size in nib.affines.voxel_sizes(img.affine)[:3])
+    return size_i, size_j, size_k
 
 
 def same_grid(a, b, tolerance: float = GRID_TOLERANCE_VOXELS) -> bool:

@@ -67,7 +67,7 @@ def _describe(name: str) -> dict[str, Any]:
         cls = get_corrector(name)
     except BrokenMethodError as error:
         return _broken(name, error)
-    entry = {
+    entry: dict[str, Any] = {
         "name": cls.name,
         "version": cls.version,
         "summary": cls.summary,

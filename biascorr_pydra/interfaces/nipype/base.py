@@ -80,6 +80,7 @@ def declare(node: Any, name: str, *, use_gpu: bool = False) -> Any:
     use_gpu : bool
     """
     wanted = resources_of(name)
+    assert wanted.mem_gb is not None, "every step and method states its memory"
     node.n_procs = 1 if use_gpu else wanted.cpus
     node._mem_gb = wanted.mem_gb  # Nipype has no setter
     arguments = [f"--cpus-per-task={node.n_procs}", f"--mem={round(wanted.mem_gb * 1024)}M"]

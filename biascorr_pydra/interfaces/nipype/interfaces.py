@@ -75,14 +75,18 @@ class CorrectBias(FileInterface):
     def compute(self, folder: Path) -> dict[str, Path | None]:
         from biascorr_pydra.correction.correct import correct_file
 
-        files = {"out_file": "corrected.nii.gz", "bias_file": "bias.nii.gz", "record_file": "record.json"}
-        files = {name: folder / file for name, file in files.items()}
-        inputs = self.inputs
-        if inputs.uncertainty:
-            files["uncertainty_file"] = folder / "uncertainty.nii.gz"
+        inputs, out_file = self.inputs, folder / "corrected.nii.gz"
+        others = {
+            "bias_file": folder / "bias.nii.gz",
+            "record_file": folder / "record.json",
+            "uncertainty_file": folder / "uncertainty.nii.gz" if inputs.uncertainty else None,
+        }
         correct_file(
             inputs.in_file,
-            **files,
+            out_file,
+            bias_file=others["bias_file"],
+            record_file=others["record_file"],
+            uncertainty_file=others["uncertainty_file"],
             method=inputs.method,
             mask_file=given(inputs.mask_file),
             weight_file=given(inputs.weight_file),
@@ -97,7 +101,7 @@ class CorrectBias(FileInterface):
             metadata=given(inputs.metadata),
             overwrite=True,  # the node's own folder
         )
-        return files
+        return {"out_file": out_file, **others}
 
 
 class ApplyBiasInputSpec(VersionedInputSpec):

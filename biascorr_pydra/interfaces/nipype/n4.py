@@ -121,7 +121,7 @@ class BiascorrN4(FileInterface):
     def _options(self) -> dict:
         """The method's parameters that the traits ask for; whatever is not set is as in ANTs' program."""
         inputs, known = self.inputs, _parameters(self.inputs.method)
-        options = {}
+        options: dict[str, Any] = {}
         for trait, names in PARAMETERS.items():
             if trait in given(inputs.set_aside, []) or trait == "bspline_order" or not known.issuperset(names):
                 continue

@@ -41,10 +41,11 @@ def for_correction(task) -> Resources:
     try:
         method = get_corrector(MethodSpec.parse(task.method).method)
     except UnknownMethodError:  # the step itself says so
-        method, gpus = Corrector, 0
+        base, bytes_per_voxel, gpus = Corrector.memory_gb, Corrector.bytes_per_voxel, 0
     else:
+        base, bytes_per_voxel = method.memory_gb, method.bytes_per_voxel
         gpus = int(task.device == "cuda" and method.uses_device)
-    return Resources(gpus=gpus, mem_gb=memory_gb(task.in_file, method.memory_gb, method.bytes_per_voxel))
+    return Resources(gpus=gpus, mem_gb=memory_gb(task.in_file, base, bytes_per_voxel))
 
 
 def for_brain(task) -> Resources:

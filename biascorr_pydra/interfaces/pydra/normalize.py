@@ -1,6 +1,7 @@
 """The Pydra task of DeepNormalize's normalized image, which is no corrected one."""
 
 from pathlib import Path
+from typing import cast
 
 from fileformats.application import Json
 from fileformats.generic import File
@@ -68,4 +69,4 @@ def NormalizeImage(  # noqa: N802
         device=device,
         overwrite=True,
     )
-    return normalized_file, dseg_file, record_file
+    return cast(tuple[NiftiGz, NiftiGz, Json], (normalized_file, dseg_file, record_file))

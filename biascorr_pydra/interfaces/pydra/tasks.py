@@ -2,10 +2,12 @@
 
 Images are typed as files, so that Pydra's cache follows their contents. A task's ``implementation`` input names the
 code and weights behind it: another version is another cache entry.
+
+A task's function returns paths, and Pydra makes of them the files that its signature declares; hence the casts.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, overload
 
 from fileformats.application import Json
 from fileformats.generic import File
@@ -32,7 +34,11 @@ __all__ = [
 ]
 
 
-def path_of(file: Any) -> Path | None:
+@overload
+def path_of(file: None) -> None: ...
+@overload
+def path_of(file: File) -> Path: ...
+def path_of(file: File | None) -> Path | None:
     """A file of Pydra's as a path."""
     return None if file is None else Path(str(file))
 
@@ -112,7 +118,8 @@ def CorrectBias(
         metadata=metadata,
         overwrite=True,  # the task's own folder: what an interrupted run left there is replaced
     )
-    return out_file, bias_file, record_file, uncertainty_file if uncertainty else None
+    written = (out_file, bias_file, record_file, uncertainty_file if uncertainty else None)
+    return cast(tuple[NiftiGz, NiftiGz, Json, NiftiGz | None], written)
 
 
 @python.define(outputs=["out_file"])
@@ -137,7 +144,7 @@ def ApplyBias(bias_file: File, in_file: File, implementation: str = __version__)
 
     out_file = Path("corrected.nii.gz").absolute()
     apply_file(path_of(bias_file), path_of(in_file), out_file, overwrite=True)
-    return out_file
+    return cast(NiftiGz, out_file)
 
 
 @requires(needs.for_brain)
@@ -176,11 +183,10 @@ def ExtractBrain(  # noqa: N802
     """
     from biascorr_pydra.anatomy.brain import extract_file
 
-    return tuple(
-        extract_file(
-            path_of(in_file), Path.cwd(), method=method, suffix=suffix, mask_file=path_of(mask_file), device=device
-        )
+    written = extract_file(
+        path_of(in_file), Path.cwd(), method=method, suffix=suffix, mask_file=path_of(mask_file), device=device
     )
+    return cast(tuple[NiftiGz, Json], tuple(written))
 
 
 @requires(needs.for_tissue)
@@ -237,20 +243,19 @@ def SegmentTissue(  # noqa: N802
     """
     from biascorr_pydra.anatomy.tissue import segment_file
 
-    return tuple(
-        segment_file(
-            path_of(in_file),
-            Path.cwd(),
-            mask_file=path_of(mask_file),
-            method=method,
-            suffix=suffix,
-            given_dseg=path_of(given_dseg),
-            given_gm=path_of(given_gm),
-            given_wm=path_of(given_wm),
-            given_csf=path_of(given_csf),
-            device=device,
-        )
+    written = segment_file(
+        path_of(in_file),
+        Path.cwd(),
+        mask_file=path_of(mask_file),
+        method=method,
+        suffix=suffix,
+        given_dseg=path_of(given_dseg),
+        given_gm=path_of(given_gm),
+        given_wm=path_of(given_wm),
+        given_csf=path_of(given_csf),
+        device=device,
     )
+    return cast(tuple[NiftiGz, NiftiGz | None, NiftiGz | None, NiftiGz | None, Json], tuple(written))
 
 
 @requires(needs.for_measure)
@@ -290,7 +295,7 @@ def MeasureBias(  # noqa: N802
     """
     from biascorr_pydra.quality import measure_file
 
-    return measure_file(
+    metrics_file = measure_file(
         path_of(in_file),
         path_of(out_file),
         path_of(bias_file),
@@ -299,6 +304,7 @@ def MeasureBias(  # noqa: N802
         dseg_file=path_of(dseg_file),
         no_dseg_reason=no_dseg_reason,
     )
+    return cast(Json, metrics_file)
 
 
 def method_implementation(method: str, fallback: str = NO_FALLBACK) -> str:

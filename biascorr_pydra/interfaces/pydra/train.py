@@ -2,7 +2,7 @@
 
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 from fileformats.application import Json
@@ -59,7 +59,7 @@ def TrainCorrector(  # noqa: N802
 
     folder = Path(out_dir) / method
     run(_configured(method, data_dir, folder, config_file, options, device))
-    return folder / f"{method}.safetensors", folder / f"{method}.json"
+    return cast(tuple[File, Json], (folder / f"{method}.safetensors", folder / f"{method}.json"))
 
 
 @workflow.define(outputs=["weights_files", "card_files"])

@@ -1,7 +1,7 @@
 """Bias correction of one image as a Pydra workflow, to be nested in others."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fileformats.application import Json
 from fileformats.generic import File
@@ -38,7 +38,7 @@ def StripBrain(in_file: File, mask_file: File, implementation: str = __version__
     """
     from biascorr_pydra.anatomy.brain import strip_file
 
-    return strip_file(Path(in_file), Path(mask_file), Path.cwd())
+    return cast(NiftiGz, strip_file(Path(in_file), Path(mask_file), Path.cwd()))
 
 
 @python.define(outputs=["out_file"])
@@ -59,7 +59,7 @@ def AverageFrames(in_file: File, implementation: str = __version__) -> NiftiGz: 
     """
     from biascorr_pydra.correction.series import average_file
 
-    return average_file(Path(in_file), Path("mean.nii.gz").absolute())
+    return cast(NiftiGz, average_file(Path(in_file), Path("mean.nii.gz").absolute()))
 
 
 @workflow.define(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -20,13 +21,16 @@ from biascorr_pydra.report.table import hint, image_keys, long_name
 from .findings import Findings, frame
 from .site_differences import ALL_SITES
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 __all__ = ["write_figures"]
 
 BEFORE_COLOR = "#7a7a7a"
 MARKERS = ("o", "s", "D", "^", "P", "*")
 DPI = 200
 #: Texts stay texts in the SVG, and the same figures give the same bytes.
-STYLE = {"svg.fonttype": "none", "svg.hashsalt": "biascorr_pydra"}
+STYLE: dict[RcKeyType, Any] = {"svg.fonttype": "none", "svg.hashsalt": "biascorr_pydra"}
 
 
 def write_figures(findings: Findings, folder: str | Path) -> list[Path]:

@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from contourpy import contour_generator
@@ -188,10 +189,13 @@ def _resized(panel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _outlines(masks: Slices) -> Lines:
     """Contours of boolean slices, in pixels of the slice; the slice's own edge is no contour."""
-    return {
-        plane: [contour_generator(z=mask.astype(np.float32)).lines(0.5) if mask.any() else [] for mask in masks[plane]]
-        for plane in PLANES
-    }
+    return {plane: [_contours(mask) for mask in masks[plane]] for plane in PLANES}
+
+
+def _contours(mask: np.ndarray) -> list[np.ndarray]:
+    if not mask.any():
+        return []
+    return cast("list[np.ndarray]", contour_generator(z=mask.astype(np.float32)).lines(0.5))  # an array a line
 
 
 def _draw_lines(overlay: Image.Image, lines: list[np.ndarray], shape, corner, size) -> None:
