@@ -38,8 +38,8 @@ def main() -> None:
     options = parser.parse_args()
     scans = pd.read_csv(options.out / "evaluation" / "scans.tsv", sep="\t", na_values="n/a")
     scans = scans[scans["state"].isin(["done", "cached"])]
-    found = [scores(row, options.sim, options.out) for row in scans.to_dict("records")]
-    before, after = np.array(found).T
+    pairs = [scores(row, options.sim, options.out) for row in scans.to_dict("records")]
+    before, after = np.array(pairs).T
     for method in scans["method"].unique():
         mine = (scans["method"] == method).to_numpy()
         medians = f"median {np.median(before[mine]):.4f} before, {np.median(after[mine]):.4f} after"

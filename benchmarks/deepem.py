@@ -70,8 +70,8 @@ class Without(DeepEM):
             return super().estimate_with(networks, scan, device=device)
         brain = self.brain(networks, scan, device=device)
         head, first, last = head_of(scan)
-        found = get_corrector("n4").from_options(iterations=N4_ITERATIONS)
-        spline = found.estimate(replace(head, mask=brain.numpy()), device=device).log_bias
+        n4 = get_corrector("n4").from_options(iterations=N4_ITERATIONS)
+        spline = n4.estimate(replace(head, mask=brain.numpy()), device=device).log_bias
         places = [np.interp(end, (0, n - 1), ends) for end, n, ends in self._ends(spline, head, first, last)]
         return Estimate(replace(spline, first=tuple(places[:3]), last=tuple(places[3:])))
 
@@ -146,14 +146,14 @@ def rows(cases: Iterator, chosen: dict[str, Variant], tell: Callable[[str], None
         case = planned.make()
         for name, variant in chosen.items():
             try:
-                found, k = (
+                log_bias, k = (
                     estimate(variant.corrector, case.affine, case.scan(variant.masked, data), device="cpu", seed=0)[0]
                     for data in (case.data, inject_bias(case.data, case.log_k))
                 )
             except ValueError as error:
                 tell(f"{name}: {case.facts['scan']}: {error}")
                 continue
-            estimated, truth = (k - found, case.log_k) if case.log_bias is None else (found, case.log_bias)
+            estimated, truth = (k - log_bias, case.log_k) if case.log_bias is None else (log_bias, case.log_bias)
             row = {
                 "group": group_of(case),
                 "variant": name,
@@ -162,10 +162,10 @@ def rows(cases: Iterator, chosen: dict[str, Variant], tell: Callable[[str], None
             }
             row["before"] = residual_cov(np.ones_like(truth), np.exp(truth), case.brain)
             row["residual_cov"] = residual_cov(np.exp(estimated), np.exp(truth), case.brain)
-            row["slope"] = response_slope(k - found, case.log_k, case.brain)
+            row["slope"] = response_slope(k - log_bias, case.log_k, case.brain)
             outside = detect_head(case.data) & ~ndimage.binary_dilation(case.brain, iterations=2)
             if case.log_bias is not None and outside.sum() > LEAST_OUTSIDE:
-                row["outside"] = residual_cov(np.exp(found), np.exp(truth), outside)
+                row["outside"] = residual_cov(np.exp(log_bias), np.exp(truth), outside)
             yield row
         tell(f"{case.facts['dataset']} {case.facts['scan']} {case.facts['contrast']}")
 
@@ -186,12 +186,12 @@ def main() -> None:
         "lesjak": {"select": ["study*"]},
         "stripped": {"contrast": "T1w"},
     }
-    found = []
+    measured = []
     for name, more in select.items():
         if folder := getattr(options, name):
             sources = Sources(data=[folder], limit=options.limit, seed=options.seed, **more)
-            found += rows(plan_cases(sources), chosen, lambda line: print(line, flush=True))
-    table = pd.DataFrame(found)
+            measured += rows(plan_cases(sources), chosen, lambda line: print(line, flush=True))
+    table = pd.DataFrame(measured)
     if options.out:
         table.to_csv(options.out, sep="\t", index=False)
     for values in ("residual_cov", "slope", "outside"):

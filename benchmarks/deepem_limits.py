@@ -146,10 +146,10 @@ def rows(files: list[Path], draws: int) -> Iterator[dict]:
 def scored(corrector, scan: Scan, log_bias: np.ndarray, brain: np.ndarray) -> float:
     """Residual CoV; NaN where the method refuses the image."""
     try:
-        found, _ = estimate(corrector, np.diag([*scan.voxel_size_mm, 1.0]), scan, device="cpu", seed=0)
+        estimated, _ = estimate(corrector, np.diag([*scan.voxel_size_mm, 1.0]), scan, device="cpu", seed=0)
     except ValueError:
         return np.nan
-    return residual_cov(np.exp(found), np.exp(log_bias), brain)
+    return residual_cov(np.exp(estimated), np.exp(log_bias), brain)
 
 
 def fetal(folder: Path) -> None:
@@ -173,12 +173,12 @@ def main() -> None:
     options = parser.parse_args()
     files = [options.labels / f"seg_{n}.nii.gz" for n in (17, 18)]
     table = pd.DataFrame(rows(files, options.draws))
-    found = table.groupby("what", sort=False)
-    summary = found[["before", *METHODS]].mean()
+    by_limit = table.groupby("what", sort=False)
+    summary = by_limit[["before", *METHODS]].mean()
     for method in METHODS:
-        summary[f"worst {method}"] = found[method].max()
-        summary[f"{method} refused"] = found[method].apply(lambda values: int(values.isna().sum()))
-    summary.insert(0, "heads", found.size())
+        summary[f"worst {method}"] = by_limit[method].max()
+        summary[f"{method} refused"] = by_limit[method].apply(lambda values: int(values.isna().sum()))
+    summary.insert(0, "heads", by_limit.size())
     print(summary.round(3).to_string())
     if options.fetal:
         fetal(options.fetal)

@@ -77,7 +77,7 @@ def start(arguments: list[str], log: Path) -> subprocess.Popen:
 
 def processes_of(driver: int, out: Path) -> list[int]:
     """The processes that work for a driver: its lanes, or the Slurm jobs of its output folder."""
-    found = []
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
@@ -86,8 +86,8 @@ def processes_of(driver: int, out: Path) -> list[int]:
             continue
         lane = parent == driver and "biascorr_pydra.workers.lanes.lane" in command_line
         if lane or ("biascorr_pydra.workers.slurm.job" in command_line and str(out) in command_line):
-            found.append(int(folder.name))
-    return found
+            pids.append(int(folder.name))
+    return pids
 
 
 def finished(out: Path) -> dict[Path, int]:
@@ -162,10 +162,10 @@ def main() -> int:
         while seen.count < arguments.faults:  # a cohort after another, if one is finished before there were enough
             out = folder / f"out{seen.restarts}-{seen.count}"
             disturb(raw, out, worker, seen, arguments.faults, rng, log)
-            found = digests(out)
-            images += len(found)
-            lost += sorted(set(wanted) - set(found))
-            different += sorted(name for name in wanted if name in found and wanted[name] != found[name])
+            written = digests(out)
+            images += len(written)
+            lost += sorted(set(wanted) - set(written))
+            different += sorted(name for name in wanted if name in written and wanted[name] != written[name])
             status = [
                 sys.executable,
                 "-c",
@@ -173,8 +173,8 @@ def main() -> int:
                 "status",
                 str(out),
             ]
-            told = subprocess.run(status, capture_output=True, text=True)
-            unfinished += told.returncode
+            reply = subprocess.run(status, capture_output=True, text=True)
+            unfinished += reply.returncode
             left += left_over(out)
             cohorts += 1
         names = {"driver": "the driver", "worker": "a lane" if arguments.worker == "lanes" else "a job's process"}
@@ -189,7 +189,7 @@ def main() -> int:
         )
         bad = lost or different or left or unfinished or sum(seen.repeated.values())
         if bad:
-            print(*lost[:5], *different[:5], *left[:5], told.stdout, log.read_text()[-3000:], sep="\n")
+            print(*lost[:5], *different[:5], *left[:5], reply.stdout, log.read_text()[-3000:], sep="\n")
         return 1 if bad else 0
 
 

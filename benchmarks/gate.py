@@ -63,8 +63,8 @@ def found_fields(img_data, affine, brain, size, methods) -> Iterator[tuple[str, 
         mask = brain if masked else None
         corrector = get_corrector(name.partition(":")[0]).from_options(name.partition(":")[2] or None)
         scan = Scan(img_data, np.ones(img_data.shape, bool), mask, size)
-        log_bias, found = estimate_in_full(corrector, affine, scan, device="cpu", seed=0)
-        yield method, log_bias, mask if mask is not None or found.brain is None else found.brain
+        log_bias, estimate = estimate_in_full(corrector, affine, scan, device="cpu", seed=0)
+        yield method, log_bias, mask if mask is not None or estimate.brain is None else estimate.brain
 
 
 def absurd_fields(log_bias, data, region, size, rng) -> Iterator[tuple[str, np.ndarray]]:

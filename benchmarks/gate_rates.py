@@ -41,31 +41,31 @@ def judged(rows: pd.DataFrame, **limits: float) -> pd.DataFrame:
     return rows.assign(did=did, verdict=verdict, left=left)
 
 
-def rates(found: pd.DataFrame) -> dict[str, float]:
+def rates(fields: pd.DataFrame) -> dict[str, float]:
     """Counts, rates of wrong verdicts, and residual CoV with no correction, all corrected, and as the gate has it."""
-    harmed, helped = found[found["did"] == "harmed"], found[found["did"] == "helped"]
+    harmed, helped = fields[fields["did"] == "harmed"], fields[fields["did"] == "helped"]
 
     def share(part: pd.DataFrame, verdict: str) -> float:
         return float((part["verdict"] == verdict).mean()) if len(part) else float("nan")
 
     return {
-        "n": len(found),
+        "n": len(fields),
         "harmed": len(harmed),
         "helped": len(helped),
         "wrong accept": share(harmed, "accepted"),
         "wrong reject": share(helped, "rejected"),
         "wrong negligible": share(helped, "negligible"),
-        "none": found["before"].mean(),
-        "all": found["after"].mean(),
-        "gate": found["left"].mean(),
+        "none": fields["before"].mean(),
+        "all": fields["after"].mean(),
+        "gate": fields["left"].mean(),
     }
 
 
-def table(found: pd.DataFrame) -> str:
+def table(fields: pd.DataFrame) -> str:
     """Rates by method with field and kind of head, and by absurd estimate, as Markdown."""
     lines = []
-    as_found = found[found["estimate"] == "as found"]
-    absurd = found[found["estimate"] != "as found"]
+    as_found = fields[fields["estimate"] == "as found"]
+    absurd = fields[fields["estimate"] != "as found"]
     groups = [(f"{m}, field {f}", g) for (m, f), g in as_found.groupby(["method", "field"], sort=False)]
     groups += [(f"{m}, {k} heads", g) for (m, k), g in as_found.groupby(["method", "kind"], sort=False)]
     groups += [(f"**{method}, all**", group) for method, group in as_found.groupby("method", sort=False)]
@@ -79,7 +79,7 @@ def table(found: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def curve(found: pd.DataFrame, file: Path) -> None:
+def curve(fields: pd.DataFrame, file: Path) -> None:
     """Share of helping corrections kept against harming ones accepted, as the limit on sharpening moves."""
     import matplotlib
 
@@ -87,9 +87,9 @@ def curve(found: pd.DataFrame, file: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), constrained_layout=True)
-    as_found, absurd = found["estimate"] == "as found", found["estimate"] != "as found"
-    groups = [(method, found[as_found & (found["method"] == method)]) for method in found["method"].unique()]
-    groups += [("absurd fields", found[absurd])]
+    as_found, absurd = fields["estimate"] == "as found", fields["estimate"] != "as found"
+    groups = [(method, fields[as_found & (fields["method"] == method)]) for method in fields["method"].unique()]
+    groups += [("absurd fields", fields[absurd])]
     steps = [-0.6, -0.3, -0.15, -0.05, -0.02, 0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.13, 0.17, 0.22, 0.3, 0.5, 1]
     styles = zip(["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#000000"], "os^Dv", strict=True)
     for (name, group), (color, marker) in zip(groups, styles, strict=False):
@@ -121,7 +121,7 @@ def curve(found: pd.DataFrame, file: Path) -> None:
 
 def choose(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean residual CoV under a grid of limits: mean over the methods' own fields and the absurd ones together."""
-    found = []
+    lines = []
     for sharpening in (0.0, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.1, 0.12, 0.15):
         for support in (0.3, 0.4, 0.45, 0.5, 0.55, 0.6):
             done = judged(rows, sharpening=sharpening, support=support)
@@ -129,7 +129,7 @@ def choose(rows: pd.DataFrame) -> pd.DataFrame:
             left = as_found.groupby("method")["left"].mean()
             wrong = {key: rates(as_found)[key] for key in ("wrong accept", "wrong reject", "wrong negligible")}
             worst = rates(absurd)["wrong accept"]
-            found.append(
+            lines.append(
                 {
                     "sharpening": sharpening,
                     "support": support,
@@ -139,4 +139,4 @@ def choose(rows: pd.DataFrame) -> pd.DataFrame:
                 | wrong
                 | {"absurd accepted": worst}
             )
-    return pd.DataFrame(found).sort_values("left")
+    return pd.DataFrame(lines).sort_values("left")

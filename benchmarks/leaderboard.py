@@ -25,25 +25,25 @@ BEGIN, END = "<!-- made by benchmarks/leaderboard.py -->", "<!-- end -->"
 
 def every_method() -> list[str]:
     """Methods and presets of the leaderboard; a default preset goes by the method's name alone."""
-    found = []
+    names = []
     for name in method_names():
         presets = {"n4": N4_PRESETS, "ants-n4": ("antspy",)}.get(name) or tuple(get_corrector(name).presets)
-        found += [name if i == 0 else f"{name}:{preset}" for i, preset in enumerate(presets)]
-    return found
+        names += [name if i == 0 else f"{name}:{preset}" for i, preset in enumerate(presets)]
+    return names
 
 
 def data_sets(options: argparse.Namespace) -> dict[str, dict]:
     """What is given to `Sources` for each data set."""
     examples = ROOT / "bids_examples"
-    found = {"phantom": {"data": [examples / "phantom"], "derivatives": [examples / "phantom_truth"]}}
+    sources = {"phantom": {"data": [examples / "phantom"], "derivatives": [examples / "phantom_truth"]}}
     if options.labels:
-        found["labels"] = {"data": [options.labels], "select": ["seg_17.*", "seg_18.*"]}
+        sources["labels"] = {"data": [options.labels], "select": ["seg_17.*", "seg_18.*"]}
     if options.heads:
         select = ["*_T1w.nii.gz", "*_T1fs_*", "ch2.nii.gz"]
-        found["heads"] = {"data": [options.heads], "select": select, "contrast": "T1w"}
+        sources["heads"] = {"data": [options.heads], "select": select, "contrast": "T1w"}
     if options.lesjak:
-        found["lesjak"] = {"data": [options.lesjak], "select": ["study*"]}
-    return found
+        sources["lesjak"] = {"data": [options.lesjak], "select": ["study*"]}
+    return sources
 
 
 def main() -> None:
@@ -69,8 +69,8 @@ def measure(sources: dict, methods: list[str], limit: int | None, out: Path) -> 
     # Folders go by what is in them: where they lie on this machine is nobody's business.
     name = sources["data"][0].name
     command = f"benchmarks/leaderboard.py: {name}, {', '.join(methods)}" + (f", {limit} scans" if limit else "")
-    found = run_bench(Sources(**sources, limit=limit), out, methods=methods, masks=MASKS, command=command, tell=tell)
-    print(f"{name}: {found.measured} measured, {found.kept} kept, {found.failed} failed", flush=True)
+    result = run_bench(Sources(**sources, limit=limit), out, methods=methods, masks=MASKS, command=command, tell=tell)
+    print(f"{name}: {result.measured} measured, {result.kept} kept, {result.failed} failed", flush=True)
 
 
 def tell(line: str) -> None:

@@ -86,10 +86,10 @@ def timed(method: str, scan, **options) -> tuple[tuple[float, float], np.ndarray
     return (time.perf_counter() - wall, time.process_time() - cpu), bias
 
 
-def agreement(found: np.ndarray, expected: np.ndarray, mask: np.ndarray | None) -> dict[str, float]:
+def agreement(field: np.ndarray, expected: np.ndarray, mask: np.ndarray | None) -> dict[str, float]:
     """Relative difference of two fields in the mask."""
     inside = slice(None) if mask is None else mask
-    relative = np.abs(found[inside].astype(float) / expected[inside] - 1)
+    relative = np.abs(field[inside].astype(float) / expected[inside] - 1)
     quantiles = np.quantile(relative, (0.5, 0.99, 0.999))
     return dict(zip(("median", "p99", "p99.9", "max"), (*quantiles.tolist(), float(relative.max())), strict=True))
 
@@ -140,9 +140,9 @@ def _speed(name, scan, file, shrinks, repeats, iterations, rows):
         walls = {method: np.array(values)[:, 0] for method, values in times.items()}
         ratios, cpu_ratios = (np.array(times["ants-n4"]) / np.array(times["n4"])).T
         outside = np.array([w["ants-n4"]["seconds"] / w["n4"]["seconds"] for w in whole])
-        found = agreement(fields["n4"], fields["ants-n4"], scan.mask)
+        differences = agreement(fields["n4"], fields["ants-n4"], scan.mask)
         label = f"{name}, {' x '.join(map(str, scan.data.shape))}, shrink {shrink}, {_levels(iterations)}"
-        rows[0].append(f"| {label}, head | " + " | ".join(f"{v:.1e}" for v in found.values()) + " |")
+        rows[0].append(f"| {label}, head | " + " | ".join(f"{v:.1e}" for v in differences.values()) + " |")
         rows[1].append(
             f"| {label} | {np.median(walls['n4']):.2f} s | {np.median(walls['ants-n4']):.1f} s "
             f"| **{np.median(ratios):.0f}** ({ratios.min():.0f} to {ratios.max():.0f}) "

@@ -37,18 +37,18 @@ def sections(given: argparse.Namespace) -> dict[str, Mapping[str, pd.DataFrame]]
     ubc = papers_ubc.tables(
         labels=labels[:1] if given.quick else labels, t1w=given.t1w, t2w=given.t2w, mritc_folder=given.mritc
     )
-    found = {"GetNet (2019) and implicit training (2022)": implicit, "UBC (2024)": ubc}
+    tables_of = {"GetNet (2019) and implicit training (2022)": implicit, "UBC (2024)": ubc}
     if given.study:
         if given.models:
             papers_deepnormalize.train_all(given.study, given.models)
-        found["DeepNormalize (2022)"] = papers_deepnormalize.tables(given.study, given.models)
-    return found
+        tables_of["DeepNormalize (2022)"] = papers_deepnormalize.tables(given.study, given.models)
+    return tables_of
 
 
-def page(found: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
+def page(sections_tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
     """The tables as Markdown."""
     parts = []
-    for heading, tables in found.items():
+    for heading, tables in sections_tables.items():
         parts.append(f"## {heading}")
         for title, table in tables.items():
             parts.append(f"### {TITLES.get(title, title)}\n\n{papers_getnet.markdown(table)}")

@@ -144,8 +144,8 @@ class Study:
     def _of(self, site: str, suffixes: tuple[str, ...], part: str) -> list[Scan]:
         key = site, suffixes, part
         if key not in self._kept:
-            found = find_scans(str(self.root / part / site), suffixes, "derivatives")
-            chosen = list(found.values())[: self.most if part == "test" else 1]
+            scans = find_scans(str(self.root / part / site), suffixes, "derivatives")
+            chosen = list(scans.values())[: self.most if part == "test" else 1]
             self._kept[key] = [read_scan(scan) for scan in chosen]
         return self._kept[key]
 
@@ -174,7 +174,7 @@ def _row(scores: Mapping) -> dict[str, Any]:
     pairs = {"Dice": scores["dice"]}
     if "mean_hausdorff_mm" in scores:
         pairs["MHD (mm)"] = scores["mean_hausdorff_mm"]
-    return {f"{t} {what}": _cell(found[t], what) for t in (*TISSUES, "mean") for what, found in pairs.items()}
+    return {f"{t} {what}": _cell(measured[t], what) for t in (*TISSUES, "mean") for what, measured in pairs.items()}
 
 
 def _cell(value: float | None, what: str) -> str:
@@ -195,8 +195,8 @@ def table_2(study: Study, models: Path) -> pd.DataFrame:
     for trained in DUAL:
         network = load(models, f"segmenter {trained}")
         for tested in DUAL:
-            found = study.score(network, [tested], trained_on=[trained])["dice"]
-            lines.append({"Trained on": trained, "Tested on": tested, **{t: f"{found[t]:.3f}" for t in found}})
+            dice = study.score(network, [tested], trained_on=[trained])["dice"]
+            lines.append({"Trained on": trained, "Tested on": tested, **{t: f"{dice[t]:.3f}" for t in dice}})
     for (trained, tested), values in PAPER_2.items():
         cells = {t: f"{v:.3f}" for t, v in zip((*TISSUES, "mean"), values, strict=True)}
         lines.append({"Trained on": f"paper: {trained}", "Tested on": tested, **cells})
@@ -214,16 +214,16 @@ def tables_3_4(study: Study, models: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
             ("DeepNormalize", "ours"),
         ):
             z_scores = name == "standardization"
-            found = study.score(
+            scores = study.score(
                 load(models, f"{name} {kind}"),
                 sites,
                 trained_on=sites,
                 distances=True,
                 **({"z_scores": True} if z_scores else {}),
             )
-            rows.append({"Sites": label, "Method": title, **_row(found)})
+            rows.append({"Sites": label, "Method": title, **_row(scores)})
             if not z_scores:
-                line |= {"Input": f"{found['jsd_before']:.4f}", title: f"{found['jsd_after']:.4f}"}
+                line |= {"Input": f"{scores['jsd_before']:.4f}", title: f"{scores['jsd_after']:.4f}"}
         jsd.append(line)
     packaged = study.score(load(None, ""), MULTI, trained_on=MULTI, distances=True)
     rows.append({"Sites": "3 sites", "Method": "DeepNormalize, packaged weights", **_row(packaged)})
@@ -314,8 +314,8 @@ def strides(study: Study, network: DeepNormalize, site: str = "abide") -> pd.Dat
     scan = study.scans([site])[0]
     for stride in (8, 16, 32):
         began, used = time.perf_counter(), time.process_time()
-        found = score_scans(network, [scan], [], stride=stride)
-        line: dict[str, Any] = {"stride (mm)": stride, **{f"{t} Dice": f"{v:.4f}" for t, v in found["dice"].items()}}
+        scores = score_scans(network, [scan], [], stride=stride)
+        line: dict[str, Any] = {"stride (mm)": stride, **{f"{t} Dice": f"{v:.4f}" for t, v in scores["dice"].items()}}
         line |= {"s": f"{time.perf_counter() - began:.0f}", "CPU s": f"{time.process_time() - used:.0f}"}
         lines.append(line)
     return pd.DataFrame(lines)
@@ -327,8 +327,8 @@ def unseen(study: Study, network: DeepNormalize) -> pd.DataFrame:
     for site in (*MULTI, "lesjak"):
         if not (study.root / "test" / site).is_dir():
             continue
-        found = study.score(network, [site], trained_on=MULTI, distances=True)
-        lines.append({"Test site": site, "scans": found["scans"], **_row(found)})
+        scores = study.score(network, [site], trained_on=MULTI, distances=True)
+        lines.append({"Test site": site, "scans": scores["scans"], **_row(scores)})
     return pd.DataFrame(lines)
 
 
@@ -338,22 +338,22 @@ def tables(root: Path, models: Path | None, *, stride: int = 24, most: int | Non
     The models are compared on ``most`` test scans a site.
     """
     study, packaged = Study(root, stride, most), load(None, "")
-    found: dict[str, pd.DataFrame] = {}
+    frames: dict[str, pd.DataFrame] = {}
     if models:
         name = "Table 2 of 2022: Dice of a segmenter alone, on the site it was trained on and on the other"
-        found[name] = table_2(study, models)
+        frames[name] = table_2(study, models)
         three, four = tables_3_4(study, models)
-        found["Table 3: Dice and mean Hausdorff distance on test scans"] = three
-        found["Table 4: JSD of the sites' intensities"] = four
-        found["Table 5: one modality and two"] = table_5(study, models)
-    found["Table 6: correlation of intensity with y in an axial slice, packaged weights"] = table_6(study, packaged)
+        frames["Table 3: Dice and mean Hausdorff distance on test scans"] = three
+        frames["Table 4: JSD of the sites' intensities"] = four
+        frames["Table 5: one modality and two"] = table_5(study, models)
+    frames["Table 6: correlation of intensity with y in an axial slice, packaged weights"] = table_6(study, packaged)
     if models:
         seven, nine = table_7(study, models)
-        found["Table 7: lambda"] = seven
-        found["Figure 9: the discriminator's answers to test patches"] = nine
-    found["The packaged weights, site by site"] = unseen(Study(root, 16), packaged)
-    found["What a faster stride costs, packaged weights"] = strides(study, packaged)
-    return found
+        frames["Table 7: lambda"] = seven
+        frames["Figure 9: the discriminator's answers to test patches"] = nine
+    frames["The packaged weights, site by site"] = unseen(Study(root, 16), packaged)
+    frames["What a faster stride costs, packaged weights"] = strides(study, packaged)
+    return frames
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -99,9 +99,9 @@ def network(name: str) -> torch.nn.Module:
 def log_bias_of(corrector: Corrector, data: np.ndarray, mask=None, size=(1.6, 1.6, 1.6)) -> tuple[np.ndarray, float]:
     """Log bias on the grid of ``data``, and seconds."""
     began = time.perf_counter()
-    found = corrector.estimate(Scan(data.astype(np.float32), np.ones(data.shape, bool), mask, size)).log_bias
-    found = found.on_grid(data.shape) if isinstance(found, LogBiasSpline) else found
-    return found, time.perf_counter() - began
+    log_bias = corrector.estimate(Scan(data.astype(np.float32), np.ones(data.shape, bool), mask, size)).log_bias
+    log_bias = log_bias.on_grid(data.shape) if isinstance(log_bias, LogBiasSpline) else log_bias
+    return log_bias, time.perf_counter() - began
 
 
 # --- Table 1
@@ -119,9 +119,9 @@ def table_1(labels: Sequence[Path], methods: Sequence[str] = METHODS, heads: int
                 sampler.sample(generator), log_bias=sample_log_bias((GAIN[0],) * 3, GAIN[1], generator)
             )
             head = simulate_head(label_map, parameters, GRID)
-            image, clean, found = head.image.numpy(), head.clean.numpy(), head.labels.numpy()
-            masks = {"entire image": found > 0}
-            masks |= {tissue: np.isin(found, numbers) for tissue, numbers in TISSUES.items()}
+            image, clean, numbered = head.image.numpy(), head.clean.numpy(), head.labels.numpy()
+            masks = {"entire image": numbered > 0}
+            masks |= {tissue: np.isin(numbered, numbers) for tissue, numbers in TISSUES.items()}
             rows.append({"method": "raw", **_errors(image, clean, masks)})
             for name, corrector in correctors(methods).items():
                 log_bias, seconds = log_bias_of(corrector, image)
@@ -147,11 +147,11 @@ def brainweb(file: Path) -> pd.DataFrame:
     with np.load(file) as stored:
         v, g, published = (stored[name].astype(np.float64) for name in ("v", "g", "g_hat"))
     head = v > 0.1 * np.percentile(v[v > 0], 99)
-    found = {"raw": np.ones_like(g), "published network": published}
+    fields = {"raw": np.ones_like(g), "published network": published}
     for name in ("low-pass", *NETWORKS):
-        found[name] = np.exp(_field_of_slice(network(name), v, head))
+        fields[name] = np.exp(_field_of_slice(network(name), v, head))
     rows = []
-    for name, field in found.items():
+    for name, field in fields.items():
         known = name != "raw"
         rows.append(
             {
@@ -239,13 +239,13 @@ def _extra(shape: Sequence[int], generator: torch.Generator) -> np.ndarray:
 
 
 def _answer(corrector, data, log_k, region, mask, flat: bool, size=(1.6, 1.6, 1.6)) -> dict[str, float]:
-    found, seconds = log_bias_of(corrector, data, mask, size)
+    log_bias, seconds = log_bias_of(corrector, data, mask, size)
     with_k, _ = log_bias_of(corrector, inject_bias(data, log_k), mask, size)
     return {
-        "slope": response_slope(with_k - found, log_k, region),
+        "slope": response_slope(with_k - log_bias, log_k, region),
         "before": residual_cov(np.ones_like(log_k), np.exp(log_k), region),
-        "pair": residual_cov(np.exp(with_k - found), np.exp(log_k), region),
-        "invented" if flat else "sd of the field": float(found[region].std()),
+        "pair": residual_cov(np.exp(with_k - log_bias), np.exp(log_k), region),
+        "invented" if flat else "sd of the field": float(log_bias[region].std()),
         "seconds": seconds,
     }
 

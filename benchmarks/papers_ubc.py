@@ -211,11 +211,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     labels = sorted(options.labels.glob("*.nii.gz")) if options.labels else []
     labels = [file for file in labels if not options.only or file.name.partition(".")[0] in options.only]
-    found = tables(labels=labels, t1w=options.t1w, t2w=options.t2w, mritc_folder=options.mritc, device=options.device)
+    frames = tables(labels=labels, t1w=options.t1w, t2w=options.t2w, mritc_folder=options.mritc, device=options.device)
     if options.sweep:
         held_out = ",".join(options.only) or "2"
-        found["Lattices, each trained briefly"] = sweep(options.labels, held_out, options.sweep)
-    for title, frame in found.items():
+        frames["Lattices, each trained briefly"] = sweep(options.labels, held_out, options.sweep)
+    for title, frame in frames.items():
         print(f"\n{title}\n\n| " + " | ".join(frame.columns) + " |\n" + "|---" * len(frame.columns) + "|")
         for _, row in frame.iterrows():
             print("| " + " | ".join(map(str, row)) + " |")

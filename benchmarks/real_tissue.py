@@ -69,7 +69,7 @@ def _registered(case: Case, work: Path) -> dict[str, np.ndarray]:
     template = {name: as_ants(loader(resolution=1)) for name, loader in load.items()}
     brain = nib.Nifti1Image((case.data * case.brain).astype(np.float32), case.affine)
     scan = as_ants(nib.as_closest_canonical(brain))
-    found = ants.registration(
+    registration = ants.registration(
         ants.resample_image(scan, (REGISTERED_MM,) * 3, False, 0),
         template["all"],
         type_of_transform="SyNRA",
@@ -78,19 +78,21 @@ def _registered(case: Case, work: Path) -> dict[str, np.ndarray]:
         reg_iterations=ITERATIONS,
     )
     back = ornt_transform(io_orientation(np.eye(4)), io_orientation(case.affine))
-    carried = {name: ants.apply_transforms(scan, template[name], found["fwdtransforms"]).numpy() for name in CORE}
+    carried = {
+        name: ants.apply_transforms(scan, template[name], registration["fwdtransforms"]).numpy() for name in CORE
+    }
     return {name: apply_orientation(values, back) for name, values in carried.items()}
 
 
 def cores(probability: dict[str, np.ndarray], t1w: Case, case: Case) -> dict[str, np.ndarray]:
     """Where a scan of the T1w's session surely has each tissue: boolean arrays on the scan's grid."""
     pull = np.linalg.inv(t1w.affine) @ case.affine
-    found = {}
+    masks = {}
     for name, (width_mm, least) in CORE.items():
         smooth = ndimage.gaussian_filter(probability[name], [width_mm / mm for mm in t1w.voxel_size_mm])
-        there = ndimage.affine_transform(smooth, pull, output_shape=case.data.shape, order=1)
-        found[name] = (there > least) & case.brain & (case.data > 0)
-    return found
+        share = ndimage.affine_transform(smooth, pull, output_shape=case.data.shape, order=1)
+        masks[name] = (share > least) & case.brain & (case.data > 0)
+    return masks
 
 
 # --- how even it is
@@ -154,12 +156,12 @@ def sessions(options: argparse.Namespace) -> Iterator[dict[str, Case]]:
         "stripped": {"contrast": "T1w"},
     }
     for name, more in select.items():
-        found: dict[str, dict[str, Case]] = {}
+        by_session: dict[str, dict[str, Case]] = {}
         for planned in plan_cases(Sources(data=[getattr(options, name)], **more)) if getattr(options, name) else ():
             scan = planned.facts["scan"]
             session = scan.rpartition("_")[0] if name == "lesjak" else scan
-            found.setdefault(session, {})[planned.facts["contrast"]] = planned
-        for plans in found.values():
+            by_session.setdefault(session, {})[planned.facts["contrast"]] = planned
+        for plans in by_session.values():
             if "T1w" in plans:
                 yield {contrast: planned.make() for contrast, planned in plans.items()}
 
@@ -173,11 +175,11 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
     options.work.mkdir(parents=True, exist_ok=True)
-    found = []
+    lines = []
     for cases in sessions(options):
-        found += rows(cases, options.work)
-        print(pd.DataFrame(found[-4:]).round(3).to_string(index=False), flush=True)
-    table = pd.DataFrame(found)
+        lines += rows(cases, options.work)
+        print(pd.DataFrame(lines[-4:]).round(3).to_string(index=False), flush=True)
+    table = pd.DataFrame(lines)
     if options.out:
         table.to_csv(options.out, sep="\t", index=False)
     print(table.groupby(["dataset", "contrast", "method"], sort=False).mean(numeric_only=True).round(3).to_string())

@@ -207,11 +207,11 @@ def main() -> None:
     made.add_argument("--methods", nargs="+", default=list(METHODS))
     measured = commands.add_parser("measure")
     measured.add_argument("out", type=Path)
-    found, options = parser.parse_known_args()
-    if found.command == "make":
-        make(found.out, found.scans, found.methods)
+    chosen, options = parser.parse_known_args()
+    if chosen.command == "make":
+        make(chosen.out, chosen.scans, chosen.methods)
     else:
-        measure(found.out, options)
+        measure(chosen.out, options)
 
 
 if __name__ == "__main__":
