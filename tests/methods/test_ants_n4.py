@@ -37,15 +37,15 @@ def reference(data, mask, **options):
 
 
 def test_same_field_as_antspyx(head):
-    found = AntsN4(**QUICK).estimate(scan_of(head.acquired, head.brain))
-    np.testing.assert_allclose(found.log_bias, reference(head.acquired, head.brain), atol=1e-6)
-    assert found.record["n_voxels_in_mask"] == head.brain.sum()
+    estimate = AntsN4(**QUICK).estimate(scan_of(head.acquired, head.brain))
+    np.testing.assert_allclose(estimate.log_bias, reference(head.acquired, head.brain), atol=1e-6)
+    assert estimate.record["n_voxels_in_mask"] == head.brain.sum()
 
 
 def test_without_a_mask_every_voxel_counts(head):
     data = head.acquired + 1
-    found = AntsN4(**QUICK).estimate(scan_of(data))
-    np.testing.assert_allclose(found.log_bias, reference(data, None), atol=1e-6)
+    estimate = AntsN4(**QUICK).estimate(scan_of(data))
+    np.testing.assert_allclose(estimate.log_bias, reference(data, None), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -58,17 +58,17 @@ def test_without_a_mask_every_voxel_counts(head):
     ],
 )
 def test_options_reach_ants(head, ours, theirs):
-    found = AntsN4(**QUICK | ours).estimate(scan_of(head.acquired, head.brain)).log_bias
-    np.testing.assert_allclose(found, reference(head.acquired, head.brain, **theirs), atol=1e-6)
-    assert np.abs(found - reference(head.acquired, head.brain))[head.brain].max() > 1e-4
+    log_bias = AntsN4(**QUICK | ours).estimate(scan_of(head.acquired, head.brain)).log_bias
+    np.testing.assert_allclose(log_bias, reference(head.acquired, head.brain, **theirs), atol=1e-6)
+    assert np.abs(log_bias - reference(head.acquired, head.brain))[head.brain].max() > 1e-4
 
 
 def test_weight_image_reaches_ants(head):
     weight = np.where(head.dseg == 2, 1.0, 0.3).astype(np.float32)
-    found = AntsN4(**QUICK).estimate(scan_of(head.acquired, head.brain, weight=weight)).log_bias
+    log_bias = AntsN4(**QUICK).estimate(scan_of(head.acquired, head.brain, weight=weight)).log_bias
     expected = reference(head.acquired, head.brain, weight_mask=ants_image(weight))
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert np.abs(found - reference(head.acquired, head.brain))[head.brain].max() > 1e-4
+    np.testing.assert_allclose(log_bias, expected, atol=1e-6)
+    assert np.abs(log_bias - reference(head.acquired, head.brain))[head.brain].max() > 1e-4
 
 
 @pytest.mark.parametrize("option", [{"fwhm": 0.3}, {"wiener_noise": 0.1}, {"bins": 60}])
@@ -82,8 +82,8 @@ def test_voxels_that_were_not_finite_are_left_out(head):
     data, valid = head.acquired.copy(), np.ones(head.acquired.shape, bool)
     valid[head.brain & (np.arange(data.shape[2]) % 5 == 0)] = False
     data[~valid] = 0
-    found = AntsN4(**QUICK).estimate(scan_of(data, head.brain, valid=valid))
-    np.testing.assert_allclose(found.log_bias, reference(data, head.brain & valid), atol=1e-6)
+    estimate = AntsN4(**QUICK).estimate(scan_of(data, head.brain, valid=valid))
+    np.testing.assert_allclose(estimate.log_bias, reference(data, head.brain & valid), atol=1e-6)
 
 
 def test_nonpositive_voxels_are_counted(head):

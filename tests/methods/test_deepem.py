@@ -114,9 +114,9 @@ def test_what_is_given_as_the_brain_is_the_brain():
 def test_the_brain_that_was_found_comes_with_the_field():
     case = phantom_case()
     corrector = get_corrector("deepem").from_options(rounds=1)
-    log_bias, found = estimate_in_full(corrector, case.affine, case.scan(False), device="cpu", seed=0)
-    assert found.brain.shape == log_bias.shape == case.data.shape
-    assert 2 * (found.brain & case.brain).sum() > 0.9 * (found.brain.sum() + case.brain.sum())
+    log_bias, estimate = estimate_in_full(corrector, case.affine, case.scan(False), device="cpu", seed=0)
+    assert estimate.brain.shape == log_bias.shape == case.data.shape
+    assert 2 * (estimate.brain & case.brain).sum() > 0.9 * (estimate.brain.sum() + case.brain.sum())
 
 
 def test_a_box_is_put_back_where_it_was():
@@ -124,8 +124,8 @@ def test_a_box_is_put_back_where_it_was():
     whole = ndimage.gaussian_filter(rng.normal(size=(20, 24, 22)), 3) > 0
     first, last = (3.0, 0.0, 5.0), (16.0, 23.0, 19.0)
     part = whole[3:17, :, 5:20]
-    found = uncrop(part, first, last, whole.shape)
-    assert np.array_equal(found[3:17, :, 5:20], part) and found.sum() == part.sum()
+    uncropped = uncrop(part, first, last, whole.shape)
+    assert np.array_equal(uncropped[3:17, :, 5:20], part) and uncropped.sum() == part.sum()
 
 
 def test_noise_is_refused():

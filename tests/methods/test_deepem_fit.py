@@ -31,8 +31,8 @@ def mixture(shape=(20, 22, 24), noise=0.0, seed=0):
 
 
 def difference(solution, truth):
-    found = LogBiasSpline.spanning(solution.control_points.numpy(), truth.shape).on_grid(truth.shape, np.float64)
-    return (found - found.mean()) - (truth - truth.mean())
+    log_bias = LogBiasSpline.spanning(solution.control_points.numpy(), truth.shape).on_grid(truth.shape, np.float64)
+    return (log_bias - log_bias.mean()) - (truth - truth.mean())
 
 
 def test_field_and_means_are_found_together():
@@ -41,8 +41,8 @@ def test_field_and_means_are_found_together():
     assert np.abs(difference(solution, field)).max() < 1e-3
     np.testing.assert_allclose(np.diff(solution.means.numpy()), [0.8, 0.8], atol=1e-4)
     # The constant that field and means share: the field is 0 on average where it was fitted.
-    found = LogBiasSpline.spanning(solution.control_points.numpy(), field.shape).on_grid(field.shape, np.float64)
-    assert abs(found[used.numpy() > 0].mean()) < 1e-9
+    log_bias = LogBiasSpline.spanning(solution.control_points.numpy(), field.shape).on_grid(field.shape, np.float64)
+    assert abs(log_bias[used.numpy() > 0].mean()) < 1e-9
 
 
 def test_voxels_of_a_wrong_class_count_little():
@@ -85,9 +85,13 @@ def test_smoothness_follows_the_field():
     def roughness(points):
         return sum(float((points.diff(n=2, dim=axis) ** 2).sum()) for axis in range(3))
 
-    found = roughness(fit(1e-3, None, rounds=1))
-    torch.testing.assert_close(fit(1e-3, found), fit(1e-3, None))  # as rough as usual: as it was
-    assert roughness(fit(1e-3, found / 10)) > roughness(fit(1e-3, found)) > roughness(fit(1e-3, 3 * found))
+    usual_roughness = roughness(fit(1e-3, None, rounds=1))
+    torch.testing.assert_close(fit(1e-3, usual_roughness), fit(1e-3, None))  # as rough as usual: as it was
+    assert (
+        roughness(fit(1e-3, usual_roughness / 10))
+        > roughness(fit(1e-3, usual_roughness))
+        > roughness(fit(1e-3, 3 * usual_roughness))
+    )
     assert stiffer(2.0, 1.0) == 0.5
     assert (stiffer(1.0, 1e-6), stiffer(0.0, 1.0)) == pytest.approx((1 / 30, 10 / 3))
 
@@ -155,14 +159,14 @@ def test_the_contrast_comes_from_the_image():
     for bright in (1, 2):  # whichever is brighter
         log_image = (truth == bright) * 0.5 + noise
         before = (prior.argmax(0) == truth).float().mean()
-        found = pure_tissue.posterior(log_image, prior)
-        assert before < 0.7 and (found.argmax(0) == truth).float().mean() > 0.8
-        torch.testing.assert_close(found.sum(0), torch.ones(shape))
+        posterior = pure_tissue.posterior(log_image, prior)
+        assert before < 0.7 and (posterior.argmax(0) == truth).float().mean() > 0.8
+        torch.testing.assert_close(posterior.sum(0), torch.ones(shape))
 
 
 def test_outside_that_is_sure_stays_outside():
     prior = torch.full((9, 8, 8, 8), 1 / 9)
     prior[:, :4] = 0
     prior[0, :4] = 1
-    found = pure_tissue.posterior(torch.rand((8, 8, 8), generator=torch.Generator().manual_seed(0)), prior)
-    assert (found[0, :4] == 1).all() and (found[1:, :4] == 0).all()
+    posterior = pure_tissue.posterior(torch.rand((8, 8, 8), generator=torch.Generator().manual_seed(0)), prior)
+    assert (posterior[0, :4] == 1).all() and (posterior[1:, :4] == 0).all()

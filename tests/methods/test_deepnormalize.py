@@ -39,15 +39,15 @@ def test_the_average_counts_each_patch_once_by_hand():
     # Along the first axis patches begin at 0, 1 and 2; each gives its own first value everywhere in it.
     image = np.zeros((1, 4, 2, 2), np.float32)
     image[0] = np.array([1, 2, 3, 4])[:, None, None]
-    found = average_over_patches(image, lambda p: np.broadcast_to(p[:, :, :1, :1, :1], p.shape), 1, size=2, stride=1)
-    assert found[0, :, 0, 0].tolist() == [1, 1.5, 2.5, 3]
+    average = average_over_patches(image, lambda p: np.broadcast_to(p[:, :, :1, :1, :1], p.shape), 1, size=2, stride=1)
+    assert average[0, :, 0, 0].tolist() == [1, 1.5, 2.5, 3]
 
 
 def test_a_function_that_returns_its_patch_gives_the_image_whatever_stride_and_batch():
     image = np.random.default_rng(0).normal(size=(2, 11, 9, 10)).astype(np.float32)
     for stride, batch in ((1, 7), (3, 1), (4, 100)):
-        found = average_over_patches(image, lambda p: p, 2, size=4, stride=stride, batch=batch)
-        np.testing.assert_allclose(found, image, rtol=1e-5)
+        average = average_over_patches(image, lambda p: p, 2, size=4, stride=stride, batch=batch)
+        np.testing.assert_allclose(average, image, rtol=1e-5)
 
 
 def test_patches_without_brain_are_not_run_and_batches_are_bounded():
@@ -59,8 +59,8 @@ def test_patches_without_brain_are_not_run_and_batches_are_bounded():
         seen.append(len(patches))
         return np.ones_like(patches)
 
-    found = average_over_patches(image, function, 1, size=4, stride=4, batch=5)
-    assert seen == [1] and found.sum() == 4**3
+    average = average_over_patches(image, function, 1, size=4, stride=4, batch=5)
+    assert seen == [1] and average.sum() == 4**3
     average_over_patches(np.ones_like(image), function, 1, size=4, stride=4, batch=5)
     assert sum(seen[1:]) == 27 and max(seen[1:]) == 5
 
@@ -75,10 +75,10 @@ def test_the_average_equals_the_sum_over_all_patches_divided_by_their_number():
                 where = np.s_[:, i : i + size, j : j + size, k : k + size]
                 sums[where] += np.sin(image[where] * image[where].mean())
                 counts[where] += 1
-    found = average_over_patches(
+    average = average_over_patches(
         image, lambda p: np.sin(p * p.mean(axis=(1, 2, 3, 4), keepdims=True)), 1, size=size, stride=stride
     )
-    np.testing.assert_allclose(found, sums / counts, atol=1e-6)
+    np.testing.assert_allclose(average, sums / counts, atol=1e-6)
 
 
 # --- the grid
@@ -90,8 +90,8 @@ def test_back_from_the_canonical_grid(codes):
     img = reorient(phantom.image(), codes)
     planes = np.add.outer(np.add.outer(1.0 * np.arange(20), 2.0 * np.arange(24)), 3.0 * np.arange(22))
     plane = reorient(phantom.image(planes), codes)
-    there = to_canonical(np.asarray(plane.dataobj), img.affine, (77, 93, 85))  # four samples for each voxel
-    back = from_canonical(there, img.affine, img.shape)
+    canonical = to_canonical(np.asarray(plane.dataobj), img.affine, (77, 93, 85))  # four samples for each voxel
+    back = from_canonical(canonical, img.affine, img.shape)
     inner = (slice(1, -1),) * 3  # at the ends the average has neighbours on one side only
     np.testing.assert_allclose(back[inner], plane.get_fdata()[inner], rtol=1e-5)
     same = to_canonical(np.asarray(img.dataobj), img.affine, (20, 24, 22))
@@ -122,9 +122,9 @@ def test_preparing_thick_slices_gives_cubes_of_a_millimetre():
 
 def test_standardizing_by_hand():
     values = np.array([0, 1, 3, 0, 5, 7], np.float32).reshape(1, 6, 1, 1)
-    found = model.standardize(values).ravel()
+    standardized = model.standardize(values).ravel()
     expected = (np.array([1, 3, 5, 7]) - 4) / np.sqrt(5)
-    np.testing.assert_allclose(found, [0, *expected[:2], 0, *expected[2:]], rtol=1e-6)
+    np.testing.assert_allclose(standardized, [0, *expected[:2], 0, *expected[2:]], rtol=1e-6)
 
 
 # --- networks
@@ -208,18 +208,20 @@ def test_the_field_is_the_smooth_part_of_the_change(small, monkeypatch):
 
     monkeypatch.setattr(model, "run", run)
     scan = Scan(np.asarray(img.dataobj), np.ones(mask.shape, bool), mask, (2.0, 2.0, 2.0))
-    found = get_corrector("deepnormalize")().estimate(scan).log_bias.on_grid(mask.shape)
+    log_bias = get_corrector("deepnormalize")().estimate(scan).log_bias.on_grid(mask.shape)
     wanted = np.broadcast_to(planes, mask.shape)
-    np.testing.assert_allclose(found[mask] - found[mask].mean(), wanted[mask] - wanted[mask].mean(), atol=5e-3)
+    np.testing.assert_allclose(log_bias[mask] - log_bias[mask].mean(), wanted[mask] - wanted[mask].mean(), atol=5e-3)
 
 
 def test_the_segmenter_serves_as_a_method_and_knows_what_it_learnt(small):
     phantom, img = small
-    found = segment_tissue(img, phantom.brain, method="deepnormalize", suffix="T1w")
-    assert found.method == "deepnormalize" and found.record["weights_sha256"] == weights.sha256_of("deepnormalize")
-    assert (found.dseg[~phantom.brain] == 0).all()
+    segmentation = segment_tissue(img, phantom.brain, method="deepnormalize", suffix="T1w")
+    assert segmentation.method == "deepnormalize" and segmentation.record["weights_sha256"] == weights.sha256_of(
+        "deepnormalize"
+    )
+    assert (segmentation.dseg[~phantom.brain] == 0).all()
     for tissue in ("CSF", "GM", "WM"):
-        assert found.probseg[tissue].min() >= 0 and found.probseg[tissue].max() <= 1 + 1e-6
+        assert segmentation.probseg[tissue].min() >= 0 and segmentation.probseg[tissue].max() <= 1 + 1e-6
     assert "T2w" in reason_against("T2w", "deepnormalize")
     with pytest.raises(SegmentationError, match="learnt"):
         segment_tissue(img, phantom.brain, method="deepnormalize", suffix="FLAIR")
@@ -255,6 +257,6 @@ def test_the_pydra_task_gives_the_functions_bytes(tmp_path, small):
     nifti.save(phantom.image(phantom.brain, np.uint8), tmp_path / "mask.nii.gz")
     normalize_file(tmp_path / "in.nii.gz", tmp_path / "n.nii.gz", mask_file=tmp_path / "mask.nii.gz", speed="fast")
     task = NormalizeImage(in_file=tmp_path / "in.nii.gz", mask_file=tmp_path / "mask.nii.gz", speed="fast")
-    found = task(worker="debug", cache_root=tmp_path / "cache")
-    assert Path(str(found.normalized_file)).read_bytes() == (tmp_path / "n.nii.gz").read_bytes()
-    assert json.loads(Path(str(found.record_file)).read_text())["method"]["stride"] == 16
+    outputs = task(worker="debug", cache_root=tmp_path / "cache")
+    assert Path(str(outputs.normalized_file)).read_bytes() == (tmp_path / "n.nii.gz").read_bytes()
+    assert json.loads(Path(str(outputs.record_file)).read_text())["method"]["stride"] == 16

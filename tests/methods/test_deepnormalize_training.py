@@ -61,8 +61,8 @@ def test_the_linear_field():
 def test_tissue_scores_by_hand():
     truth = np.zeros((8, 8, 8), int)
     truth[2:6, 2:6, 2:6] = 2
-    found = np.roll(truth, 2, axis=0)
-    scores = tissue_scores(found, truth)
+    dseg = np.roll(truth, 2, axis=0)
+    scores = tissue_scores(dseg, truth)
     assert scores["dice"] == {"CSF": None, "GM": 0.5, "WM": None}
     assert scores["mean_hausdorff_mm"]["GM"] == 2.0
 
@@ -118,9 +118,9 @@ def test_sites_and_segmentations_come_from_bids(study, tmp_path):
     scan = read_scan(training.scans()[split.held_out[0]])
     phantom, _ = scan_of(3, SITES["b"])
     voxels = np.argwhere(phantom.dseg > 0)
-    there = scan.truth[tuple((2 * voxels - scan.prepared.first).T)]  # voxels of 2 mm on a grid of 1 mm
+    classes = scan.truth[tuple((2 * voxels - scan.prepared.first).T)]  # voxels of 2 mm on a grid of 1 mm
     class_of = np.array([0, 2, 3, 1])  # of 0, GM, WM, CSF among BG, CSF, GM, WM
-    np.testing.assert_array_equal(there, class_of[phantom.dseg[tuple(voxels.T)]])
+    np.testing.assert_array_equal(classes, class_of[phantom.dseg[tuple(voxels.T)]])
     (study / "empty").mkdir()
     (study / "empty" / "dataset_description.json").write_text('{"Name": "none", "BIDSVersion": "1.11.0"}')
     with pytest.raises(BIDSError, match="dseg"):
@@ -128,8 +128,8 @@ def test_sites_and_segmentations_come_from_bids(study, tmp_path):
 
 
 def _range(values):
-    there = values[~values.isnan()]
-    return float(there.max() - there.min()) if len(there) else 0.0
+    finite = values[~values.isnan()]
+    return float(finite.max() - finite.min()) if len(finite) else 0.0
 
 
 def test_patches_are_centred_on_tissue_balanced_and_degraded(study, tmp_path):
@@ -225,8 +225,8 @@ def test_a_training_writes_weights_that_normalize(study, tmp_path):
     assert set(scores["confusion"]) == {"b", "generated"}
     phantom, data = scan_of(5, SITES["a"])
     weights_file = str(tmp_path / "out" / "deepnormalize.safetensors")
-    found = model.normalize_array([data], phantom.affine, phantom.brain, speed="fast", weights_file=weights_file)
-    assert found.images.shape == (1, 26, 28, 24) and (found.images[0][phantom.brain] > 0).all()
+    normalized = model.normalize_array([data], phantom.affine, phantom.brain, speed="fast", weights_file=weights_file)
+    assert normalized.images.shape == (1, 26, 28, 24) and (normalized.images[0][phantom.brain] > 0).all()
     assert run.run(config(study, tmp_path / "out"))["sha256"] == card["sha256"]  # it has ended: nothing more is done
 
 
@@ -255,12 +255,12 @@ def toy_scores(network, generator):
     batch = toy_batch(generator, 32)
     with torch.inference_mode():
         normalized, logits = network.eval()(batch["image"])
-    found, truth = logits.argmax(1).numpy(), batch["truth"].numpy()
+    classes, truth = logits.argmax(1).numpy(), batch["truth"].numpy()
     histograms = [
         [np.histogram(x[batch["domain"] == d][truth[batch["domain"] == d][:, None] > 0], 64, (0, 1))[0] for d in (0, 1)]
         for x in (batch["image"].numpy(), normalized.numpy())
     ]
-    return np.mean([dice(found == c, truth == c) for c in (1, 2, 3)]), *[jsd(np.array(h)) for h in histograms]
+    return np.mean([dice(classes == c, truth == c) for c in (1, 2, 3)]), *[jsd(np.array(h)) for h in histograms]
 
 
 @pytest.mark.slow

@@ -17,19 +17,19 @@ KERNEL_ENDS = np.pad(KERNEL / KERNEL.sum(), 1)
 
 def test_histogram_of_values_at_bin_centres_is_their_counts_under_the_kernel():
     values = torch.tensor([[2.5, 2.5, 2.5, 7.5]])  # bins of width 1 from 0 to 20
-    found = loss.soft_histogram(values, torch.ones_like(values), 0, 20, bins=20)[0].numpy()
+    histogram = loss.soft_histogram(values, torch.ones_like(values), 0, 20, bins=20)[0].numpy()
     # The histogram goes on as its mirror image beyond the first bin: what is in bin 2 is also at -2.
     bins = np.arange(20)
     expected = sum(
         count * np.interp(bins - at, np.arange(-5, 6), KERNEL_ENDS) for count, at in ((3, 2), (3, -2), (1, 7))
     )
-    np.testing.assert_allclose(found, expected / expected.sum(), atol=1e-6)
+    np.testing.assert_allclose(histogram, expected / expected.sum(), atol=1e-6)
 
 
 def test_histogram_shares_a_value_between_its_neighbours():
     halfway, centres = torch.tensor([[10.0]]), torch.tensor([[9.5, 10.5]])
-    found = [loss.soft_histogram(v, torch.ones_like(v), 0, 20, bins=20) for v in (halfway, centres)]
-    torch.testing.assert_close(*found)
+    histograms = [loss.soft_histogram(v, torch.ones_like(v), 0, 20, bins=20) for v in (halfway, centres)]
+    torch.testing.assert_close(*histograms)
     quarter = loss.soft_histogram(torch.tensor([[9.75]]), torch.ones(1, 1), 0, 20, bins=20)
     weighted = loss.soft_histogram(centres, torch.tensor([[3.0, 1.0]]), 0, 20, bins=20)
     torch.testing.assert_close(quarter, weighted)
@@ -42,16 +42,16 @@ def test_histogram_is_close_to_a_kernel_density_estimate():
     density = np.exp(-0.5 * (values[:, None] - centres) ** 2).sum(0)
     density = density / density.sum() + 1e-30
     tensor = torch.tensor(values)[None]
-    found = loss.soft_histogram(tensor, torch.ones_like(tensor), 0, 200)
+    histogram = loss.soft_histogram(tensor, torch.ones_like(tensor), 0, 200)
     # Sharing between two bins adds f (1 - f), 1/6 on average, to the kernel's variance of 1.
-    assert np.abs(found[0].numpy() - density).sum() < 0.01
-    assert loss.entropy(found).item() == pytest.approx(-(density * np.log(density)).sum(), abs=5e-3)
+    assert np.abs(histogram[0].numpy() - density).sum() < 0.01
+    assert loss.entropy(histogram).item() == pytest.approx(-(density * np.log(density)).sum(), abs=5e-3)
 
 
 def test_values_outside_the_range_count_in_the_end_bins_and_unweighted_ones_not_at_all():
     values, inside = torch.tensor([[-5.0, 30.0, 10.0]]), torch.tensor([[0.5, 19.5]])
-    found = loss.soft_histogram(values, torch.tensor([[1.0, 1.0, 0.0]]), 0, 20, bins=20)
-    torch.testing.assert_close(found, loss.soft_histogram(inside, torch.ones(1, 2), 0, 20, bins=20))
+    histogram = loss.soft_histogram(values, torch.tensor([[1.0, 1.0, 0.0]]), 0, 20, bins=20)
+    torch.testing.assert_close(histogram, loss.soft_histogram(inside, torch.ones(1, 2), 0, 20, bins=20))
 
 
 def test_a_value_that_is_no_number_makes_no_number():
@@ -60,8 +60,8 @@ def test_a_value_that_is_no_number_makes_no_number():
 
 
 def test_entropy_by_hand():
-    found = loss.entropy(torch.tensor([[0.5, 0.25, 0.25, 0.0], [1.0, 0, 0, 0], [0.25] * 4]))
-    torch.testing.assert_close(found, torch.tensor([1.5 * math.log(2), 0.0, math.log(4)]))
+    entropies = loss.entropy(torch.tensor([[0.5, 0.25, 0.25, 0.0], [1.0, 0, 0, 0], [0.25] * 4]))
+    torch.testing.assert_close(entropies, torch.tensor([1.5 * math.log(2), 0.0, math.log(4)]))
 
 
 def test_entropy_has_the_gradient_of_finite_differences():

@@ -44,26 +44,26 @@ def stacks_of(points: np.ndarray, rng) -> tuple[list, list]:
         others = [(BOX[a], SHAPE[a], points.shape[a]) for a in range(3) if a != axis]
         along = slices.bspline_basis(places, points.shape[axis], first=0, last=SHAPE[axis] - 1)
         box = tuple(slice(*BOX[a]) for a in range(3) if a != axis)
-        found = slices.resized(np.moveaxis(log_bias, axis, 0)[places][:, box[0], box[1]], 256, "bilinear")
-        found = slices.resized(found, 16, "area").astype(float) + rng.normal(0, 1, (len(places), 1, 1))
-        counted = rng.uniform(0.2, 1, found.shape) * (rng.uniform(size=found.shape) < 0.7)
+        cells = slices.resized(np.moveaxis(log_bias, axis, 0)[places][:, box[0], box[1]], 256, "bilinear")
+        cells = slices.resized(cells, 16, "area").astype(float) + rng.normal(0, 1, (len(places), 1, 1))
+        counted = rng.uniform(0.2, 1, cells.shape) * (rng.uniform(size=cells.shape) < 0.7)
         across = tuple(slices.cell_basis(*other) for other in others)
         stacks.append(slices.Stack(axis, along, across, counted, np.zeros((len(places), 1, 1))))
-        values.append(np.where(counted > 0, found, 99.0))
+        values.append(np.where(counted > 0, cells, 99.0))
     return stacks, values
 
 
 def test_slices_of_any_scale_give_back_the_field():
     rng = np.random.default_rng(0)
     truth = rng.normal(0, 0.3, (7, 6, 8))  # another number on each axis: none can stand for another
-    found = slices.combine(*stacks_of(truth, rng), slope=1e-7, roughness=1e-7, ridge=1e-9)
+    control_points = slices.combine(*stacks_of(truth, rng), slope=1e-7, roughness=1e-7, ridge=1e-9)
     inside = tuple(slice(*ends) for ends in BOX)
-    log_bias, fitted = (LogBiasSpline.spanning(p, SHAPE).on_grid(SHAPE, float)[inside] for p in (truth, found))
+    log_bias, fitted = (LogBiasSpline.spanning(p, SHAPE).on_grid(SHAPE, float)[inside] for p in (truth, control_points))
     difference = fitted - log_bias
     assert log_bias.std() > 0.1
     assert difference.std() < 0.002
     assert np.abs(difference - difference.mean()).max() < 0.02
-    assert found.mean() == pytest.approx(0, abs=1e-12)
+    assert control_points.mean() == pytest.approx(0, abs=1e-12)
 
 
 class Told(torch.nn.Module):
@@ -79,8 +79,8 @@ def test_a_field_is_recovered_through_correct_image_in_every_orientation(codes, 
     monkeypatch.setattr("biascorr_pydra.methods.photographs.slices.loaded", lambda *_: (Told(), "0" * 64))
     whole = make_phantom(noise=0)
     img = reorient(whole.image(500 * whole.bias), codes)
-    found = correct_image(img, method="getnet", mask=reorient(whole.image(whole.brain), codes), gate=False)
-    bias = np.asarray(found.bias.dataobj)
+    result = correct_image(img, method="getnet", mask=reorient(whole.image(whole.brain), codes), gate=False)
+    bias = np.asarray(result.bias.dataobj)
     truth = np.asarray(reorient(whole.image(whole.bias), codes).dataobj)
     brain = np.asarray(reorient(whole.image(whole.brain), codes).dataobj) > 0
     assert 0.98 < response_slope(np.log(bias), np.log(truth), brain) < 1.02
@@ -102,11 +102,11 @@ def test_the_shipped_weights_answer_to_a_field(method):
     shape = phantom.acquired.shape
     log_k = LogBiasSpline.spanning(sample_log_bias((2, 2, 2), 0.15, generator(1)).numpy(), shape).on_grid(shape)
     mask = phantom.image(phantom.brain)
-    found = [
+    log_biases = [
         np.log(np.asarray(correct_image(phantom.image(data), method=method, mask=mask, gate=False).bias.dataobj))
         for data in (phantom.acquired, inject_bias(phantom.acquired, log_k))
     ]
-    assert 0.9 < response_slope(found[1] - found[0], log_k, phantom.brain) < 1.1
+    assert 0.9 < response_slope(log_biases[1] - log_biases[0], log_k, phantom.brain) < 1.1
 
 
 @pytest.mark.parametrize("method", METHODS)

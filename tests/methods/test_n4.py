@@ -88,23 +88,23 @@ def test_axes_are_treated_alike(brain_scan):
     expected = log_bias(N4(**options).estimate(scan), scan)
     for turn in (lambda a: a.transpose(2, 0, 1), lambda a: a[::-1, :, ::-1]):
         turned = scan_of(turn(scan.data), turn(scan.mask))
-        found = log_bias(N4(**options, shrink_factor=4).estimate(turned), turned)
+        turned_log_bias = log_bias(N4(**options, shrink_factor=4).estimate(turned), turned)
         straight = log_bias(N4(**options, shrink_factor=4).estimate(scan), scan)
-        np.testing.assert_allclose(found[turned.mask], turn(straight)[turned.mask], atol=1e-5)
+        np.testing.assert_allclose(turned_log_bias[turned.mask], turn(straight)[turned.mask], atol=1e-5)
     assert np.isfinite(expected).all()
 
 
 def test_bytes_do_not_depend_on_the_number_of_threads(brain_scan):
-    before, found = torch.get_num_threads(), []
+    before, estimates = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append(N4(shrink_factor=1, iterations=(4, 3)).estimate(brain_scan))
+            estimates.append(N4(shrink_factor=1, iterations=(4, 3)).estimate(brain_scan))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
-    assert len({e.log_bias.control_points.tobytes() for e in found}) == 1
-    assert len({json.dumps(e.record) for e in found}) == 1
+    assert len({e.log_bias.control_points.tobytes() for e in estimates}) == 1
+    assert len({json.dumps(e.record) for e in estimates}) == 1
 
 
 def test_single_precision_agrees_with_double(brain_scan):
@@ -138,10 +138,10 @@ def test_many_scans_at_once_are_the_same_as_each_alone(brain_scan):
     scans = [brain_scan, scan_of(data, brain, (3.0,) * 3)]
     corrector = N4(spline_distance_mm=120.0, iterations=(5, 3))  # meshes differ, and so are solved apart
     both = corrector.estimate_batch(scans)
-    for scan, found in zip(scans, both, strict=True):
+    for scan, together in zip(scans, both, strict=True):
         alone = corrector.estimate(scan)
-        assert (found.log_bias.control_points == alone.log_bias.control_points).all()
-        assert found.record == alone.record
+        assert (together.log_bias.control_points == alone.log_bias.control_points).all()
+        assert together.record == alone.record
 
 
 def test_slabs_give_the_sums_of_the_whole(brain_scan, monkeypatch):
@@ -169,10 +169,10 @@ def test_itks_measure_is_that_of_its_recurrence(spread, drift):
     n = 60_000
     draws = np.random.default_rng(4).normal(0, 1, n) + np.linspace(-drift, drift, n)
     pixels = np.exp(spread * draws).astype(np.float32)
-    found = itk_variation(pixels)
-    assert found == pytest.approx(welford_in_single_precision(pixels), rel=1e-6)
+    variation = itk_variation(pixels)
+    assert variation == pytest.approx(welford_in_single_precision(pixels), rel=1e-6)
     exact = pixels.astype(float).std(ddof=1) / pixels.astype(float).mean()
-    assert exact < found * itk_reach(n)
+    assert exact < variation * itk_reach(n)
 
 
 def test_the_mean_of_itks_measure_gets_stuck():
@@ -221,9 +221,9 @@ def test_convergence_is_the_variation_of_the_ratio_of_the_last_two_fields(brain_
     ]
     ratio = fields[1] / fields[0]
     expected = ratio.std(ddof=1) / ratio.mean()
-    found = N4(**options, iterations=(4,)).estimate(small).record["levels"][0]
-    assert found["convergence"] == pytest.approx(expected, rel=1e-6)
-    assert not found["converged"]
+    level = N4(**options, iterations=(4,)).estimate(small).record["levels"][0]
+    assert level["convergence"] == pytest.approx(expected, rel=1e-6)
+    assert not level["converged"]
 
 
 def test_time_is_bounded(brain_scan):

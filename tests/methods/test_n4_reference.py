@@ -55,9 +55,9 @@ def test_options_agree_with_antspyx(options, brain_scan):
     if options["shrink_factor"] == 1:
         data, brain, _, spacing = acquisition((46, 55, 41), 4)
         scan = scan_of(data, brain, spacing)
-    found = N4.from_options("antspy", **options).estimate(scan)
+    estimate = N4.from_options("antspy", **options).estimate(scan)
     expected = AntsN4.from_options("antspy", **options).estimate(scan)
-    assert_agree(log_bias(found, scan), expected.log_bias, scan.mask)
+    assert_agree(log_bias(estimate, scan), expected.log_bias, scan.mask)
 
 
 @pytest.mark.parametrize("contrast", ["T1w", "T2w", "FLAIR"])
@@ -68,10 +68,10 @@ def test_masks_and_contrasts_agree_with_antspyx(contrast, where):
         data = np.where(brain, data, 0)
     mask = {"brain": brain, "head": data > 40}.get(where)
     scan = scan_of(data, mask, spacing)
-    found = N4.from_options("antspy", **QUICK).estimate(scan)
+    estimate = N4.from_options("antspy", **QUICK).estimate(scan)
     expected = AntsN4(**QUICK).estimate(scan)
-    assert found.record["mask"] == ("all voxels" if mask is None else "given")
-    assert_agree(log_bias(found, scan), expected.log_bias, np.ones(data.shape, bool) if mask is None else mask)
+    assert estimate.record["mask"] == ("all voxels" if mask is None else "given")
+    assert_agree(log_bias(estimate, scan), expected.log_bias, np.ones(data.shape, bool) if mask is None else mask)
 
 
 @pytest.mark.parametrize("shape", [(60, 71, 55), (57, 66, 50), (61, 70, 20)])
@@ -81,18 +81,19 @@ def test_sizes_and_spacings_agree_with_antspyx(shape, spacing, distance):
     data, brain, *_ = acquisition(shape, 3)
     scan = scan_of(data, brain, spacing)
     options = QUICK | {"spline_distance_mm": distance}
-    found = N4.from_options("antspy", **options).estimate(scan)
-    assert_agree(log_bias(found, scan), AntsN4(**options).estimate(scan).log_bias, brain)
+    estimate = N4.from_options("antspy", **options).estimate(scan)
+    assert_agree(log_bias(estimate, scan), AntsN4(**options).estimate(scan).log_bias, brain)
 
 
 def test_weight_image_agrees_with_antspyx(brain_scan):
     weight = np.random.default_rng(1).uniform(0, 1, brain_scan.data.shape).astype(np.float32)
     weight[weight < 0.1] = 0
     scan = scan_of(brain_scan.data, brain_scan.mask, weight=weight)
-    found = N4.from_options("antspy", **QUICK).estimate(scan)
-    assert_agree(log_bias(found, scan), AntsN4(**QUICK).estimate(scan).log_bias, scan.mask)
+    estimate = N4.from_options("antspy", **QUICK).estimate(scan)
+    assert_agree(log_bias(estimate, scan), AntsN4(**QUICK).estimate(scan).log_bias, scan.mask)
     assert (
-        found.record["n_voxels_used"] < N4.from_options("antspy", **QUICK).estimate(brain_scan).record["n_voxels_used"]
+        estimate.record["n_voxels_used"]
+        < N4.from_options("antspy", **QUICK).estimate(brain_scan).record["n_voxels_used"]
     )
 
 
@@ -101,11 +102,11 @@ def test_nonpositive_voxels_are_kept_as_itk_keeps_them(value, brain_scan):
     data = brain_scan.data.copy()
     data[brain_scan.mask & (np.random.default_rng(2).random(data.shape) < 0.02)] = value
     scan = scan_of(data, brain_scan.mask)
-    found = N4.from_options("antspy", **QUICK).estimate(scan)
-    assert found.record["n_nonpositive_kept"] > 100
-    assert_agree(log_bias(found, scan), AntsN4(**QUICK).estimate(scan).log_bias, scan.mask)
+    estimate = N4.from_options("antspy", **QUICK).estimate(scan)
+    assert estimate.record["n_nonpositive_kept"] > 100
+    assert_agree(log_bias(estimate, scan), AntsN4(**QUICK).estimate(scan).log_bias, scan.mask)
     without = N4.from_options("antspy", nonpositive="exclude", **QUICK).estimate(scan)
-    assert differences(log_bias(without, scan), log_bias(found, scan), scan.mask)[1] > 1e-3
+    assert differences(log_bias(without, scan), log_bias(estimate, scan), scan.mask)[1] > 1e-3
 
 
 def test_a_first_voxel_that_is_the_lowest_is_treated_as_itk_treats_it(brain_scan):
@@ -138,9 +139,9 @@ def test_presets_agree_with_ants(preset, brain_scan):
         "shrink_factor": 3 if preset == "clinica" else 2,
         "iterations": (2,) * len(N4.from_options(preset).iterations),
     }
-    found = N4.from_options(preset, **few).estimate(brain_scan)
+    estimate = N4.from_options(preset, **few).estimate(brain_scan)
     expected = AntsN4.from_options(preset, **few).estimate(brain_scan)
-    assert_agree(log_bias(found, brain_scan), expected.log_bias, brain_scan.mask)
+    assert_agree(log_bias(estimate, brain_scan), expected.log_bias, brain_scan.mask)
 
 
 @pytest.mark.parametrize("iterations", [(15,) * 4, pytest.param((50,) * 4, marks=pytest.mark.slow)])
@@ -148,10 +149,10 @@ def test_many_iterations_agree_with_antspyx(iterations):
     data, brain, *_ = acquisition((60, 71, 55), 3)
     scan = scan_of(data, brain, (3.0,) * 3)
     options = {"shrink_factor": 2, "iterations": iterations}
-    found = N4.from_options("antspy", **options).estimate(scan)
-    assert found.record["iterations"] == sum(iterations)
+    estimate = N4.from_options("antspy", **options).estimate(scan)
+    assert estimate.record["iterations"] == sum(iterations)
     expected = AntsN4.from_options("antspy", **options).estimate(scan)
-    assert_agree(log_bias(found, scan), expected.log_bias, brain)
+    assert_agree(log_bias(estimate, scan), expected.log_bias, brain)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -173,9 +174,9 @@ def test_levels_end_where_those_of_antspyx_end(weighted):
 
 def test_preset_mriqc_is_ants_on_the_clipped_image(brain_scan):
     clipped = np.clip(brain_scan.data, *np.percentile(brain_scan.data, (10, 99.9)).astype(np.float32))
-    found = N4.from_options("mriqc", **QUICK).estimate(scan_of(brain_scan.data))
+    estimate = N4.from_options("mriqc", **QUICK).estimate(scan_of(brain_scan.data))
     expected = AntsN4.from_options("ants", **QUICK).estimate(scan_of(clipped))
-    assert_agree(log_bias(found, brain_scan), expected.log_bias, np.ones(clipped.shape, bool))
+    assert_agree(log_bias(estimate, brain_scan), expected.log_bias, np.ones(clipped.shape, bool))
 
 
 @pytest.mark.parametrize("turn", [1, 2])
@@ -190,8 +191,8 @@ def test_oblique_headers_agree_with_antspyx(turn):
     expected = ants.n4_bias_field_correction(
         image, mask, shrink_factor=2, convergence={"iters": [4, 2], "tol": 1e-7}, return_bias_field=True
     )
-    found = N4.from_options("antspy", **QUICK).estimate(scan)
-    assert_agree(log_bias(found, scan), np.log(expected.numpy()), brain)
+    estimate = N4.from_options("antspy", **QUICK).estimate(scan)
+    assert_agree(log_bias(estimate, scan), np.log(expected.numpy()), brain)
 
 
 def test_one_choice_of_first_voxels_agrees_where_itk_rounds_the_other_way():
@@ -219,9 +220,9 @@ def test_rescaled_intensities_agree_with_antspyx(brain_scan):
     ).numpy()
     estimate = N4.from_options("antspy", rescale=True, **QUICK).estimate(brain_scan)
     corrected = brain_scan.data / np.exp(log_bias(estimate, brain_scan) - 1.7)  # any scale of the field will do
-    found = rescale_intensities(corrected, brain_scan.mask, estimate.record["rescale_to"])
-    np.testing.assert_allclose(found[brain_scan.mask], expected[brain_scan.mask], rtol=1e-3)
-    assert (found[~brain_scan.mask] == corrected[~brain_scan.mask]).all()
+    rescaled = rescale_intensities(corrected, brain_scan.mask, estimate.record["rescale_to"])
+    np.testing.assert_allclose(rescaled[brain_scan.mask], expected[brain_scan.mask], rtol=1e-3)
+    assert (rescaled[~brain_scan.mask] == corrected[~brain_scan.mask]).all()
 
 
 def test_rescaling_without_a_mask_is_said_to_be_impossible(brain_scan):
@@ -235,29 +236,29 @@ def test_preset_sitk_agrees_with_simpleitk(masked):
     data, brain, *_ = acquisition((46, 55, 41), 4)
     data[brain & (np.random.default_rng(5).random(data.shape) < 0.01)] = -2  # kept, as ANTs keeps them
     scan = scan_of(data, brain if masked else None, (4.0, 4.1, 3.7))
-    found = N4.from_options("sitk", tolerance=0.0, iterations=(4, 2)).estimate(scan)
+    estimate = N4.from_options("sitk", tolerance=0.0, iterations=(4, 2)).estimate(scan)
     expected = log_bias_sitk(
         scan, scan.mask, MaximumNumberOfIterations=[4, 2], ConvergenceThreshold=0.0
     )  # everything else is SimpleITK's default
-    assert_agree(log_bias(found, scan), expected, brain if masked else np.ones(data.shape, bool))
+    assert_agree(log_bias(estimate, scan), expected, brain if masked else np.ones(data.shape, bool))
 
 
 def test_preset_sitk_stops_with_simpleitk():
     data, brain, *_ = acquisition((46, 55, 41), 4)
     scan = scan_of(data, brain, (4.0, 4.1, 3.7))
-    found = N4.from_options("sitk", tolerance=0.00135, iterations=(20,)).estimate(scan)
+    estimate = N4.from_options("sitk", tolerance=0.00135, iterations=(20,)).estimate(scan)
     exact = N4.from_options("sitk", tolerance=0.00135, iterations=(20,), convergence_measure="exact").estimate(scan)
-    assert found.record["converged"]
-    assert 1 < found.record["iterations"] == exact.record["iterations"] - 1
+    assert estimate.record["converged"]
+    assert 1 < estimate.record["iterations"] == exact.record["iterations"] - 1
     expected = log_bias_sitk(scan, brain, MaximumNumberOfIterations=[20], ConvergenceThreshold=0.00135)
-    assert differences(log_bias(found, scan), expected, brain)[1] < 1e-4
+    assert differences(log_bias(estimate, scan), expected, brain)[1] < 1e-4
     assert differences(log_bias(exact, scan), expected, brain)[1] > 1e-3
 
 
 def test_preset_fastsurfer_agrees_with_simpleitk_on_a_shrunk_image(brain_scan):
     data = np.where(brain_scan.mask, brain_scan.data, 0)
     scan = scan_of(data)
-    found = N4.from_options("fastsurfer", iterations=(6, 3)).estimate(scan)
+    estimate = N4.from_options("fastsurfer", iterations=(6, 3)).estimate(scan)
     expected = log_bias_sitk(scan, data > 0, shrink=4, MaximumNumberOfIterations=[6, 3], ConvergenceThreshold=0.0)
-    assert found.record["mask"] == "positive voxels"
-    assert_agree(log_bias(found, scan), expected, data > 0)
+    assert estimate.record["mask"] == "positive voxels"
+    assert_agree(log_bias(estimate, scan), expected, data > 0)

@@ -65,12 +65,12 @@ ONES = field(1, 1, 1, 1)
 
 
 def test_mae_by_hand():
-    known, found = field(1, 1.2, 0.8, 1), field(2, 2, 2, 2)
+    known, estimated = field(1, 1.2, 0.8, 1), field(2, 2, 2, 2)
     without = field(2, 2, 2, 1)
     # Quotients 1, 1, 1, 2: errors 0, .2, .2, 1.
-    assert losses.implicit_mae(known, found.log(), without.log(), ONES).item() == pytest.approx(1.4 / 4)
+    assert losses.implicit_mae(known, estimated.log(), without.log(), ONES).item() == pytest.approx(1.4 / 4)
     inside = field(1, 1, 0, 0.5)
-    assert losses.implicit_mae(known, found.log(), without.log(), inside).item() == pytest.approx(0.7 / 2.5)
+    assert losses.implicit_mae(known, estimated.log(), without.log(), inside).item() == pytest.approx(0.7 / 2.5)
 
 
 def test_mse_by_hand_is_free_of_scale():
@@ -78,8 +78,8 @@ def test_mse_by_hand_is_free_of_scale():
     # Divided by its mean the quotient is 2/3, 2/3, 2/3, 2.
     expected = ((0.5 - 2 / 3) ** 2 + (1.5 - 2 / 3) ** 2 + (1 - 2 / 3) ** 2 + 1) / 4
     for scale in (0, 3.0):
-        found = losses.implicit_mse(known * 7, ratio.log() + scale, torch.zeros_like(ratio), ONES)
-        assert found.item() == pytest.approx(expected)
+        loss = losses.implicit_mse(known * 7, ratio.log() + scale, torch.zeros_like(ratio), ONES)
+        assert loss.item() == pytest.approx(expected)
     assert losses.implicit_mse(known, known.log(), torch.zeros_like(known), ONES).item() == pytest.approx(0)
 
 
@@ -100,9 +100,9 @@ def test_a_low_pass_of_log_intensity_minimizes_the_papers_loss_and_not_economy()
     )
     network = GetNet().eval()
     with torch.no_grad():
-        without, found = network(slices), network(with_gain)
+        without, estimated = network(slices), network(with_gain)
     known = losses.economy(gain.log(), inside)
-    assert (losses.implicit_mae(gain, found, without, inside) < 0.25 * known).all()
+    assert (losses.implicit_mae(gain, estimated, without, inside) < 0.25 * known).all()
     assert (losses.economy(without, inside) > 0.3).all()
 
 
@@ -127,10 +127,10 @@ def test_an_untrained_network_is_its_shortcut_and_follows_a_field_of_its_own_sha
     log_gain = 0.2 * (basis[:, 1:2] @ basis[:, 2:3].T)[None, None]
     with torch.no_grad():
         flat = network(0.5 * torch.ones(1, 1, 256, 256))
-        found = network(0.5 * log_gain.exp()) - flat
+        response = network(0.5 * log_gain.exp()) - flat
     cells = torch.nn.functional.avg_pool2d(log_gain, 16)
     assert flat.std() < 1e-4
-    slope = (found * cells).sum() / (cells**2).sum()
+    slope = (response * cells).sum() / (cells**2).sum()
     assert slope.item() == pytest.approx(1, abs=0.06)
 
 
@@ -141,6 +141,6 @@ def test_networks_have_the_papers_shape():
     with torch.no_grad():
         network = ImplicitNet().eval()
         torch.nn.init.constant_(network.head.bias, 9.0)
-        found = network(torch.rand(1, 1, 256, 256))
-    assert found.shape == (1, 1, 16, 16)
-    assert found.abs().max().item() == pytest.approx(math.log(2))
+        log_gain = network(torch.rand(1, 1, 256, 256))
+    assert log_gain.shape == (1, 1, 16, 16)
+    assert log_gain.abs().max().item() == pytest.approx(math.log(2))

@@ -87,17 +87,17 @@ def test_one_step_lowers_the_loss_and_a_tiny_problem_is_learnt(method, photograp
     network = training.build().train()
     batch = training.sample(training.open(training.split().train), generator())
     optimizer = torch.optim.Adam(network.parameters(), 1e-4)
-    found, invented = [], []
+    loss_values, invented = [], []
     for _ in range(25):
         loss, row = training.loss(network, batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         optimizer.param_groups[0]["lr"] = 1e-3  # from the second step on
-        found.append(loss.item())
+        loss_values.append(loss.item())
         invented.append(row["invented"].item())
-    assert found[1] < found[0]
-    assert found[-1] < 0.6 * found[0]
+    assert loss_values[1] < loss_values[0]
+    assert loss_values[-1] < 0.6 * loss_values[0]
     assert invented[-1] < 0.7 * invented[0]  # the photographs' own shading is learnt away; at first all of it is found
 
 

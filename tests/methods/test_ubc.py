@@ -65,10 +65,10 @@ def test_features_are_interpolated_to_the_control_points():
     weights_of_second, weights_of_fourth = np.zeros(7), np.zeros(7)
     weights_of_second[0] = 1  # at 0
     weights_of_fourth[[3, 4]] = 1 - 1.5 / 16, 1.5 / 16  # at 49.5
-    found = UBC().placement.numpy()
-    np.testing.assert_allclose(found[[1, 3]], [weights_of_second, weights_of_fourth], atol=1e-6)
-    np.testing.assert_allclose(found[[0, -1]], [np.eye(7)[0], np.eye(7)[-1]], atol=1e-6)
-    np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
+    placement = UBC().placement.numpy()
+    np.testing.assert_allclose(placement[[1, 3]], [weights_of_second, weights_of_fourth], atol=1e-6)
+    np.testing.assert_allclose(placement[[0, -1]], [np.eye(7)[0], np.eye(7)[-1]], atol=1e-6)
+    np.testing.assert_allclose(placement.sum(1), 1, atol=1e-6)
 
 
 def test_filters_are_the_papers():
@@ -94,9 +94,9 @@ def test_known_weights_give_a_known_field(phantom_100, tmp_path):
         network.head.bias.fill_(-math.log(2))
     weights.save(network.state_dict(), {}, tmp_path / "half.safetensors")
     corrector = get_corrector("ubc").from_options(weights_file=str(tmp_path / "half.safetensors"))
-    found = corrector.estimate(scan_of(phantom_100.acquired))
-    np.testing.assert_allclose(found.log_bias.on_grid((100,) * 3), math.log(2), rtol=1e-5)
-    assert found.record["weights_sha256"] == weights.sha256_of(tmp_path / "half.safetensors")
+    estimate = corrector.estimate(scan_of(phantom_100.acquired))
+    np.testing.assert_allclose(estimate.log_bias.on_grid((100,) * 3), math.log(2), rtol=1e-5)
+    assert estimate.record["weights_sha256"] == weights.sha256_of(tmp_path / "half.safetensors")
 
 
 def test_weights_that_change_on_disk_are_read_again(phantom_100, tmp_path):
@@ -106,41 +106,41 @@ def test_weights_that_change_on_disk_are_read_again(phantom_100, tmp_path):
         network = UBC()
         torch.nn.init.constant_(network.head.bias, value)
         weights.save(network.state_dict(), {}, file)
-        found = corrector.estimate(scan_of(phantom_100.acquired)).log_bias.control_points
-        np.testing.assert_allclose(found, -value, rtol=1e-6)
+        points = corrector.estimate(scan_of(phantom_100.acquired)).log_bias.control_points
+        np.testing.assert_allclose(points, -value, rtol=1e-6)
 
 
 def test_the_shipped_weights_respond_to_a_field_and_reduce_it(phantom_100):
     corrector, p = get_corrector("ubc").from_options(), phantom_100
-    found = corrector.estimate(scan_of(p.acquired)).log_bias.on_grid((100,) * 3)
+    log_bias = corrector.estimate(scan_of(p.acquired)).log_bias.on_grid((100,) * 3)
     before = residual_cov(np.ones_like(p.bias), p.bias, p.brain)
-    assert residual_cov(np.exp(found), p.bias, p.brain) < 0.7 * before
+    assert residual_cov(np.exp(log_bias), p.bias, p.brain) < 0.7 * before
     log_k = np.broadcast_to(np.linspace(-0.2, 0.2, 100)[:, None, None], (100,) * 3)
     with_k = corrector.estimate(scan_of(inject_bias(p.acquired, log_k))).log_bias.on_grid((100,) * 3)
-    assert 0.4 < response_slope(with_k - found, log_k, p.brain) < 1.3
+    assert 0.4 < response_slope(with_k - log_bias, log_k, p.brain) < 1.3
 
 
 def test_the_unit_of_the_image_does_not_matter(phantom_100):
     corrector = get_corrector("ubc").from_options()
-    found = [corrector.estimate(scan_of(phantom_100.acquired * s)).log_bias.control_points for s in (1, 1e-4, 1e4)]
-    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
-    np.testing.assert_allclose(found[2], found[0], atol=1e-4)
+    points = [corrector.estimate(scan_of(phantom_100.acquired * s)).log_bias.control_points for s in (1, 1e-4, 1e4)]
+    np.testing.assert_allclose(points[1], points[0], atol=1e-4)
+    np.testing.assert_allclose(points[2], points[0], atol=1e-4)
 
 
 def test_a_mask_does_not_change_the_estimate(phantom_100):
     corrector, p = get_corrector("ubc").from_options(), phantom_100
-    found = [corrector.estimate(scan_of(p.acquired, mask)).log_bias.control_points for mask in (None, p.brain)]
-    assert np.array_equal(*found)
+    points = [corrector.estimate(scan_of(p.acquired, mask)).log_bias.control_points for mask in (None, p.brain)]
+    assert np.array_equal(*points)
 
 
 def test_the_estimate_does_not_depend_on_threads_or_repetition(phantom_100):
     corrector = get_corrector("ubc").from_options()
-    found = []
+    points = []
     for n in (1, 2, 1):
         torch.set_num_threads(n)
-        found.append(corrector.estimate(scan_of(phantom_100.acquired), seed=n).log_bias.control_points)
-    assert np.array_equal(found[0], found[2])
-    assert np.array_equal(found[0], found[1])
+        points.append(corrector.estimate(scan_of(phantom_100.acquired), seed=n).log_bias.control_points)
+    assert np.array_equal(points[0], points[2])
+    assert np.array_equal(points[0], points[1])
 
 
 @pytest.mark.parametrize("codes", ["LAS", "LPS", "oblique"])
@@ -198,8 +198,8 @@ def test_flips_average_the_log_fields_of_the_image_and_its_three_mirror_images(p
     by_hand = [control_points(rough_weights, data)]
     by_hand += [np.flip(control_points(rough_weights, np.flip(data, axis)), axis) for axis in range(3)]
     assert np.ptp(by_hand, axis=0).max() > 1e-3
-    found = control_points(rough_weights, data, flips=True)
-    np.testing.assert_allclose(found, np.mean(by_hand, axis=0), atol=1e-5)
+    averaged = control_points(rough_weights, data, flips=True)
+    np.testing.assert_allclose(averaged, np.mean(by_hand, axis=0), atol=1e-5)
 
 
 def test_training_on_the_image_lowers_its_loss_and_leaves_the_network_as_it_was(phantom_100):
@@ -226,19 +226,19 @@ def test_training_on_the_image_lowers_its_loss_and_leaves_the_network_as_it_was(
 
 
 def test_training_on_the_image_that_does_not_help_is_not_used(phantom_100):
-    found = [
+    estimates = [
         get_corrector("ubc").from_options(**options).estimate(scan_of(phantom_100.acquired))
         for options in ({}, {"ttt_steps": 2, "ttt_learning_rate": 0.1})
     ]
-    assert not found[1].record["ttt_used"]
-    assert np.array_equal(*[estimate.log_bias.control_points for estimate in found])
+    assert not estimates[1].record["ttt_used"]
+    assert np.array_equal(*[estimate.log_bias.control_points for estimate in estimates])
 
 
 def test_presets_are_the_papers_steps():
-    found = {name: get_corrector("ubc").from_options(name).parameters() for name in get_corrector("ubc").presets}
-    assert list(found) == ["default", "ttda", "ttda-ttt"]
-    assert [p["flips"] for p in found.values()] == [False, True, True]
-    assert [p["ttt_steps"] > 0 for p in found.values()] == [False, False, True]
+    presets = {name: get_corrector("ubc").from_options(name).parameters() for name in get_corrector("ubc").presets}
+    assert list(presets) == ["default", "ttda", "ttda-ttt"]
+    assert [p["flips"] for p in presets.values()] == [False, True, True]
+    assert [p["ttt_steps"] > 0 for p in presets.values()] == [False, False, True]
 
 
 @pytest.mark.parametrize(

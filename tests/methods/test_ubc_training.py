@@ -59,12 +59,12 @@ def step(configuration, network, optimizer, batch):
 
 def test_heads_have_mean_one_and_flip_the_truth_along():
     heads = Heads([make_labels()], HeadSampler(contrasts=("T1w",), noise=(0, 0), stripped=1), 40)
-    found = heads.draw(3, torch.Generator().manual_seed(4))
-    assert found["image"].shape == found["log_bias"].shape == found["brain"].shape == (3, 1, 40, 40, 40)
-    torch.testing.assert_close(found["image"].mean((1, 2, 3, 4)), torch.ones(3))
+    batch = heads.draw(3, torch.Generator().manual_seed(4))
+    assert batch["image"].shape == batch["log_bias"].shape == batch["brain"].shape == (3, 1, 40, 40, 40)
+    torch.testing.assert_close(batch["image"].mean((1, 2, 3, 4)), torch.ones(3))
     # Without extra-cerebral tissue the image is empty where there is no brain, but for the blur at its border.
-    clean = found["image"] / found["log_bias"].exp()
-    for picture, brain in zip(clean, found["brain"], strict=True):
+    clean = batch["image"] / batch["log_bias"].exp()
+    for picture, brain in zip(clean, batch["brain"], strict=True):
         assert picture[brain].sum() > 0.9 * picture.sum()
         # White matter has one intensity: with the field flipped otherwise, its values would spread.
         values = picture[brain]
@@ -87,9 +87,9 @@ def test_a_tiny_problem_is_learnt(tmp_path):
     for _ in range(60):
         row = step(configuration, network, optimizer, batch)
     with torch.inference_mode():
-        found = -network.eval()(batch["image"])
+        estimates = -network.eval()(batch["image"])
     assert row["cov_after"] < 0.3 * row["cov_before"]
-    for truth, brain, log_bias in zip(batch["log_bias"], batch["brain"], found, strict=True):
+    for truth, brain, log_bias in zip(batch["log_bias"], batch["brain"], estimates, strict=True):
         truth, brain, log_bias = (t[0].numpy() for t in (truth, brain, log_bias))
         before = residual_cov(np.ones_like(truth), np.exp(truth), brain)
         assert residual_cov(np.exp(log_bias), np.exp(truth), brain) < 0.3 * before
@@ -190,8 +190,8 @@ def test_images_are_on_the_networks_grid_with_mean_one_and_flipped(bids):
     drawn = scans.draw(16, torch.Generator().manual_seed(0))["image"]
     mirrored = [scans.images[0].float().flip([a + 1 for a in range(3) if bits >> a & 1]) for bits in range(8)]
     which = [[i for i, m in enumerate(mirrored) if torch.equal(m, d)] for d in drawn]
-    assert all(len(found) == 1 for found in which)
-    assert len({found[0] for found in which}) > 4
+    assert all(len(axes) == 1 for axes in which)
+    assert len({axes[0] for axes in which}) > 4
 
 
 def test_training_on_bids_images_records_what_was_used(bids, tmp_path):

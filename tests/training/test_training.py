@@ -65,8 +65,8 @@ def toy(folder, out, **changes):
 
 
 def test_a_run_learns_and_writes_weights_card_log_and_plot(folder, tmp_path):
-    told = []
-    card = run.run(toy(folder, tmp_path / "out", steps=200, licence="CC0"), told.append)
+    reports = []
+    card = run.run(toy(folder, tmp_path / "out", steps=200, licence="CC0"), reports.append)
     assert card["scores"]["held_out"]["slope"] == pytest.approx(3, abs=0.05)
     assert card["scores"]["held_out"]["n"] == 1
     state, read = weights.load(tmp_path / "out" / "toy.safetensors")
@@ -77,9 +77,9 @@ def test_a_run_learns_and_writes_weights_card_log_and_plot(folder, tmp_path):
     assert len(card["training_data"]["trained_on"]) == 9
     assert not {*card["training_data"]["trained_on"]} & {*card["training_data"]["held_out"]}
     assert str(tmp_path) not in json.dumps(card)
-    assert [p.step for p in told] == [*range(3, 200, 3), 200]
-    assert told[-1].share == 1
-    assert told[-1].row["loss"] < 0.1 * told[0].row["loss"]
+    assert [p.step for p in reports] == [*range(3, 200, 3), 200]
+    assert reports[-1].share == 1
+    assert reports[-1].row["loss"] < 0.1 * reports[0].row["loss"]
     assert (tmp_path / "out" / "losses.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -284,7 +284,7 @@ def test_a_method_without_training_is_an_error_that_names_those_with_one():
 def test_a_signal_ends_the_step_and_keeps_it(folder, tmp_path, toy_command, monkeypatch, number):
     update, calls = Toy.update, []
 
-    def told(self, *arguments):
+    def update_and_signal(self, *arguments):
         calls.append(1)
         if len(calls) == 3:
             os.kill(os.getpid(), number)
@@ -292,7 +292,7 @@ def test_a_signal_ends_the_step_and_keeps_it(folder, tmp_path, toy_command, monk
 
     arguments = ["toy", "--data", folder, "--steps", "5", "--out"]
     assert command(*arguments, tmp_path / "whole").exit_code == 0
-    monkeypatch.setattr(Toy, "update", told)
+    monkeypatch.setattr(Toy, "update", update_and_signal)
     stopped = command(*arguments, tmp_path / "stopped")
     assert stopped.exit_code == 130
     assert "go on" in stopped.output
