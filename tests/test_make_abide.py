@@ -62,10 +62,10 @@ def test_indis_layout_with_its_truth(abide, tmp_path):
     jobs = {root: bids.index(root.path, derivatives=tmp_path / "truth" / root.name) for root in roots}
     sited, problems = bids.assign_sites(jobs, bids.read_phenotypic(tmp_path / "Phenotypic_simulated.csv"))
     assert problems == [] and {scan.site for scan in sited} == {"KKI", "MAX_MUN"}
-    found = {job.source.name.split("_")[0]: job for mine in jobs.values() for job in mine}
-    assert set(found) == {scan.label for scan in scans}
+    job_of = {job.source.name.split("_")[0]: job for mine in jobs.values() for job in mine}
+    assert set(job_of) == {scan.label for scan in scans}
     for scan in scans:
-        job = found[scan.label]
+        job = job_of[scan.label]
         assert set(job.given) == {"mask", "dseg", "GM", "WM", "CSF"}
         img = nifti.load(job.source)
         sizes = nifti.voxel_size_mm(img)
@@ -109,8 +109,8 @@ def test_flaws_are_what_they_are_said_to_be(abide, tmp_path):
         anat.mkdir(parents=True)
         (anat / f"{scan.label}_T1w.nii.gz").write_bytes(b"x")
     abide.describe(tmp_path, "indi", scans)
-    said = abide.add_flaws(tmp_path, "indi", scans)
-    assert len(said) == 8
+    flaws = abide.add_flaws(tmp_path, "indi", scans)
+    assert len(flaws) == 8
     roots = {root.name: root for root in bids.find_site_roots(tmp_path)}
     assert not roots["Olin"].described and "sidecards" in roots
     (empty,) = [file for file in tmp_path.rglob("*_T1w.nii.gz") if file.stat().st_size == 0]

@@ -46,29 +46,29 @@ def small_image(shape=(20, 22, 24), affine=None):
 
 def test_deepbet_finds_the_true_brain_however_it_is_stored():
     img, _, truth = scan_and_truth("01", "T1w")
-    found = brain.extract_brain(img, method="auto", suffix="T1w", device="cpu")
-    assert found.method == "deepbet"
-    assert dice(found.mask, truth) > 0.96  # 0.969 when this was written
+    extraction = brain.extract_brain(img, method="auto", suffix="T1w", device="cpu")
+    assert extraction.method == "deepbet"
+    assert dice(extraction.mask, truth) > 0.96  # 0.969 when this was written
     other = reorient(img, "PIR")
     again = brain.extract_brain(other, method="deepbet", device="cpu")
-    stored = reorient(nib.Nifti1Image(found.mask.astype(np.uint8), img.affine), "PIR")
+    stored = reorient(nib.Nifti1Image(extraction.mask.astype(np.uint8), img.affine), "PIR")
     assert np.array_equal(again.mask, np.asarray(stored.dataobj) > 0)
-    assert again.record["volume_ml"] == pytest.approx(found.record["volume_ml"])
-    assert found.record["software"] == {"deepbet": version("deepbet")}
+    assert again.record["volume_ml"] == pytest.approx(extraction.record["volume_ml"])
+    assert extraction.record["software"] == {"deepbet": version("deepbet")}
 
 
 @pytest.mark.slow
 def test_template_finds_the_true_brain_however_it_is_stored_and_leaves_no_file(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     img, _, truth = scan_and_truth("02", "T2w")  # 3 mm slices
-    found = brain.extract_brain(img, method="auto", suffix="T2w")
-    assert found.method == "template"
-    assert dice(found.mask, truth) > 0.955  # 0.968 when this was written
-    assert found.record["warnings"] == []
+    extraction = brain.extract_brain(img, method="auto", suffix="T2w")
+    assert extraction.method == "template"
+    assert dice(extraction.mask, truth) > 0.955  # 0.968 when this was written
+    assert extraction.record["warnings"] == []
     # Equal masks also say that a second run gives the same.
     monkeypatch.setenv("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "4")
     again = brain.extract_brain(reorient(img, "LPS"), method="template")
-    stored = reorient(nib.Nifti1Image(found.mask.astype(np.uint8), img.affine), "LPS")
+    stored = reorient(nib.Nifti1Image(extraction.mask.astype(np.uint8), img.affine), "LPS")
     assert np.array_equal(again.mask, np.asarray(stored.dataobj) > 0)
     assert list(tmp_path.iterdir()) == []
 
@@ -97,11 +97,11 @@ def test_every_method_sees_ras_and_answers_in_the_images_own_axes(monkeypatch, a
     affine[:3, 3] = -60, -50, -80
     ras = small_image(affine=affine)
     img = reorient(ras, axcodes)
-    found = brain.extract_brain(img, method=method)
+    extraction = brain.extract_brain(img, method=method)
     assert np.array_equal(seen[0][0], ras.get_fdata())
     if method == "template":  # deepbet works on voxels alone
         assert np.allclose(seen[0][1], affine)
-    assert np.array_equal(found.mask, img.get_fdata() > 50)
+    assert np.array_equal(extraction.mask, img.get_fdata() > 50)
 
 
 def test_a_registration_that_fails_is_a_clear_error(monkeypatch):
@@ -112,18 +112,18 @@ def test_a_registration_that_fails_is_a_clear_error(monkeypatch):
 
 def test_given_mask_is_taken_as_it_is():
     img, mask_file, truth = scan_and_truth("02", "T2w")
-    found = brain.extract_brain(img, method="given", mask_file=mask_file)
-    assert np.array_equal(found.mask, truth)
-    assert found.record["mask_file"] == mask_file.name and not found.record["resampled"]
-    assert found.record["volume_ml"] == pytest.approx(truth.sum() * 2 * 2 * 3 / 1000, abs=0.1)
+    extraction = brain.extract_brain(img, method="given", mask_file=mask_file)
+    assert np.array_equal(extraction.mask, truth)
+    assert extraction.record["mask_file"] == mask_file.name and not extraction.record["resampled"]
+    assert extraction.record["volume_ml"] == pytest.approx(truth.sum() * 2 * 2 * 3 / 1000, abs=0.1)
 
 
 def test_given_mask_of_another_grid_is_resampled_and_said_so():
     img, _, truth = scan_and_truth("02", "T2w")
     _, mask_file, _ = scan_and_truth("02", "T1w")  # the same head at 2 mm
-    found = brain.extract_brain(img, method="given", mask_file=mask_file)
-    assert dice(found.mask, truth) > 0.98
-    assert found.record["resampled"] and "resampled" in found.record["warnings"][0]
+    extraction = brain.extract_brain(img, method="given", mask_file=mask_file)
+    assert dice(extraction.mask, truth) > 0.98
+    assert extraction.record["resampled"] and "resampled" in extraction.record["warnings"][0]
 
 
 def test_none_is_none():

@@ -43,8 +43,8 @@ def given_files(suffix: str = "T1w") -> dict:
     return {"dseg": f"{prefix}dseg.nii.gz", **{t: f"{prefix}label-{t}_probseg.nii.gz" for t in DSEG_LABELS}}
 
 
-def overlap(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    return {name: dice(found == label, truth == label) for name, label in DSEG_LABELS.items()}
+def overlap(dseg: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    return {name: dice(dseg == label, truth == label) for name, label in DSEG_LABELS.items()}
 
 
 def steps(order=(40.0, 70.0, 100.0)) -> tuple[nib.Nifti1Image, np.ndarray]:
@@ -62,12 +62,12 @@ def steps(order=(40.0, 70.0, 100.0)) -> tuple[nib.Nifti1Image, np.ndarray]:
 def test_tissues_of_the_phantom_are_found_in_both_contrasts(monkeypatch, tmp_path, suffix, method):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     img, mask, truth = corrected_scan(suffix)
-    found = tissue.segment_tissue(img, mask, method=method, suffix=suffix)
-    scores = overlap(found.dseg, truth)
+    segmentation = tissue.segment_tissue(img, mask, method=method, suffix=suffix)
+    scores = overlap(segmentation.dseg, truth)
     assert scores["GM"] > 0.9 and scores["WM"] > 0.95 and scores["CSF"] > 0.65
-    assert found.dseg.dtype == np.int8 and not found.dseg[~mask].any()
-    assert np.allclose(sum(found.probseg.values())[mask], 1, atol=1e-3)
-    assert all(not p[~mask].any() for p in found.probseg.values())
+    assert segmentation.dseg.dtype == np.int8 and not segmentation.dseg[~mask].any()
+    assert np.allclose(sum(segmentation.probseg.values())[mask], 1, atol=1e-3)
+    assert all(not p[~mask].any() for p in segmentation.probseg.values())
     assert list(tmp_path.iterdir()) == []  # Atropos's own files are gone
 
 
@@ -86,14 +86,14 @@ def test_tissues_of_the_phantom_the_other_way_round(suffix, method):
 )
 def test_the_contrast_names_the_classes(method, suffix, darkest_first):
     img, mask = steps()
-    found = tissue.segment_tissue(img, mask, method=method, suffix=suffix)
+    segmentation = tissue.segment_tissue(img, mask, method=method, suffix=suffix)
     for k, name in enumerate(darkest_first):
         slab = np.zeros(mask.shape, bool)
         slab[8 * k : 8 * k + 8] = True
-        assert dice(found.dseg == DSEG_LABELS[name], slab & mask) > 0.99
-        assert found.probseg[name][slab & mask].mean() > 0.95
-        assert found.record["volumes_ml"][name] == pytest.approx((slab & mask).sum() * 0.008, rel=0.02)
-    assert found.record["order"] == list(darkest_first)
+        assert dice(segmentation.dseg == DSEG_LABELS[name], slab & mask) > 0.99
+        assert segmentation.probseg[name][slab & mask].mean() > 0.95
+        assert segmentation.record["volumes_ml"][name] == pytest.approx((slab & mask).sum() * 0.008, rel=0.02)
+    assert segmentation.record["order"] == list(darkest_first)
 
 
 def blurred() -> tuple[nib.Nifti1Image, np.ndarray]:
@@ -188,20 +188,20 @@ def test_orientation_changes_nothing(axcodes):
     turn = ornt_transform(io_orientation(img.affine), axcodes2ornt(axcodes))
     expected = tissue.segment_tissue(img, mask, suffix="T1w")
     other_mask = np.asarray(nib.Nifti1Image(mask.astype(np.uint8), img.affine).as_reoriented(turn).dataobj) > 0
-    found = tissue.segment_tissue(img.as_reoriented(turn), other_mask, suffix="T1w")
+    segmentation = tissue.segment_tissue(img.as_reoriented(turn), other_mask, suffix="T1w")
     dseg = nib.Nifti1Image(expected.dseg.astype(np.uint8), img.affine).as_reoriented(turn)
-    assert np.array_equal(found.dseg, np.asarray(dseg.dataobj))
+    assert np.array_equal(segmentation.dseg, np.asarray(dseg.dataobj))
     gm = nib.Nifti1Image(expected.probseg["GM"], img.affine).as_reoriented(turn)
-    assert np.array_equal(found.probseg["GM"], np.asarray(gm.dataobj))
+    assert np.array_equal(segmentation.probseg["GM"], np.asarray(gm.dataobj))
 
 
 def test_voxels_that_are_not_finite_are_left_out():
     img, mask = steps()
     data = img.get_fdata()
     data[10, 10, 10], data[11, 10, 10] = np.nan, np.inf
-    found = tissue.segment_tissue(nib.Nifti1Image(data, img.affine), mask, suffix="T1w")
-    assert found.dseg[10, 10, 10] == found.dseg[11, 10, 10] == 0
-    assert found.dseg[12, 10, 10] == DSEG_LABELS["GM"]
+    segmentation = tissue.segment_tissue(nib.Nifti1Image(data, img.affine), mask, suffix="T1w")
+    assert segmentation.dseg[10, 10, 10] == segmentation.dseg[11, 10, 10] == 0
+    assert segmentation.dseg[12, 10, 10] == DSEG_LABELS["GM"]
 
 
 def test_a_tissue_that_is_hardly_there_is_a_warning():
@@ -215,10 +215,10 @@ def test_a_tissue_that_is_hardly_there_is_a_warning():
 
 def test_given_segmentation_is_taken_as_it_is():
     img, _, truth = corrected_scan("T1w")
-    found = tissue.segment_tissue(img, None, method="given", given=given_files())
-    assert np.array_equal(found.dseg, truth)
-    assert set(found.probseg) == {"GM", "WM", "CSF"}
-    assert found.record["volumes_ml"]["GM"] == pytest.approx((truth == 1).sum() * 0.008, abs=0.1)
+    segmentation = tissue.segment_tissue(img, None, method="given", given=given_files())
+    assert np.array_equal(segmentation.dseg, truth)
+    assert set(segmentation.probseg) == {"GM", "WM", "CSF"}
+    assert segmentation.record["volumes_ml"]["GM"] == pytest.approx((truth == 1).sum() * 0.008, abs=0.1)
     only = tissue.segment_tissue(img, None, method="given", given={"dseg": given_files()["dseg"]})
     assert np.array_equal(only.dseg, truth) and only.probseg is None
 
@@ -227,19 +227,19 @@ def test_given_probabilities_alone_make_a_segmentation():
     img, _, truth = corrected_scan("T1w")
     files = given_files()
     del files["dseg"]
-    found = tissue.segment_tissue(img, None, method="given", given=files)
+    segmentation = tissue.segment_tissue(img, None, method="given", given=files)
     fractions = np.sort([nifti.load(file).get_fdata() for file in files.values()], axis=0)
     # The files have steps of 0.05, so that some voxels are a tie.
     total = fractions.sum(0)
     clear = (total < 0.4) | ((total > 0.6) & (fractions[2] - fractions[1] > 0.01))
     assert clear[truth > 0].mean() > 0.95
-    assert np.array_equal(found.dseg[clear], truth[clear])
+    assert np.array_equal(segmentation.dseg[clear], truth[clear])
 
 
 def test_given_segmentation_of_another_grid_is_resampled():
     img, _, truth = corrected_scan("T2w")  # 3 mm slices; the T1w of the same head has 2 mm
-    found = tissue.segment_tissue(img, None, method="given", given=given_files("T1w"))
-    scores = overlap(found.dseg, truth)
+    segmentation = tissue.segment_tissue(img, None, method="given", given=given_files("T1w"))
+    scores = overlap(segmentation.dseg, truth)
     assert scores["GM"] > 0.85 and scores["WM"] > 0.85
     with pytest.raises(GridMismatchError, match="does not lie inside"):
         tissue.segment_tissue(steps()[0], None, method="given", given=given_files())
@@ -288,5 +288,5 @@ def test_dark_skull_inside_a_generous_mask_is_not_taken_for_white_matter():
     # The template's outline of this T2w takes in skull; without a bound on darkness all of "WM" was skull (Dice 0.0).
     img, mask, truth = corrected_scan("T2w")
     generous = ndimage.binary_dilation(mask, iterations=3)
-    found = tissue.segment_tissue(img, generous, method="kmeans", suffix="T2w")
-    assert dice(found.dseg == DSEG_LABELS["WM"], truth == DSEG_LABELS["WM"]) > 0.9
+    segmentation = tissue.segment_tissue(img, generous, method="kmeans", suffix="T2w")
+    assert dice(segmentation.dseg == DSEG_LABELS["WM"], truth == DSEG_LABELS["WM"]) > 0.9

@@ -150,15 +150,15 @@ def test_a_failing_scan_and_a_failing_method_are_rows_and_the_rest_is_scored(fol
     data = np.asarray(bright.dataobj).copy()
     data[0, 0, 0] = 2e5
     nib.save(nib.Nifti1Image(data, bright.affine, bright.header), folder / "b_T1w.nii.gz")
-    found = quiet(folder, tmp_path / "out", methods=methods)
-    errors = found.rows[found.rows["error"].fillna("") != ""].set_index(["scan", "method", "mask"])["error"]
+    result = quiet(folder, tmp_path / "out", methods=methods)
+    errors = result.rows[result.rows["error"].fillna("") != ""].set_index(["scan", "method", "mask"])["error"]
     assert set(errors.index) == {("b_T1w", "fake", mask) for mask in ("none", "brain")} | {
         ("d_T1w", method, mask) for method in methods for mask in ("none", "brain")
     }
     assert "RuntimeError: the corner" in errors["b_T1w", "fake", "none"]
     assert "gzip" in errors["d_T1w", "n4", "none"] and "d_T1w.nii.gz" in errors["d_T1w", "n4", "none"]
-    assert (found.measured, found.failed) == (8, 6)
-    scored = found.rows[found.rows["residual_cov"].notna()]
+    assert (result.measured, result.failed) == (8, 6)
+    scored = result.rows[result.rows["residual_cov"].notna()]
     assert set(zip(scored["scan"], scored["kind"], strict=True)) == {
         ("a_T1w", "truth"), ("b_T1w", "pair"), ("c_T2W", "pair"),
     }  # fmt: skip
@@ -170,9 +170,9 @@ def test_a_failing_scan_and_a_failing_method_are_rows_and_the_rest_is_scored(fol
 
 def test_a_method_without_its_weights_is_rows_too(folder, tmp_path, methods, undrawn, monkeypatch):
     monkeypatch.setattr(Fake, "weights", "lost")
-    found = quiet(folder, tmp_path / "out", methods=methods, limit=1)
-    errors = found.rows[found.rows["method"] == "fake"]["error"]
-    assert (found.measured, found.failed) == (2, 2) and errors.str.contains("no such weights").all()
+    result = quiet(folder, tmp_path / "out", methods=methods, limit=1)
+    errors = result.rows[result.rows["method"] == "fake"]["error"]
+    assert (result.measured, result.failed) == (2, 2) and errors.str.contains("no such weights").all()
 
 
 def test_a_rerun_goes_on_where_it_stopped(folder, tmp_path, methods, undrawn):
@@ -197,8 +197,8 @@ def test_a_run_that_is_killed_is_gone_on_with(folder, tmp_path, methods, undrawn
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         quiet(folder, out, methods=["n4"], tell=stop)
-    found = quiet(folder, out, methods=["n4"])
-    assert (found.measured, found.kept) == (3, 2)
+    result = quiet(folder, out, methods=["n4"])
+    assert (result.measured, result.kept) == (3, 2)
     assert "stopped before its end" in (out / "bench.md").read_text()
 
 
@@ -206,13 +206,13 @@ def test_another_version_or_other_data_are_measured_again(folder, tmp_path, meth
     out = tmp_path / "out"
     quiet(folder, out, methods=methods)
     monkeypatch.setattr(Fake, "version", "2")
-    found = quiet(folder, out, methods=methods)
-    assert (found.measured, found.kept) == (5, 5)
-    assert set(found.rows[found.rows["method"] == "fake"]["implementation"]) == {"fake 2 no weights"}
+    result = quiet(folder, out, methods=methods)
+    assert (result.measured, result.kept) == (5, 5)
+    assert set(result.rows[result.rows["method"] == "fake"]["implementation"]) == {"fake 2 no weights"}
     nib.save(make_phantom((24, 26, 22), voxel_mm=8.0, seed=9).image(), folder / "b_T1w.nii.gz")
-    found = quiet(folder, out, methods=["n4"])
-    assert (found.measured, found.dropped) == (2, 4)
-    assert set(found.rows[found.rows["scan"] == "b_T1w"]["method"]) == {"n4"}
+    result = quiet(folder, out, methods=["n4"])
+    assert (result.measured, result.dropped) == (2, 4)
+    assert set(result.rows[result.rows["scan"] == "b_T1w"]["method"]) == {"n4"}
 
 
 def test_the_same_seed_gives_the_same_numbers(folder, tmp_path, methods, undrawn):

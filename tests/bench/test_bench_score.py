@@ -233,8 +233,8 @@ def test_summaries_keep_scans_without_a_field_apart():
 
 def test_methods_are_compared_on_the_same_scans():
     rows = made_up_rows()
-    found = compare_methods(rows).set_index(["fielded", "metric"])
-    entry = found.loc[("yes", "residual_cov")]
+    comparisons = compare_methods(rows).set_index(["fielded", "metric"])
+    entry = comparisons.loc[("yes", "residual_cov")]
     wide = rows[(rows["field"] == "smooth") & (rows["error"] == "")].pivot(
         index="scan", columns="method", values="residual_cov"
     )
@@ -244,7 +244,7 @@ def test_methods_are_compared_on_the_same_scans():
     assert entry["effect_size"] == 1
     assert entry["median_change"] == pytest.approx(changes.median())
     assert entry["ci_low"] <= changes.median() <= entry["ci_high"]
-    tests = found[found["p"].notna()]
+    tests = comparisons[comparisons["p"].notna()]
     assert len(tests) == 4  # of residual CoV and slope, with and without a field
     assert list(tests["p_holm"]) == pytest.approx(multipletests(tests["p"], method="holm")[1])
     assert compare_methods(rows, reference="no such").empty

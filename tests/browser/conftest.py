@@ -54,12 +54,12 @@ class Visit:
 def browser():
     from playwright.sync_api import sync_playwright
 
-    found = os.environ.get("BIASCORR_CHROMIUM") or shutil.which("chromium")
-    if not found:
+    executable = os.environ.get("BIASCORR_CHROMIUM") or shutil.which("chromium")
+    if not executable:
         pytest.fail("no chromium: apt-get install chromium, or set BIASCORR_CHROMIUM")
     with sync_playwright() as playwright:
         # The container's root may not use Chromium's sandbox; the pages are the tests' own.
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         yield browser
         browser.close()
 

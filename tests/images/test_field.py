@@ -50,10 +50,10 @@ def test_fit_inverts_evaluate_and_ignores_voxels_without_weight():
     values, weights = evaluate(points, bases(shape, points.shape)), rng.uniform(0.5, 1, shape)
     values[rng.random(shape) < 0.1] = np.nan
     weights[np.isnan(values)] = 0
-    found = fit(values, weights, bases(shape, points.shape), ridge=1e-13)
-    np.testing.assert_allclose(found, points, atol=1e-4)  # corner control points are badly conditioned
+    fitted = fit(values, weights, bases(shape, points.shape), ridge=1e-13)
+    np.testing.assert_allclose(fitted, points, atol=1e-4)  # corner control points are badly conditioned
     truth = evaluate(points, bases(shape, points.shape))
-    np.testing.assert_allclose(evaluate(found, bases(shape, points.shape)), truth, atol=1e-7)
+    np.testing.assert_allclose(evaluate(fitted, bases(shape, points.shape)), truth, atol=1e-7)
 
 
 def test_fit_leaves_control_points_that_no_voxel_reaches_at_zero():

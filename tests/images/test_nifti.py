@@ -118,11 +118,11 @@ def test_images_that_cannot_be_corrected(values, words):
 def test_odd_voxels_are_counted_and_non_finite_ones_left_out():
     values = np.full((5, 5, 5), 3.0, np.float32)
     values[0, 0] = [np.nan, np.inf, -np.inf, -2, 0]
-    data, valid, found = nifti.inspect(nib.Nifti1Image(values, np.eye(4)))
-    assert (found.n_nan, found.n_infinite, found.n_negative, found.n_zero) == (1, 2, 1, 1)
+    data, valid, counts = nifti.inspect(nib.Nifti1Image(values, np.eye(4)))
+    assert (counts.n_nan, counts.n_infinite, counts.n_negative, counts.n_zero) == (1, 2, 1, 1)
     np.testing.assert_array_equal(valid[0, 0], [False, False, False, True, True])
     np.testing.assert_array_equal(data[0, 0], [0, 0, 0, -2, 0])
-    assert len(found.warnings()) == 2
+    assert len(counts.warnings()) == 2
 
 
 def test_trailing_axis_of_length_one_is_dropped():
@@ -276,9 +276,9 @@ def test_a_spline_over_a_part_of_the_canonical_grid_is_the_same_on_the_native_on
 
 def test_a_crop_takes_the_samples_in_between():
     ramp = np.arange(10.0)[:, None, None] + 10 * np.arange(4.0)[:, None] + 100 * np.arange(3.0)
-    found = crop(ramp, (2.0, 0.5, 0.0), (6.0, 2.5, 2.0), (9, 3, 3))
+    cropped = crop(ramp, (2.0, 0.5, 0.0), (6.0, 2.5, 2.0), (9, 3, 3))
     expected = np.linspace(2, 6, 9)[:, None, None] + 10 * np.array([0.5, 1.5, 2.5])[:, None] + 100 * np.arange(3.0)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(cropped, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 3])

@@ -67,12 +67,12 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     workers = [("0", "GPU=1 MEM_GB=2", 1), ("1", "GPU=1 MEM_GB=2", 1), *[("", "CPU=1 MEM_GB=2", 1)] * 2]
-    found = Cluster(tmp_path_factory.mktemp("cluster"), workers)
+    started = Cluster(tmp_path_factory.mktemp("cluster"), workers)
     try:
-        found.client().close()
-        yield found
+        started.client().close()
+        yield started
     finally:
-        found.stop()
+        started.stop()
 
 
 @pytest.fixture(params=["local", "existing"])
@@ -112,9 +112,9 @@ def test_allocation_and_a_second_run(make_worker, tmp_path):
     log, task = tmp_path / "log", Cohort(log=str(tmp_path / "log"), n=14, bad=[])
     result, _ = run(task, make_worker(), tmp_path / "cache")
     assert not result.errored, error_of(result)
-    told = rows(log)
-    gpu, cpu = ([row for row in told if row[1] == wanted] for wanted in (1, 0))
-    assert sorted(row[0] for row in told) == [*range(14), *range(100, 114)]
+    logged = rows(log)
+    gpu, cpu = ([row for row in logged if row[1] == wanted] for wanted in (1, 0))
+    assert sorted(row[0] for row in logged) == [*range(14), *range(100, 114)]
     assert {row[3] for row in gpu} == {"0", "1"} and {row[3] for row in cpu} == {"none"}
     assert len({(row[2], row[3]) for row in gpu}) == 2  # a process keeps its device
     assert not {row[2] for row in gpu} & {row[2] for row in cpu}
@@ -125,7 +125,7 @@ def test_allocation_and_a_second_run(make_worker, tmp_path):
     assert min(row[4] for row in cpu) < max(row[4] for row in gpu)
     assert not list((tmp_path / "cache").glob(".dask-*")) and not list((tmp_path / "cache").glob("*.lock"))
     again, link = run(Cohort(log=str(log), n=14, bad=[]), make_worker(), tmp_path / "cache")
-    assert not again.errored and link is None and rows(log) == told
+    assert not again.errored and link is None and rows(log) == logged
     assert not ours()
 
 
@@ -177,8 +177,8 @@ def test_killed_workers(cluster, tmp_path):
     assert "WorkerDiedError: always: the Dask worker that ran it was killed, 3 times" in error_of(result)
     assert "--resources STEP.mem_gb" in error_of(result)
     assert len(list((tmp_path / "always").iterdir())) == 3 and len(rows(tmp_path / "log")) == 1
-    found, link = run(Die(folder=str(tmp_path / "once"), times=1), DaskResourcesWorker(), tmp_path / "cache")
-    assert found.outputs.tries == 1 and link is None  # done on its second worker, and in the cache
+    outcome, link = run(Die(folder=str(tmp_path / "once"), times=1), DaskResourcesWorker(), tmp_path / "cache")
+    assert outcome.outputs.tries == 1 and link is None  # done on its second worker, and in the cache
     assert not list((tmp_path / "cache").glob("*.lock"))
 
 
@@ -228,27 +228,27 @@ def test_unfit_workers_say_why(cluster, tmp_path):
     with cluster.client() as client:
         [gpu] = [name for name, seen in client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"]).items() if seen == "0"]
         for arguments, words in cases:
-            told = client.submit(run_parcel, **arguments, pure=False, workers=[gpu], resources={"GPU": 1}).result()
-            assert told.startswith("ResourceError: "), told
-            assert re.search(words, told), told
+            message = client.submit(run_parcel, **arguments, pure=False, workers=[gpu], resources={"GPU": 1}).result()
+            assert message.startswith("ResourceError: "), message
+            assert re.search(words, message), message
 
 
 def test_a_cluster_of_other_threads_and_a_scheduler_that_goes(tmp_path, monkeypatch):
     monkeypatch.setattr(link, "CONNECT_S", 3)  # also how long it is looked for when it has gone
-    found = Cluster(tmp_path, [("", "CPU=4", 4), ("", "CPU=1", 1)])
+    cluster_of_threads = Cluster(tmp_path, [("", "CPU=4", 4), ("", "CPU=1", 1)])
     try:
-        with found.client() as client:
+        with cluster_of_threads.client() as client:
             info = client.scheduler_info(n_workers=-1)["workers"]
             [threads] = [address for address, worker in info.items() if worker["nthreads"] == 4]
             given = {"run_folder": str(tmp_path), "needs": {}, "wanted_versions": versions(), "paths": []}
-            told = client.submit(run_parcel, b"", checksum="x", **given, workers=[threads], pure=False).result()
-            assert "one task at a time" in told and "--nthreads 1" in told
+            message = client.submit(run_parcel, b"", checksum="x", **given, workers=[threads], pure=False).result()
+            assert "one task at a time" in message and "--nthreads 1" in message
             client.retire_workers([threads])
-        worker = DaskResourcesWorker(address=found.address)
+        worker = DaskResourcesWorker(address=cluster_of_threads.address)
         with Submitter(cache_root=tmp_path / "cache", worker=worker) as submitter:
             worker.connect()
             # in a moment, in the middle of the only task
-            killer = subprocess.Popen(["sh", "-c", f"sleep 1; kill -9 {found.processes[0].pid}"])
+            killer = subprocess.Popen(["sh", "-c", f"sleep 1; kill -9 {cluster_of_threads.processes[0].pid}"])
             with pytest.raises(Exception, match=r"scheduler at tcp://\S+ is gone. What was finished is kept"):
                 submitter(Tell(x=1, log=str(tmp_path / "log"), wait=20.0), raise_errors=True)
             killer.wait()
@@ -257,7 +257,7 @@ def test_a_cluster_of_other_threads_and_a_scheduler_that_goes(tmp_path, monkeypa
                 submitter(Tell(x=2, log=str(tmp_path / "log")), raise_errors=True)
             assert time.monotonic() - begin < 2
     finally:
-        found.stop()
+        cluster_of_threads.stop()
 
 
 def test_other_versions_are_refused_before_anything_is_sent(cluster, tmp_path, monkeypatch, request):
@@ -309,9 +309,11 @@ def test_an_interrupted_run_ends_at_once_and_quietly(tmp_path):
     wait_for_lines(tmp_path / "log", 3)
     processes = psutil.Process(driver.pid).children(recursive=True)
     driver.send_signal(signal.SIGINT)
-    _, told = driver.communicate(timeout=20)
+    _, stderr = driver.communicate(timeout=20)
     assert (
-        told.rstrip().endswith("KeyboardInterrupt") and "Event loop is closed" not in told and "destroyed" not in told
+        stderr.rstrip().endswith("KeyboardInterrupt")
+        and "Event loop is closed" not in stderr
+        and "destroyed" not in stderr
     )
     assert processes and not psutil.wait_procs(processes, timeout=5)[1]
     assert not list((tmp_path / "cache").glob(".dask-*"))
@@ -334,10 +336,10 @@ def test_a_driver_that_is_killed_leaves_nothing_running_and_loses_nothing_done(w
     assert not psutil.wait_procs(processes, timeout=15)[1]
     assert len(rows(log)) < 20
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, stderr=subprocess.DEVNULL)
-    told = [row[0] for row in rows(log)]
-    assert set(told) == {*range(10), *range(100, 110)}
+    numbers = [row[0] for row in rows(log)]
+    assert set(numbers) == {*range(10), *range(100, 110)}
     # An existing cluster finishes what it has begun, and the second run takes it. A local one is ended with its driver:
     # each of its two workers may have been between its line in the log and its result.
-    assert len(told) - 20 <= (2 if local else 0)
+    assert len(numbers) - 20 <= (2 if local else 0)
     # (the driver's own lock on writing a workflow's record, Pydra's, may stay; it is known to be of a dead process)
     assert not list(cache.glob("python-*.lock")) and not list(cache.glob(".dask-*"))

@@ -24,11 +24,11 @@ def run(*command):
 @pytest.fixture(autouse=True)
 def slurm(monkeypatch):
     try:
-        found = run("sinfo", "--noheader", "--Format=gres,state")
+        listing = run("sinfo", "--noheader", "--Format=gres,state")
     except FileNotFoundError:
         pytest.fail("this test needs Slurm: sinfo is not installed")
-    if found.returncode or "gpu" not in found.stdout:
-        pytest.fail(f"this test needs a running Slurm with a GPU GRES; sinfo says: {found.stdout}{found.stderr}")
+    if listing.returncode or "gpu" not in listing.stdout:
+        pytest.fail(f"this test needs a running Slurm with a GPU GRES; sinfo says: {listing.stdout}{listing.stderr}")
     monkeypatch.setenv("LOGNAME", "tester")  # Nipype names its jobs with it
 
 
@@ -65,9 +65,11 @@ def test_swapped_nodes_run_as_jobs_and_give_the_same_bytes(tmp_path, t1w, monkey
     workflow.config["execution"] = {"remove_unnecessary_outputs": "false", "poll_sleep_duration": "1"}
     workflow.inputs.inputnode.in_files = [str(t1w)] * 2
     graph = workflow.run("SLURM")
-    found = next(node for node in graph.nodes() if node.name == "inu_n4").result.outputs
+    outputs = next(node for node in graph.nodes() if node.name == "inu_n4").result.outputs
     correct_file(t1w, tmp_path / "expected.nii.gz", method="n4", preset="niworkflows-final")
-    assert [Path(file).read_bytes() for file in found.output_image] == [(tmp_path / "expected.nii.gz").read_bytes()] * 2
+    assert [Path(file).read_bytes() for file in outputs.output_image] == [
+        (tmp_path / "expected.nii.gz").read_bytes()
+    ] * 2
     jobs = requested(tmp_path)
     assert sum("mem=1G" in job and "cpu=1" in job for job in jobs) >= 2, jobs
 

@@ -187,11 +187,11 @@ def pydra_run(out: Path, workflow: Path, *options: str) -> subprocess.CompletedP
 
 def batches(out: Path) -> dict[str, list[int]]:
     """What was submitted: by the name of its first task, the sizes of each batch's tasks."""
-    found = {}
+    sizes = {}
     for file in sorted((out / "work/slurm-resources/batches").glob("*/batch.json")):
         tasks = json.loads(file.read_text())["tasks"]
-        found.setdefault(tasks[0][0]["name"], []).append(len(tasks))
-    return found
+        sizes.setdefault(tasks[0][0]["name"], []).append(len(tasks))
+    return sizes
 
 
 def test_a_cohort_is_corrected_scan_by_scan_through_pydra_run(tmp_path):

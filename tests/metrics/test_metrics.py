@@ -129,10 +129,10 @@ def test_relative_mae_scales(noisy):
     for scale in ("L1", "L2"):
         assert metrics.relative_mae(4 * data, data, mask, scale=scale) == pytest.approx(0, abs=1e-12)
     assert metrics.relative_mae(4 * data, data, mask, scale="none") == pytest.approx(3)
-    found = {scale: metrics.relative_mae(data, truth, mask, scale=scale) for scale in ("L1", "L2")}
+    errors = {scale: metrics.relative_mae(data, truth, mask, scale=scale) for scale in ("L1", "L2")}
     grid = np.abs(np.linspace(0.5, 2, 301)[:, None] * data[mask] - truth[mask]).mean(1) / truth.mean()
-    assert found["L1"] == pytest.approx(grid.min(), rel=1e-9)
-    assert found["L1"] < found["L2"]
+    assert errors["L1"] == pytest.approx(grid.min(), rel=1e-9)
+    assert errors["L1"] < errors["L2"]
 
 
 def test_dice_by_hand():

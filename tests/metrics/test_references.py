@@ -93,12 +93,12 @@ def test_mean_hausdorff_is_simpleitks_in_any_orientation(codes):
         )
         return np.clip(SimpleITK.GetArrayFromImage(distance).T, 0, None)[from_surface].max()
 
-    there, back = directed(*edges), directed(*edges[::-1])
+    forth, back = directed(*edges), directed(*edges[::-1])
     hausdorff = SimpleITK.HausdorffDistanceImageFilter()
     hausdorff.Execute(*(as_itk(edge, size) for edge in edges))
-    assert max(there, back) == pytest.approx(hausdorff.GetHausdorffDistance(), rel=1e-5)
-    assert there != pytest.approx(back)
-    assert metrics.mean_hausdorff(a, b, voxel_size_mm=size) == pytest.approx((there + back) / 2, rel=1e-5)
+    assert max(forth, back) == pytest.approx(hausdorff.GetHausdorffDistance(), rel=1e-5)
+    assert forth != pytest.approx(back)
+    assert metrics.mean_hausdorff(a, b, voxel_size_mm=size) == pytest.approx((forth + back) / 2, rel=1e-5)
     assert metrics.mean_hausdorff(a, b, voxel_size_mm=size) == metrics.mean_hausdorff(b, a, voxel_size_mm=size)
 
 

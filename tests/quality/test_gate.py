@@ -265,8 +265,8 @@ def test_the_cache_key_follows_the_fallback_and_the_gate():
 
 def test_a_method_that_does_not_look_at_the_image_does_not_respond(phantom, masked, given, monkeypatch):
     monkeypatch.setattr(given, "log_bias", np.log(phantom.bias), raising=False)
-    found = correct_image(phantom.image(), method="given", check_response=True, **masked).correction.gate
-    assert found["verdict"] == "rejected" and found["checks"]["response"]["value"] == 0
+    gate_record = correct_image(phantom.image(), method="given", check_response=True, **masked).correction.gate
+    assert gate_record["verdict"] == "rejected" and gate_record["checks"]["response"]["value"] == 0
     n4 = correct_image(phantom.image(), method="n4", check_response=True, **masked).correction.gate
     assert n4["verdict"] == "accepted" and n4["checks"]["response"]["value"] > 0.4
 

@@ -142,8 +142,8 @@ def test_normalized_histogram_by_hand():
 
 def test_a_measured_scan_has_its_histograms(phantom):
     corrected = phantom.acquired / phantom.bias
-    found = measure(phantom.acquired, corrected, phantom.bias, phantom.brain, None, (4, 4, 4))
-    assert found["histogram"] == {
+    measured = measure(phantom.acquired, corrected, phantom.bias, phantom.brain, None, (4, 4, 4))
+    assert measured["histogram"] == {
         "range": list(HISTOGRAM_RANGE),
         "before": normalized_histogram(phantom.acquired, phantom.brain),
         "after": normalized_histogram(corrected, phantom.brain),
@@ -247,22 +247,23 @@ def test_a_partial_cohort_is_called_one(out, cohort):
     assert "Missing, damaged" not in text  # what is still to come is no problem
     states = {(row["scan"], row["method"]): row["state"] for row in read_table(paths.metrics_tsv)}
     assert states[T1W, "n4"] == "done" and states[T2W, "ubc"] == "waiting"  # the run has reached the first
-    found = json.loads(paths.everything.read_text())
-    assert (found["Complete"], found["Waiting"]) == (False, 1)
+    contents = json.loads(paths.everything.read_text())
+    assert (contents["Complete"], contents["Waiting"]) == (False, 1)
 
 
 def test_every_table_has_a_dictionary_of_its_columns(out, cohort):
     folder = write_report(out).everything.parent
-    found = json.loads((folder / "report.json").read_text())
+    contents = json.loads((folder / "report.json").read_text())
     assert (
-        set(found["Tables"]) == {"metrics", *(path.stem for path in folder.glob("*.tsv"))} and len(found["Tables"]) == 7
+        set(contents["Tables"]) == {"metrics", *(path.stem for path in folder.glob("*.tsv"))}
+        and len(contents["Tables"]) == 7
     )
     for path in folder.glob("*.tsv"):
         heads = path.read_text().split("\n")[0].split("\t")
         dictionary = json.loads(path.with_suffix(".json").read_text())
         assert heads == list(dictionary) and all(entry["Description"] for entry in dictionary.values())
-        assert len(read_table(path)) == len(found["Tables"][path.stem])
-        assert all(set(row) <= set(heads) for row in found["Tables"][path.stem])
+        assert len(read_table(path)) == len(contents["Tables"][path.stem])
+        assert all(set(row) <= set(heads) for row in contents["Tables"][path.stem])
     flagged = read_table(folder / "flagged.tsv")
     assert [(row["place"], row["kind"], row["method"]) for row in flagged] == [(T2W, "failed", "ubc")]
     rows = read_table(folder / "comparisons.tsv")
@@ -307,19 +308,19 @@ def test_scans_are_linked_to_pages_that_are_there(out, cohort):
 
 
 def test_the_page_loads_nothing_and_runs_only_its_own_scripts(out, cohort):
-    found = Page(write_report(out).html)
-    assert not [tag for tag, _ in found.tags if tag in {"link", "iframe", "object", "embed", "base", "form"}]
-    assert [attributes for tag, attributes in found.tags if tag == "script"] == [
+    html = Page(write_report(out).html)
+    assert not [tag for tag, _ in html.tags if tag in {"link", "iframe", "object", "embed", "base", "form"}]
+    assert [attributes for tag, attributes in html.tags if tag == "script"] == [
         {"type": "application/json", "id": "data"}, {}, {},
     ]  # fmt: skip
-    for tag, attributes in found.tags:
+    for tag, attributes in html.tags:
         assert not [name for name in attributes if name.startswith("on")], tag
         assert "src" not in attributes and "srcset" not in attributes
-    policy = next(a["content"] for tag, a in found.tags if a.get("http-equiv") == "Content-Security-Policy")
+    policy = next(a["content"] for tag, a in html.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in policy and "unsafe-eval" not in policy
     assert policy.count("'sha256-") == 2 and "unsafe-inline" not in policy.split("script-src")[1]
-    targets = {attributes["id"] for _, attributes in found.tags if "id" in attributes}
-    assert {a["href"][1:] for tag, a in found.tags if tag == "a" and a["href"].startswith("#")} <= targets
+    targets = {attributes["id"] for _, attributes in html.tags if "id" in attributes}
+    assert {a["href"][1:] for tag, a in html.tags if tag == "a" and a["href"].startswith("#")} <= targets
 
 
 def test_names_and_errors_are_escaped(tmp_path):
@@ -329,11 +330,11 @@ def test_names_and_errors_are_escaped(tmp_path):
     write_scan(out, metrics={"source": source, "warnings": [EVIL], "method_version": EVIL, **odd})
     write_status(out, (T2W, EVIL, "failed", EVIL), (T2W, "n4", EVIL, EVIL))
     (out / "mriqc.tsv").write_text(f"bids_name\t{EVIL}\n{EVIL}_T1w\t2\n")
-    found = Page(write_report(out, mriqc=out / "mriqc.tsv").html)
-    assert [tag for tag, _ in found.tags].count("script") == 3
-    assert "img" not in {tag for tag, _ in found.tags}
-    assert found.text.count("<img src=x onerror=alert(1)>") >= 5
-    data = re.search(r'id="data">(.*?)</script>', found.source, re.S)[1]
+    html = Page(write_report(out, mriqc=out / "mriqc.tsv").html)
+    assert [tag for tag, _ in html.tags].count("script") == 3
+    assert "img" not in {tag for tag, _ in html.tags}
+    assert html.text.count("<img src=x onerror=alert(1)>") >= 5
+    data = re.search(r'id="data">(.*?)</script>', html.source, re.S)[1]
     assert not set(data) & set("<>&\u2028\u2029")
     assert any(EVIL in place for place in json.loads(data)["rows"]["place"])
 
@@ -345,9 +346,9 @@ def test_json_for_a_script_is_the_same_json():
 
 
 def test_plotly_is_the_file_that_its_page_names():
-    found = (page.PLOTLY.parent / "README.md").read_text()
+    readme = (page.PLOTLY.parent / "README.md").read_text()
     digest = hashlib.sha256(page.PLOTLY.read_bytes()).hexdigest()
-    assert f"sha256 {digest}  {page.PLOTLY.name}" in found
+    assert f"sha256 {digest}  {page.PLOTLY.name}" in readme
     content = page.PLOTLY.read_text("utf-8")
     assert "</script" not in content.lower() and "<!--" not in content
 

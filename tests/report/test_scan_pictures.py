@@ -98,7 +98,8 @@ def test_one_gray_scale_for_acquired_and_corrected(out):
     assert images.limits == pytest.approx((low, high), rel=1e-6)
     # The same value has the same gray in every picture: a quarter of the way up the scale.
     flat = {
-        plane: [np.full(s.shape, low + 0.25 * (high - low)) for s in found] for plane, found in images.outline.items()
+        plane: [np.full(s.shape, low + 0.25 * (high - low)) for s in outlines]
+        for plane, outlines in images.outline.items()
     }
     drawn = pixels(mosaic.draw_anatomy(images, flat))
     assert drawn[60, 30] == pytest.approx([64, 64, 64], abs=4)

@@ -210,22 +210,22 @@ def test_what_is_no_label_map_is_refused(bad):
 def test_label_maps_are_read_in_one_orientation(tmp_path, labels, codes):
     img = nib.Nifti1Image(np.pad(labels.numpy(), 6), np.diag([1.0, 1, 1, 1]))
     nifti.save(reorient(img, codes), tmp_path / "seg.nii.gz")
-    found = load_label_map(tmp_path / "seg.nii.gz", voxel_size_mm=1)
+    label_map = load_label_map(tmp_path / "seg.nii.gz", voxel_size_mm=1)
     inside = labels[tuple(slice(w.min(), w.max() + 1) for w in torch.nonzero(labels, as_tuple=True))]
     # The neck covers more than 5% of the lowest slice, so that no empty voxel is put below it.
-    assert torch.equal(found[1:-1, 1:-1, :-1], inside)
-    assert not found[0].any()
-    assert not found[:, :, -1].any()
-    assert found[:, :, 0].any()
+    assert torch.equal(label_map[1:-1, 1:-1, :-1], inside)
+    assert not label_map[0].any()
+    assert not label_map[:, :, -1].any()
+    assert label_map[:, :, 0].any()
 
 
 def test_label_maps_are_thinned_to_the_voxel_size(tmp_path, labels):
     img = nib.Nifti1Image(labels.numpy(), np.diag([1.0, 1, 2, 1]))
     nifti.save(img, tmp_path / "seg.nii")
-    found = load_label_map(tmp_path / "seg.nii", voxel_size_mm=2)
+    label_map = load_label_map(tmp_path / "seg.nii", voxel_size_mm=2)
     thin = labels[::2, ::2]
     inside = thin[tuple(slice(w.min(), w.max() + 1) for w in torch.nonzero(thin, as_tuple=True))]
-    assert torch.equal(found[1:-1, 1:-1, :-1], inside)
+    assert torch.equal(label_map[1:-1, 1:-1, :-1], inside)
 
 
 @pytest.mark.parametrize("value", [0.5, -1, 4000])

@@ -13,7 +13,7 @@ from biascorr_pydra.workers.dask.view import View, wanted
 
 def view(*workers, local=False):
     """A cluster of workers given as (threads, resources, memory limit in bytes, status, tasks running)."""
-    told = {
+    identities = {
         f"tcp://w{number}": {
             "nthreads": threads,
             "resources": has,
@@ -23,7 +23,7 @@ def view(*workers, local=False):
         }
         for number, (threads, has, limit, status, running) in enumerate(workers)
     }
-    return View.from_identity({"address": "tcp://here:1", "workers": told}, local)
+    return View.from_identity({"address": "tcp://here:1", "workers": identities}, local)
 
 
 CPU = (1, {"CPU": 2, "MEM_GB": 4}, 4e9, "running", 0)

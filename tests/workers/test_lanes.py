@@ -184,7 +184,7 @@ def test_lanes_end_with_the_driver_however_it_ends(tmp_path):
     )
     arguments = [sys.executable, "-c", code, str(Path(lane_tasks.__file__).parent), str(tmp_path)]
     driver = subprocess.Popen(arguments)
-    lanes = wait_for(lambda: len(found := lanes_of(driver.pid)) == 2 and found)
+    lanes = wait_for(lambda: len(pids := lanes_of(driver.pid)) == 2 and pids)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     assert wait_for(lambda: not [pid for pid in lanes if Path(f"/proc/{pid}").exists()])
@@ -192,10 +192,10 @@ def test_lanes_end_with_the_driver_however_it_ends(tmp_path):
 
 def wait_for(condition, limit_s=60):
     deadline = time.monotonic() + limit_s
-    while not (found := condition()):
+    while not (answer := condition()):
         assert time.monotonic() < deadline, "nothing happened in time"
         time.sleep(0.05)
-    return found
+    return answer
 
 
 def lanes_of(driver: int) -> list[int]:

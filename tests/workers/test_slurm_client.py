@@ -33,13 +33,13 @@ def test_refusals_are_told_from_a_slurm_that_is_busy(fake, words, error):
 
 def test_all_jobs_are_asked_for_at_once(fake):
     fake("squeue", "7|0|RUNNING|None\n7|1|PENDING|Resources\n8|N/A|TIMEOUT|TimeLimit\n")
-    found = Slurm().standings(["8", "7", "7"])
-    assert {name: standing.state for name, standing in found.items()} == {
+    standings = Slurm().standings(["8", "7", "7"])
+    assert {name: standing.state for name, standing in standings.items()} == {
         "7_0": "RUNNING",
         "7_1": "PENDING",
         "8": "TIMEOUT",
     }
-    assert [name for name, standing in found.items() if standing.over] == ["8"]
+    assert [name for name, standing in standings.items() if standing.over] == ["8"]
     assert fake.calls() == ["squeue -h -r -t all -o %F|%K|%T|%r -j 7,8"]
 
 
@@ -56,10 +56,10 @@ def test_how_jobs_ended_is_read(fake):
         "sacct",
         "7_0|COMPLETED|0:0\n7_1|CANCELLED by 1000|0:15\n8|OUT_OF_MEMORY|0:125\n9|FAILED|137:0\n7_[2-9]|PENDING|0:0\n",
     )
-    found = Slurm().accounts(["7", "8", "9"])
-    assert found["7_0"] == Standing("COMPLETED", code=0)
-    assert found["7_1"] == Standing("CANCELLED", code=0, signal=15, by="1000")
-    assert found["8"].state == "OUT_OF_MEMORY" and found["9"].signal == signal.SIGKILL
+    accounts = Slurm().accounts(["7", "8", "9"])
+    assert accounts["7_0"] == Standing("COMPLETED", code=0)
+    assert accounts["7_1"] == Standing("CANCELLED", code=0, signal=15, by="1000")
+    assert accounts["8"].state == "OUT_OF_MEMORY" and accounts["9"].signal == signal.SIGKILL
 
 
 def test_without_accounting_it_is_said_once_and_scontrol_tells(fake, caplog):
