@@ -103,7 +103,7 @@ class SliceCorrector(Corrector):
         return estimate_by_slices(network, scans, device=device, passes=self.passes, record={"weights_sha256": sha256})
 
 
-def loaded(network: type[torch.nn.Module], source: str, device: str) -> tuple[torch.nn.Module, str]:
+def loaded(network: Callable[[], torch.nn.Module], source: str, device: str) -> tuple[torch.nn.Module, str]:
     """A network of this class with packaged weights or those of a file, in evaluation mode, and their SHA-256.
 
     Raises

@@ -170,5 +170,6 @@ def low_pass(network: torch.nn.Module, slices: torch.Tensor) -> torch.Tensor:
     """The field of the network's shortcut alone, (B, 1, 16, 16)."""
     log_field = cast("Callable[[torch.Tensor], torch.Tensor]", network.shortcut)(slices)
     if log_field.ndim == 2:
-        log_field = (log_field @ network.basis.mT).unflatten(1, (1, network.samples, network.samples))
+        basis = cast(torch.Tensor, network.basis)
+        log_field = (log_field @ basis.mT).unflatten(1, (1, network.samples, network.samples))
     return log_field
