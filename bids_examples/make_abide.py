@@ -37,6 +37,7 @@ from pathlib import Path
 
 import make_examples as examples
 import numpy as np
+import phantom_head
 import torch
 from scipy import ndimage
 
@@ -134,13 +135,13 @@ def plan_scans(n_scans: int | None, per_site: int | None) -> list[Scan]:
 # --- one scan
 
 
-_anatomy: dict[float, examples.Anatomy] = {}
+_anatomy: dict[float, phantom_head.Anatomy] = {}
 
 
-def anatomy_for(voxel_size_mm: float) -> examples.Anatomy:
+def anatomy_for(voxel_size_mm: float) -> phantom_head.Anatomy:
     """The template, smoothed for the voxel size; loaded once a process."""
     if voxel_size_mm not in _anatomy:
-        loaded = examples.load_anatomy()
+        loaded = phantom_head.load_anatomy()
         sigma = SMOOTHING * voxel_size_mm if voxel_size_mm > 1 else 0
         maps = {name: ndimage.gaussian_filter(m, sigma) if sigma else m for name, m in loaded.maps.items()}
         _anatomy[voxel_size_mm] = replace(loaded, maps=maps)
@@ -153,7 +154,7 @@ def grid(site: Site, voxel_size_mm: float) -> tuple[tuple[int, int, int], np.nda
 
     sizes = voxel_size_mm * np.array(site.voxel)
     turn = nib.orientations.inv_ornt_aff(nib.orientations.axcodes2ornt(site.axcodes), (1, 1, 1))[:3, :3]
-    low, high = np.array(examples.FIELD_OF_VIEW_MM).T
+    low, high = np.array(phantom_head.FIELD_OF_VIEW_MM).T
     extent = np.abs(turn.T @ (high - low))
     shape = np.floor(extent / sizes).astype(int)
     affine = np.eye(4)
@@ -162,9 +163,9 @@ def grid(site: Site, voxel_size_mm: float) -> tuple[tuple[int, int, int], np.nda
     return tuple(int(n) for n in shape), np.round(affine, 6)
 
 
-def field(site: Site, key: examples.Session, shape, brain: np.ndarray) -> LogBiasSpline:
+def field(site: Site, key: phantom_head.Session, shape, brain: np.ndarray) -> LogBiasSpline:
     """A smooth log field of the site's roughness, its range in the brain drawn around the site's."""
-    rng = examples.rng_for(key.subject, "field")
+    rng = phantom_head.rng_for(key.subject, "field")
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     points = sample_log_bias([site.field_spans] * 3, 1.0, generator).numpy().astype(np.float64)
     low, high = np.percentile(LogBiasSpline.spanning(points, shape).on_grid(shape, np.float64)[brain], (5, 95))
@@ -172,11 +173,11 @@ def field(site: Site, key: examples.Session, shape, brain: np.ndarray) -> LogBia
     return LogBiasSpline.spanning(np.round(points, 6), shape)  # six decimals: the file gives exactly what was applied
 
 
-def acquire(parts: dict[str, np.ndarray], site: Site, key: examples.Session, log_bias: np.ndarray) -> np.ndarray:
+def acquire(parts: dict[str, np.ndarray], site: Site, key: phantom_head.Session, log_bias: np.ndarray) -> np.ndarray:
     """Tissue means with a fine texture, times the field, with Rician noise, in the site's units."""
-    rng = examples.rng_for(key.subject, "noise")
+    rng = phantom_head.rng_for(key.subject, "noise")
     means = {
-        **examples.CONTRAST["T1w"],
+        **phantom_head.CONTRAST["T1w"],
         "WM": WM_INTENSITY,
         "GM": site.gm * WM_INTENSITY,
         "CSF": site.csf * WM_INTENSITY,
@@ -192,10 +193,10 @@ def acquire(parts: dict[str, np.ndarray], site: Site, key: examples.Session, log
 def write_scan(scan: Scan, out: Path, layout: str, voxel_size_mm: float, seed: int) -> None:
     """One image and its truth."""
     torch.set_num_threads(1)
-    key = examples.Session(f"abide {seed} {scan.sub_id}", "1", 0)
+    key = phantom_head.Session(f"abide {seed} {scan.sub_id}", "1", 0)
     shape, affine = grid(scan.site, voxel_size_mm)
-    parts = examples.fractions(anatomy_for(voxel_size_mm), key, shape, affine)
-    tissues = np.stack([parts[tissue] for tissue in examples.TISSUES])
+    parts = phantom_head.fractions(anatomy_for(voxel_size_mm), key, shape, affine)
+    tissues = np.stack([parts[tissue] for tissue in phantom_head.TISSUES])
     brain = tissues.sum(0) > 0.5
     spline = field(scan.site, key, shape, brain)
     data = acquire(parts, scan.site, key, spline.on_grid(shape, np.float64))
@@ -236,7 +237,7 @@ def describe(out: Path, layout: str, scans: list[Scan]) -> None:
         more = {"DatasetType": "derivative", "SourceDatasets": [{"URL": link}], "DatasetLinks": {"raw": link}}
         examples.describe(truth, f"{name}: truth", examples.MNI_LICENCE, README, GeneratedBy=generated, **more)
         examples.write_text(truth / ".bidsignore", "*_biasfield.*\n")
-        labels = "".join(f"{label}\t{tissue}\n" for label, tissue in enumerate(examples.TISSUES, 1))
+        labels = "".join(f"{label}\t{tissue}\n" for label, tissue in enumerate(phantom_head.TISSUES, 1))
         examples.write_text(truth / "dseg.tsv", f"index\tname\n{labels}")
         column = ("\tsite", "\t{}") if layout == "bids" else ("", "")
         rows = "".join(f"{scan.label}{column[1].format(scan.site.name)}\n" for scan in mine)
@@ -250,7 +251,7 @@ def describe(out: Path, layout: str, scans: list[Scan]) -> None:
 
 def phenotype(scan: Scan) -> dict:
     """A row of the phenotypic table; all but the ids and the site is invented or missing."""
-    rng = examples.rng_for(str(scan.sub_id), "phenotype")
+    rng = phantom_head.rng_for(str(scan.sub_id), "phenotype")
     return {
         "SITE_ID": scan.site.name,
         "SUB_ID": scan.sub_id,
