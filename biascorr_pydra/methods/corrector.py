@@ -5,7 +5,7 @@ control points of a B-spline over it. It does nothing else. Reading, resampling,
 sidecars and reports happen once, outside (:mod:`biascorr_pydra.correction.correct`).
 
 To add a method, write a frozen dataclass that derives from :class:`Corrector`, state its facts as class attributes, and
-fill in :meth:`Corrector.estimate`. Its fields are the method's parameters. Then register it:
+fill in :meth:`Corrector.estimate`. Its fields are the method's parameters. It is then found:
 
 - in this package, as ``CORRECTOR`` of ``methods/NAME/corrector.py`` (with _ for -);
 - from another package, as an entry point ``NAME = "module:Class"`` of the group ``biascorr_pydra.methods``.
