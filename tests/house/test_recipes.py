@@ -15,6 +15,7 @@ def copy(tmp_path) -> Copy:
     return copy_to(tmp_path)
 
 
+@pytest.mark.slow
 @waits
 def test_add_a_corrector(copy):
     copy.follow(recipe("Add a corrector"))
@@ -49,6 +50,7 @@ def test_add_a_worker(copy):
     assert copy.run("python", "-c", by_name).split() == ["fresh", "biascorr_pydra.workers.fresh.worker"]
 
 
+@pytest.mark.slow
 def test_add_a_metric(copy):
     copy.follow(recipe("Add a metric"))
     assert copy.edited == ["biascorr_pydra/metrics/tissues.py"]
@@ -68,6 +70,7 @@ print(json.dumps([image_metrics(data, gm, wm, voxel_size_mm=(1, 1, 1)), names]))
     assert {"white_skew_before", "white_skew_after"} <= set(columns)
 
 
+@pytest.mark.slow
 @waits
 def test_change_a_default(copy):
     copy.follow(recipe("Change a default"))

@@ -9,12 +9,10 @@ import lane_tasks
 import pytest
 from pydra.engine import Submitter
 
-import biascorr_pydra
 from biascorr_pydra.workers import engine
 
-PACKAGE = Path(biascorr_pydra.__file__).parent
-INSIDE = PACKAGE / "workers" / "engine.py"
-REPOSITORY = PACKAGE.parent
+REPOSITORY = Path(__file__).parents[2]  # the sources, also where the package is installed elsewhere
+INSIDE = REPOSITORY / "biascorr_pydra" / "workers" / "engine.py"
 SOURCES = sorted(
     path
     for folder in ("biascorr_pydra", "benchmarks", "tests", "workflows")

@@ -94,6 +94,8 @@ class Laptop(Cloud):
      ("slurm", True), ("sge", True), (Cloud, True), (Laptop, False)],
 )  # fmt: skip
 def test_a_worker_that_says_nothing_is_remote_but_pydras_own_local_ones(worker, remote):
+    if worker == "dask-resources":
+        pytest.importorskip("distributed")  # an extra
     worker = Worker.plugin(worker) if isinstance(worker, str) else worker
     assert is_remote(worker()) is remote
 
