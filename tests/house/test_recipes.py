@@ -3,11 +3,7 @@
 import json
 
 import pytest
-from recipes import ROOT, Copy, changed, copy_to, recipe
-
-waits = pytest.mark.skipif(
-    not (ROOT / "tests/interfaces/test_options.py").exists(), reason="the faces are not there yet"
-)
+from recipes import Copy, changed, copy_to, recipe
 
 
 @pytest.fixture
@@ -16,7 +12,6 @@ def copy(tmp_path) -> Copy:
 
 
 @pytest.mark.slow
-@waits
 def test_add_a_corrector(copy):
     copy.follow(recipe("Add a corrector"))
     assert copy.edited == []
@@ -71,7 +66,6 @@ print(json.dumps([image_metrics(data, gm, wm, voxel_size_mm=(1, 1, 1)), names]))
 
 
 @pytest.mark.slow
-@waits
 def test_change_a_default(copy):
     copy.follow(recipe("Change a default"))
     assert copy.edited == ["biascorr_pydra/correction/options.py"]
