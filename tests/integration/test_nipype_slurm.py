@@ -71,7 +71,7 @@ def test_swapped_nodes_run_as_jobs_and_give_the_same_bytes(tmp_path, t1w, monkey
         (tmp_path / "expected.nii.gz").read_bytes()
     ] * 2
     jobs = requested(tmp_path)
-    assert sum("mem=1G" in job and "cpu=1" in job for job in jobs) >= 2, jobs
+    assert sum("mem=1331M" in job and "cpu=1" in job for job in jobs) >= 2, jobs
 
 
 def test_a_gpu_node_asks_for_gres_and_its_error_reaches_the_crash_file(tmp_path, t1w, monkeypatch):
