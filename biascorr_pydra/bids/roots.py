@@ -99,8 +99,9 @@ def participants_by_root(
         One is in none of them.
     """
     asked = [label.removeprefix("sub-") for label in participants]
-    labels = {root: [label for label in asked if label in set(root.participants())] for root in roots}
-    missing = set(asked) - {label for present in labels.values() for label in present}
+    present = {root: set(root.participants()) for root in roots}
+    labels = {root: [label for label in asked if label in present[root]] for root in roots}
+    missing = set(asked).difference(*present.values())
     if missing:
         raise BIDSError("no such participant in the study", file=study_dir, value=", ".join(sorted(missing)))
     return labels

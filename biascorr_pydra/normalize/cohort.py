@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ class Choices:
             next_step = f"One of: {', '.join(BRAIN_METHODS)}."
             raise InvalidParameterError("unknown skull stripping", value=repr(self.skull_strip), next_step=next_step)
 
+    @cached_property
     def in_key(self) -> dict[str, str]:
         """Those that the result depends on."""
         sha256 = weights.sha256_of(str(self.weights_file) if self.weights_file else "deepnormalize")
@@ -131,8 +133,7 @@ def _plan(root: SiteRoot, out_dir: Path, participants: Sequence[str], choices: C
     )
     check_out_dir(out_dir, root.path, [NORMALIZED], overwrite=choices.overwrite)
     hashes = hashes_of(out_dir)
-    in_key = choices.in_key()
-    keys = {(job.relative, NORMALIZED): key_of(_inputs(job, in_key, hashes)) for job in jobs}
+    keys = {(job.relative, NORMALIZED): key_of(_inputs(job, choices.in_key, hashes)) for job in jobs}
     needed = {"mask": {"mask"}} if choices.skull_strip == "given" else {}
     problems = problems_of(jobs, NORMALIZED_OUTPUTS, needed)
 
