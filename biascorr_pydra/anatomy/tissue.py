@@ -43,9 +43,20 @@ from biascorr_pydra.resources import resolve_device
 from .classes import find_classes, ranks
 from .given import TISSUES, read_segmentation
 
-__all__ = ["CONTRAST_ORDER", "METHODS", "Tissue", "TissueFiles", "reason_against", "segment_file", "segment_tissue"]
+__all__ = [
+    "CONTRAST_ORDER",
+    "METHODS",
+    "NETWORKS",
+    "Tissue",
+    "TissueFiles",
+    "reason_against",
+    "segment_file",
+    "segment_tissue",
+]
 
 METHODS = ("atropos", "kmeans", "deepnormalize", "given", "none")
+#: Segmentation by networks -> the correction method whose networks and packaged weights they are.
+NETWORKS = {"deepnormalize": "deepnormalize"}
 
 _T1W, _T2W = ("CSF", "GM", "WM"), ("WM", "GM", "CSF")
 #: BIDS suffix -> tissues from the darkest to the brightest.

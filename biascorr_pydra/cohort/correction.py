@@ -205,6 +205,6 @@ def _work(settings: Settings, spec: MethodSpec, implementation: str, reference: 
     work = {"method": str(spec), "implementation": implementation}
     if settings.segmentation not in UNSEGMENTED:
         work["reference"] = reference
-    if settings.segmentation == "deepnormalize":
-        work["segmenter"] = weights.sha256_of("deepnormalize")
+    if settings.segmentation in tissue.NETWORKS:
+        work["segmenter"] = weights.sha256_of(tissue.NETWORKS[settings.segmentation])
     return work

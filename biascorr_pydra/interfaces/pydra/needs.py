@@ -9,6 +9,7 @@ from typing import Any
 
 import nibabel as nib
 
+from biascorr_pydra.anatomy.tissue import NETWORKS
 from biascorr_pydra.errors import UnknownMethodError
 from biascorr_pydra.methods import Corrector, MethodSpec, get_corrector
 from biascorr_pydra.resources import Resources
@@ -56,14 +57,18 @@ def for_brain(task) -> Resources:
 
 def for_tissue(task) -> Resources:
     """Several images of probabilities; for a network, what its method needs, and a GPU if the device is cuda."""
-    if task.method == "deepnormalize":
-        return for_normalization(task).updated({"gpus": int(task.device == "cuda")})
+    if task.method in NETWORKS:
+        return _for_networks(task, NETWORKS[task.method]).updated({"gpus": int(task.device == "cuda")})
     return Resources(mem_gb=memory_gb(task.in_file, 0.5, 80))
 
 
 def for_normalization(task) -> Resources:
     """The networks, and five maps on a grid of 1 mm."""
-    method = get_corrector("deepnormalize")
+    return _for_networks(task, "deepnormalize")
+
+
+def _for_networks(task, name: str) -> Resources:
+    method = get_corrector(name)
     return Resources(mem_gb=memory_gb(task.in_file, method.memory_gb, method.bytes_per_voxel))
 
 

@@ -15,6 +15,7 @@ from fileformats.medimage import NiftiGz
 from pydra.compose import python
 
 from biascorr_pydra import __version__
+from biascorr_pydra.anatomy.tissue import NETWORKS
 from biascorr_pydra.correction.options import DEFAULTS, help_of
 from biascorr_pydra.methods.spec import NO_FALLBACK
 from biascorr_pydra.resources import requires, together
@@ -316,8 +317,8 @@ def method_implementation(method: str, fallback: str = NO_FALLBACK) -> str:
 
 def segmenter_implementation(method: str, version: str = __version__) -> str:
     """The version, and the weights of a segmentation that has any, for that of :class:`SegmentTissue`."""
-    if method != "deepnormalize":
+    if method not in NETWORKS:
         return version
     from biascorr_pydra.weights import sha256_of
 
-    return f"{version} {sha256_of(method)}"
+    return f"{version} {sha256_of(NETWORKS[method])}"
