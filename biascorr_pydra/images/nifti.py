@@ -122,14 +122,14 @@ class Intensities:
 
     def warnings(self) -> list[str]:
         """What a user should know, as sentences."""
-        found = []
+        sentences = []
         if self.n_nan or self.n_infinite:
-            found.append(
+            sentences.append(
                 f"{self.n_nan} NaN and {self.n_infinite} infinite voxels were left out and written as 0 in the output."
             )
         if self.n_negative:
-            found.append(f"{self.n_negative} negative voxels: the field is estimated without them, they are kept.")
-        return found
+            sentences.append(f"{self.n_negative} negative voxels: the field is estimated without them, they are kept.")
+        return sentences
 
 
 def inspect(img: nib.spatialimages.SpatialImage, *, name: str | Path | None = None):
@@ -176,11 +176,11 @@ def inspect(img: nib.spatialimages.SpatialImage, *, name: str | Path | None = No
     valid = np.isfinite(data) if n_nan or n_infinite else np.ones(shape, bool)
     if n_nan or n_infinite:
         data = np.where(valid, data, np.float32(0))
-    found = Intensities(
+    intensities = Intensities(
         data.size, n_nan, n_infinite, int((data < 0).sum()), int((data == 0).sum()) - n_nan - n_infinite
     )
     _check_values(data, valid, name)
-    return data, valid, found
+    return data, valid, intensities
 
 
 def check_real(img: nib.spatialimages.SpatialImage, name: str | Path | None = None) -> None:

@@ -1,10 +1,4 @@
-"""What the checks of the house still let pass. The lists only ever get shorter; at the end they are empty."""
-
-# Files of more than 400 lines.
-LONG: set[str] = set()
-
-# Private names taken from outside their folder.
-PRIVATE: dict[str, set[str]] = {}
+"""What the checks of the house let pass, and why: private names of other packages."""
 
 # Private names of other packages that a file cannot do without. For each file: the names, and in a comment why.
 OTHER_PACKAGES: dict[str, set[str]] = {
@@ -44,14 +38,3 @@ OTHER_PACKAGES: dict[str, set[str]] = {
 # Pydra's private names, and how many modules may use them.
 PYDRA = {"_cached_result", "_check_for_hash_changes", "_checksum", "_errored", "_from_job", "_hashes", "_run"}
 PYDRA_MODULES = 1
-
-# Modules whose imports of siblings are absolute, or of others relative.
-IMPORTS: set[str] = set()
-
-# How often `found`, `there`, `told` and `said` are bound, by folder.
-WORDS: dict[str, int] = {
-    "biascorr_pydra/images": 2,
-}
-
-# Files that pages name and that are still to be written.
-TO_COME: set[str] = set()
