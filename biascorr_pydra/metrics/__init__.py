@@ -11,7 +11,7 @@ contrast does, so ``cv_wm`` and ``cv_gm`` are to be read next to ``wm_gm_contras
 from .base import UndefinedMetricError
 from .collected import field_metrics, field_scores, image_metrics, undefined_image_metrics
 from .fields import field_correlation, inu_range, log_field_rmse, residual_cov, response_slope
-from .histogram import HISTOGRAM_BINS, HISTOGRAM_RANGE, normalized_histogram
+from .histogram import HISTOGRAM_BINS, HISTOGRAM_RANGE, normalized_histogram, normalized_histograms
 from .registry import METRICS, Metric, in_group, metric, shown_metrics
 from .tissues import (
     DSEG_LABELS,
@@ -50,6 +50,7 @@ __all__ = [
     "mean_hausdorff",
     "metric",
     "normalized_histogram",
+    "normalized_histograms",
     "relative_mae",
     "residual_cov",
     "response_slope",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from .base import UndefinedMetricError, values_in
 
-__all__ = ["HISTOGRAM_BINS", "HISTOGRAM_RANGE", "normalized_histogram"]
+__all__ = ["HISTOGRAM_BINS", "HISTOGRAM_RANGE", "normalized_histogram", "normalized_histograms"]
 
 #: Equal bins over multiples of the median; the first and the last also hold what lies beyond.
 HISTOGRAM_BINS = 128
@@ -41,3 +44,26 @@ def normalized_histogram(data: np.ndarray, mask: np.ndarray) -> list[int]:
         raise UndefinedMetricError("intensities are divided by their median, which is above 0", value=middle)
     inside = np.clip(values / middle, *HISTOGRAM_RANGE)
     return np.histogram(inside, HISTOGRAM_BINS, HISTOGRAM_RANGE)[0].tolist()
+
+
+def normalized_histograms(images: Mapping[str, np.ndarray], mask: np.ndarray) -> tuple[dict[str, Any], dict[str, str]]:
+    """The histogram of each image by its name, with their "range", as records keep them.
+
+    Parameters
+    ----------
+    images : name -> array (I, J, K)
+    mask : boolean array, same shape
+
+    Returns
+    -------
+    histograms : "range", and for each name its counts, or None where it is undefined
+    undefined : name -> why
+    """
+    histograms: dict[str, Any] = {"range": list(HISTOGRAM_RANGE)}
+    undefined = {}
+    for name, data in images.items():
+        try:
+            histograms[name] = normalized_histogram(data, mask)
+        except UndefinedMetricError as reason:
+            histograms[name], undefined[name] = None, str(reason)
+    return histograms, undefined

@@ -15,7 +15,7 @@ import numpy as np
 from biascorr_pydra.correction.record import software_versions
 from biascorr_pydra.errors import GridMismatchError, InvalidParameterError
 from biascorr_pydra.images import files, nifti
-from biascorr_pydra.metrics import DSEG_LABELS, HISTOGRAM_RANGE, UndefinedMetricError, normalized_histogram
+from biascorr_pydra.metrics import DSEG_LABELS, normalized_histograms
 from biascorr_pydra.resources import resolve_device
 
 __all__ = ["Normalization", "normalize_file"]
@@ -126,6 +126,7 @@ def normalize_file(
         contents[Path(dseg_file)] = _encoded(dseg, imgs[0], dseg_file, dtype=np.uint8)
     for tissue, file in probsegs.items():
         contents[file] = _encoded(normalized.probabilities[tissue] * normalized.mask, imgs[0], file)
+    histogram, undefined = normalized_histograms({"before": data[0], "after": normalized.images[0]}, normalized.mask)
     voxel_ml = abs(float(np.linalg.det(imgs[0].affine[:3, :3]))) / 1000
     record = Normalization(
         in_files=tuple(map(str, ins)),
@@ -134,8 +135,8 @@ def normalize_file(
         mask_file=str(mask_file) if mask_file else None,
         n_mask_voxels=int(normalized.mask.sum()),
         volumes_ml={tissue: round(float((dseg == n).sum()) * voxel_ml, 1) for tissue, n in DSEG_LABELS.items()},
-        histogram=_histogram(data[0], normalized.images[0], normalized.mask, warnings),
-        warnings=tuple(warnings),
+        histogram=histogram,
+        warnings=(*warnings, *(f"No histogram {name}: {reason}." for name, reason in undefined.items())),
         runtime_s=round(time.perf_counter() - started, 3),
         software=software_versions(),
     )
@@ -186,14 +187,3 @@ def _inspected(imgs: Sequence[nib.Nifti1Image]) -> list[np.ndarray]:
             )
         data.append(nifti.inspect(img)[0])
     return data
-
-
-def _histogram(before: np.ndarray, after: np.ndarray, mask: np.ndarray, warnings: list[str]) -> dict[str, Any]:
-    histograms: dict[str, Any] = {"range": list(HISTOGRAM_RANGE)}
-    for name, data in (("before", before), ("after", after)):
-        try:
-            histograms[name] = normalized_histogram(data, mask)
-        except UndefinedMetricError as reason:
-            histograms[name] = None
-            warnings.append(f"No histogram {name}: {reason}.")
-    return histograms

@@ -13,11 +13,9 @@ from biascorr_pydra.images import nifti
 from biascorr_pydra.images.files import write_text
 from biascorr_pydra.images.head import detect_head
 from biascorr_pydra.metrics import (
-    HISTOGRAM_RANGE,
-    UndefinedMetricError,
     field_metrics,
     image_metrics,
-    normalized_histogram,
+    normalized_histograms,
     tissue_masks,
     undefined_image_metrics,
 )
@@ -65,12 +63,8 @@ def measure(
     undefined = {
         f"{part}.{name}": reason for part, values in parts.items() for name, reason in values.pop("undefined").items()
     }
-    histogram: dict[str, Any] = {"range": list(HISTOGRAM_RANGE)}
-    for name, data in images.items():
-        try:
-            histogram[name] = normalized_histogram(data, mask)
-        except UndefinedMetricError as reason:
-            histogram[name], undefined[f"histogram.{name}"] = None, str(reason)
+    histogram, reasons = normalized_histograms(images, mask)
+    undefined |= {f"histogram.{name}": reason for name, reason in reasons.items()}
     return {
         "before": parts["before"],
         "after": parts["after"],
