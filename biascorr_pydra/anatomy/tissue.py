@@ -8,9 +8,8 @@ given         A segmentation made elsewhere, labelled as fMRIPrep does: 1 GM, 2 
 none          No segmentation.
 ============= =========================================================================================================
 
-Classes found from intensities get their names by their order, which the contrast decides (:data:`CONTRAST_ORDER`).
-Where a suffix does not tell the order, nothing is segmented: a guess would score every method on the wrong tissues. PDw
-is left out because CSF and gray matter overlap in it, T2starw and PDT2 because the order depends on the echo times.
+Classes found from intensities get their names by their order, which the contrast decides (:mod:`.contrast`).
+Where a suffix does not tell the order, nothing is segmented: a guess would score every method on the wrong tissues.
 
 Segment an image that was corrected for its bias field, once per scan, and score every method on that segmentation.
 
@@ -41,10 +40,10 @@ from biascorr_pydra.metrics import DSEG_LABELS
 from biascorr_pydra.resources import resolve_device
 
 from .classes import find_classes, ranks
+from .contrast import CONTRAST_ORDER
 from .given import TISSUES, read_segmentation
 
 __all__ = [
-    "CONTRAST_ORDER",
     "METHODS",
     "NETWORKS",
     "Tissue",
@@ -58,20 +57,8 @@ METHODS = ("atropos", "kmeans", "deepnormalize", "given", "none")
 #: Segmentation by networks -> the correction method whose networks and packaged weights they are.
 NETWORKS = {"deepnormalize": "deepnormalize"}
 
-_T1W, _T2W = ("CSF", "GM", "WM"), ("WM", "GM", "CSF")
-#: BIDS suffix -> tissues from the darkest to the brightest.
-CONTRAST_ORDER = {
-    "T1w": _T1W,
-    "UNIT1": _T1W,
-    "MPRAGE": _T1W,
-    "inplaneT1": _T1W,
-    "T2w": _T2W,
-    "inplaneT2": _T2W,
-    "FLAIR": ("CSF", "WM", "GM"),
-}
-
 #: What DeepNormalize's packaged weights were trained on.
-LEARNT_SUFFIXES = tuple(suffix for suffix, order in CONTRAST_ORDER.items() if order == _T1W)
+LEARNT_SUFFIXES = tuple(suffix for suffix, order in CONTRAST_ORDER.items() if order == CONTRAST_ORDER["T1w"])
 
 MIN_VOXELS = 1000
 # A tissue with a smaller part of the brain than this is a sign that the classes do not stand for tissues.
