@@ -14,6 +14,7 @@ from .dataset import GROUP_FILES, STATUS_COLUMNS, check_ours, make_folder, prepa
 from .entities import Name, join, parse
 from .jobs import ANATOMICAL_SUFFIXES, DATASET_DESCRIPTION, TISSUES, Job, index, survey
 from .normalized import NORMALIZED, NORMALIZED_OUTPUTS, NORMALIZED_README
+from .out_folder import DESIGN, mark_study, output_folders
 from .outputs import CORRECTED, NOT_CORRECTED, Output, Outputs, Records, bids_uri, output_paths, sidecar
 from .phenotypes import Phenotypes, SiteProblem, participant_key, read_phenotypic, same_site
 from .roots import SiteRoot, find_site_roots, inner_data_sets, participants_by_root
@@ -23,6 +24,7 @@ __all__ = [
     "ANATOMICAL_SUFFIXES",
     "CORRECTED",
     "DATASET_DESCRIPTION",
+    "DESIGN",
     "GROUP_FILES",
     "NORMALIZED",
     "NORMALIZED_OUTPUTS",
@@ -47,6 +49,8 @@ __all__ = [
     "inner_data_sets",
     "join",
     "make_folder",
+    "mark_study",
+    "output_folders",
     "output_paths",
     "parse",
     "participant_key",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from biascorr_pydra import lock
-from biascorr_pydra.bids import GROUP_FILES, NOT_CORRECTED, STATUS_COLUMNS, make_folder
+from biascorr_pydra.bids import GROUP_FILES, NOT_CORRECTED, STATUS_COLUMNS, make_folder, output_folders
 from biascorr_pydra.errors import BIDSError
 from biascorr_pydra.images.files import write_text
 from biascorr_pydra.quality import NEGLIGIBLE, REJECTED
@@ -136,12 +136,10 @@ def now(out_dir: str | Path) -> tuple[list[Row], str]:
     Raises
     ------
     BIDSError
-        There is no status table in this folder.
+        There is no status table in this folder, or it is no output folder: the right one is named if it lies in it.
     """
     out_dir = Path(out_dir)
-    folders = (
-        [out_dir] if (out_dir / GROUP_FILES[0]).is_file() else [f.parent for f in out_dir.glob(f"*/{GROUP_FILES[0]}")]
-    )
+    folders = [folder for folder in output_folders(out_dir) if (folder / GROUP_FILES[0]).is_file()]
     if not folders:
         raise BIDSError(
             f"no {GROUP_FILES[0]} in this folder",
@@ -152,7 +150,7 @@ def now(out_dir: str | Path) -> tuple[list[Row], str]:
     holder = next((folder for folder in (out_dir, out_dir.parent) if lock.current(folder)), out_dir)
     going_on = lock.alive(holder)
     rows = []
-    for folder in sorted(folders):
+    for folder in folders:
         keys = _keys(folder)
         for row in _read(folder / GROUP_FILES[0]):
             row = _now(row, folder, keys.get(f"{row.method}/{row.scan}"), going_on)

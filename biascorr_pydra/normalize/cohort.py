@@ -116,6 +116,8 @@ def normalize_cohort(
         for root in roots
     }
     with lock.exclusive(Path(out_dir), {"what": "normalization of a cohort"}):
+        if any(root.name for root in roots):
+            bids.mark_study(out_dir)
         for root, plan in plans.items():
             _begin(plan, root, choices)
         rows = {root.name: _run(plan, root, choices, progress) for root, plan in plans.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from biascorr_pydra.bids import make_folder
+from biascorr_pydra.bids import make_folder, mark_study, output_folders
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.images.files import write_text
 from biascorr_pydra.lock import alive
@@ -35,6 +35,7 @@ def write_report(
     participants: str | Path | None = None,
     figures: str | Path | None = None,
     scan_pages: bool = True,
+    study: bool = False,
 ) -> ReportPaths:
     """Write ``report.html``, ``metrics.tsv`` with ``metrics.json``, and further tables in ``OUT/reports``.
 
@@ -42,8 +43,8 @@ def write_report(
     ----------
     out_dir : path
         Folder with one derivative data set per method, and ``status.tsv`` if the cohort has written it; or a study, a
-        folder with one such folder per data set. What is there is reported: a cohort may be unfinished, and files may
-        be missing or damaged.
+        folder with one such folder per data set and its mark, see :mod:`biascorr_pydra.bids.out_folder`. What is there
+        is reported: a cohort may be unfinished, and files may be missing or damaged.
     threshold : float, optional
         Absolute robust z within a site above which a scan is an outlier; 3.5 by default.
     mriqc : path, optional
@@ -54,6 +55,8 @@ def write_report(
         Folder for the plots as PNG and SVG.
     scan_pages : bool
         Write the scans' pages, too: those that something has changed on.
+    study : bool
+        Take the output folders in ``out_dir`` as the data sets of one study, now and from now on.
 
     Returns
     -------
@@ -63,7 +66,8 @@ def write_report(
     Raises
     ------
     BIDSError
-        There is no such folder, or a table that was given is not readable as what it should be.
+        There is no such folder, it is no output folder (the right one is named if it lies in it), or a table that was
+        given is not readable as what it should be. Then nothing is written.
     InvalidParameterError
         The threshold is not above 0.
     OutputError
@@ -79,7 +83,9 @@ def write_report(
     out_dir, threshold = Path(out_dir), THRESHOLD if threshold is None else threshold
     if not threshold > 0:
         raise InvalidParameterError("a threshold of robust z is above 0", value=threshold)
-    state = state_of(out_dir) if out_dir.is_dir() else ""  # what changes while this reads makes the report out of date
+    if output_folders(out_dir, study=study) != [out_dir] and study:
+        mark_study(out_dir)
+    state = state_of(out_dir)  # what changes while this reads makes the report out of date
     mriqc_table = read_mriqc(mriqc) if mriqc else None
     cohort = _read(out_dir, participants, mriqc_table)
     if scan_pages:

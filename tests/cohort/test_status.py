@@ -140,4 +140,5 @@ def test_now_speaks_of_each_data_set_of_a_study_and_of_folders_without_a_table(t
     for site in ("KKI", "Caltech"):
         (tmp_path / site).mkdir()
         status.write(tmp_path / site, [Row("sub-1_T1w.nii.gz", "n4", "failed", "why")])
+    bids.mark_study(tmp_path)
     assert [row.scan for row in status.now(tmp_path)[0]] == ["Caltech/sub-1_T1w.nii.gz", "KKI/sub-1_T1w.nii.gz"]

@@ -183,7 +183,7 @@ def test_of_a_study_the_data_sets_that_have_what_was_asked_for_are_normalized(tm
     (study / "C" / "sub-C0").mkdir(parents=True)  # as INDI's folders of sidecars: no image
     outcome = normalize_cohort(study, tmp_path / "out", participants=["sub-B0"], **QUICK)
     assert list(outcome.rows) == ["B"] and outcome.done == 1
-    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.name != ".biascorr") == ["B"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.name != ".biascorr") == ["B", "study.json"]
     (study / "B" / "sub-B0" / "anat" / "sub-B0_T1w.nii.gz").write_bytes(b"not gzip")
     outcome = normalize_cohort(study, tmp_path / "out", **QUICK)
     assert {name: [row.state for row in rows] for name, rows in outcome.rows.items()} == {

@@ -175,7 +175,7 @@ def test_a_study_of_several_data_sets_is_one_report(out):
         write_scan(out / site)
         write_status(out / site, (T1W, "n4", "done", "n/a"))
     (out / "Yale/n4/sub-01/ses-1/anat/sub-01_ses-1_desc-T1w_biasfield.nii.gz").unlink()
-    paths = write_report(out)
+    paths = write_report(out, study=True)
     rows = read_table(paths.metrics_tsv)
     assert [(row["folder"], row["site"], row["scan"]) for row in rows] == [("Pitt", "Pitt", T1W), ("Yale", "Yale", T1W)]
     text = Page(paths.html).text

@@ -62,6 +62,9 @@ def _show_rows(rows: list[Any], everything: bool) -> None:
     help="Names the sites; by default participants.tsv of the source data set.",
 )
 @click.option("--scan-pages/--no-scan-pages", default=True, show_default=True, help="Also write the scans' pages.")
+@click.option(
+    "--study", is_flag=True, help="The output folders in OUT are the data sets of one study; OUT remembers it."
+)
 def report(out_dir: str, figures: str | None, **options: Any) -> None:
     """Make the report of the cohort, or of the study of several, in OUT from its written files, at any time.
 

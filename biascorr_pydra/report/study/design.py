@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from biascorr_pydra.bids import DESIGN
 from biascorr_pydra.errors import BIDSError, OutputExistsError
 from biascorr_pydra.images.files import write_text
 
@@ -27,11 +28,11 @@ class EvaluationPaths:
 
     @classmethod
     def inside(cls, out_dir: str | Path) -> EvaluationPaths:
-        return cls(Path(out_dir) / "evaluation")
+        return cls((Path(out_dir) / DESIGN).parent)
 
     @property
     def design(self) -> Path:
-        return self.folder / "design.json"
+        return self.folder / Path(DESIGN).name
 
     @property
     def markdown(self) -> Path:

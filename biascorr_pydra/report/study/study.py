@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from biascorr_pydra.bids import GROUP_FILES, Phenotypes, participant_key, read_phenotypic
+from biascorr_pydra.bids import Phenotypes, output_folders, participant_key, read_phenotypic
 from biascorr_pydra.errors import BIDSError
 from biascorr_pydra.report.collect import Cohort, Problem, Result, collect
 
@@ -20,7 +20,6 @@ from .design import read_design
 __all__ = ["collect_study"]
 
 PARTICIPANTS = "participants.tsv"
-STATUS = GROUP_FILES[0]
 
 
 def collect_study(out_dir: str | Path, participants: str | Path | None = None) -> Cohort:
@@ -35,7 +34,8 @@ def collect_study(out_dir: str | Path, participants: str | Path | None = None) -
     Raises
     ------
     BIDSError
-        There is no such folder, or the table that was given cannot be read or has no column for the site.
+        There is no such folder, it is no output folder, or the table that was given cannot be read or has no column for
+        the site.
     """
     out_dir = Path(out_dir)
     given = read_phenotypic(participants) if participants else None
@@ -56,8 +56,8 @@ def collect_study(out_dir: str | Path, participants: str | Path | None = None) -
 
 
 def _whole(out_dir: Path) -> Cohort:
-    folders = _folders(out_dir)
-    if not folders:
+    folders = output_folders(out_dir)
+    if folders == [out_dir]:
         return collect(out_dir)
     results: list[Result] = []
     problems: list[Problem] = []
@@ -70,13 +70,6 @@ def _whole(out_dir: Path) -> Cohort:
         normalized += cohort.normalized
         problems += [Problem(f"{folder.name}/{problem.file}", problem.text) for problem in cohort.problems]
     return Cohort(out_dir.resolve().name, results, problems, normalized)
-
-
-def _folders(out_dir: Path) -> list[Path]:
-    """The data sets' output folders of a study; none where the folder itself is one."""
-    if (out_dir / STATUS).is_file() or any(True for _ in out_dir.glob("*/sub-*")):
-        return []
-    return sorted(path.parent for path in out_dir.glob(f"*/{STATUS}"))
 
 
 def _designed(out_dir: Path) -> dict[tuple[str, str], str]:
