@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -20,6 +20,7 @@ __all__ = [
     "Column",
     "Tally",
     "columns",
+    "comparison_verdict",
     "data_dictionary",
     "direction",
     "hint",
@@ -228,6 +229,21 @@ class Change:
         if way == "one":
             return "better" if abs(self.after - 1) < abs(self.before - 1) else "worse"
         return "better" if (percent > 0) == (way == "higher") else "worse"
+
+
+def comparison_verdict(row: Mapping[str, Any]) -> str:
+    """A comparison in a word, or none; no change, and one that is not told from none, are neither better nor worse.
+
+    ``row`` is one of :func:`biascorr_pydra.statistics.pairing.comparisons`.
+    """
+    percent = row["median_change_percent"]
+    if not row["median_change"] or (percent is not None and abs(percent) < UNCHANGED_PERCENT):
+        return "unchanged" if row["n"] else ""
+    if row["ci_low"] is not None and row["ci_low"] <= 0 <= row["ci_high"]:
+        return "unchanged within noise"
+    if row["wins"] is None or row["wins"] == row["losses"]:
+        return ""
+    return "better" if row["wins"] > row["losses"] else "worse"
 
 
 @dataclass(frozen=True)

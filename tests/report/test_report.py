@@ -10,8 +10,9 @@ from biascorr_pydra.errors import BIDSError
 from biascorr_pydra.interfaces.cli.main import cli
 from biascorr_pydra.metrics import METRICS
 from biascorr_pydra.report import is_up_to_date, write_report
-from biascorr_pydra.report.collect import Result, collect
-from biascorr_pydra.report.table import Change, tally
+from biascorr_pydra.report.cohort.findings import find
+from biascorr_pydra.report.collect import Cohort, Result, collect
+from biascorr_pydra.report.table import Change, comparison_verdict, tally
 
 # --- the question whether it is up to date
 
@@ -190,3 +191,21 @@ def test_methods_that_were_not_scored_alike_are_reported(out, cohort):
     text = Page(write_report(out).html).text
     assert "CJV before differs between methods" in text
     assert "the methods were scored with different segmentations" in text
+
+
+# --- what is called better and worse
+
+
+def test_a_comparison_that_is_no_change_is_called_so():
+    def word(*afters, before=1.0):
+        pairs = [Result(f"sub-{i}_T1w.nii.gz", "n4", record={"before": {"cjv": before}, "after": {"cjv": after}})
+                 for i, after in enumerate(afters)]  # fmt: skip
+        row = next(row for row in find(Cohort("c", pairs, []), 3.5).comparisons if row["metric"] == "cjv")
+        return comparison_verdict(row)
+
+    assert word(*[1.0004] * 8) == "unchanged"  # by 0.04%, in all eight: consistent, and nothing to speak of
+    assert word(*[1.0] * 8) == "unchanged"
+    assert word(0.9, 0.95, 0.98, 1.02, 1.03, 1.05, 1.08, 1.1) == "unchanged within noise"
+    assert word(*[1.1, 1.2] * 4) == "worse"
+    assert word(*[0.9, 0.8] * 4) == "better"
+    assert word(None, None) == ""

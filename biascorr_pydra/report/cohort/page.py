@@ -22,7 +22,7 @@ from biascorr_pydra import __version__
 from biascorr_pydra.metrics import shown_metrics
 from biascorr_pydra.quality import NEGLIGIBLE, NOT_JUDGED, REJECTED
 from biascorr_pydra.report.collect import Cohort, Result
-from biascorr_pydra.report.table import UNCHANGED_PERCENT, Change, Tally, hint, long_name, tally
+from biascorr_pydra.report.table import UNCHANGED_PERCENT, Change, Tally, comparison_verdict, hint, long_name, tally
 from biascorr_pydra.report.words import NONE, STEP_NAMES, hours, number, p_value, percent, plural, seconds
 from biascorr_pydra.statistics.outliers import FEWEST
 
@@ -189,7 +189,8 @@ def _flag_counts(flags: list[Flag]) -> str:
 def _reading() -> list[str]:
     return [
         *(f"{long_name(key)}: {hint(key)}." for key in shown_metrics("image")),
-        f"Changes are in percent of the value before; below {UNCHANGED_PERCENT:g}% counts as unchanged.",
+        f"Changes are in percent of the value before; below {UNCHANGED_PERCENT:g}% counts as unchanged. A paired "
+        "comparison whose 95% interval holds 0 is called unchanged within noise: neither better nor worse.",
         "These metrics know no true field: a coefficient of variation also falls when contrast is lost, so read it "
         "next to the WM–GM contrast, and look at the pictures on the scans' pages.",
         "Before and after, and all methods of a scan that were run together, are scored with one segmentation. If it "
@@ -207,7 +208,6 @@ def _reading() -> list[str]:
 
 def _comparison(row: Mapping[str, Any]) -> dict[str, Any]:
     wins = row["wins"] is not None
-    verdict = "" if not wins or not row["median_change"] else "better" if row["wins"] > row["losses"] else "worse"
     interval = f"{number(row['ci_low'])} to {number(row['ci_high'])}" if row["ci_low"] is not None else ""
     return {
         **row,
@@ -216,7 +216,7 @@ def _comparison(row: Mapping[str, Any]) -> dict[str, Any]:
         "change": number(row["median_change"]),
         "interval": interval,
         "percent": percent(row["median_change_percent"]),
-        "verdict": verdict,
+        "verdict": comparison_verdict(row),
         "wins": row["wins"] if wins else "–",
         "losses": row["losses"] if wins else "–",
         "p": p_value(row["p_holm"]) if row["p_holm"] is not None else _no_test(row),
@@ -302,7 +302,7 @@ def _cell(change: Change) -> dict[str, str]:
         "before": number(change.before),
         "change": percent(change.percent),
         "verdict": change.verdict or "",
-        "word": change.verdict if change.verdict in ("better", "worse") else "",
+        "word": change.verdict if change.verdict in ("better", "worse", "unchanged") else "",
         "value": _sortable(change.percent),
     }
 

@@ -311,7 +311,7 @@ def cell(change: Change) -> dict[str, str]:
 def _word(change: Change) -> str:
     if change.verdict == "lower" and hint(change.key):  # contrast is no measure of success, but should not fall
         return "fell"
-    return change.verdict if change.verdict in ("better", "worse") else ""
+    return change.verdict if change.verdict in ("better", "worse", "unchanged") else ""
 
 
 # --- notes, disagreements, facts
