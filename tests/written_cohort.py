@@ -6,6 +6,7 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from itertools import combinations
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from biascorr_pydra.images import nifti
+from biascorr_pydra.judge import RANKED_BY
 
 AFFINE = np.array([[2.0, 0, 0, -20], [0, 2, 0, -24], [0, 0, 4, -18], [0, 0, 0, 1]])
 SHAPE = (20, 24, 12)
@@ -30,8 +32,12 @@ def volumes():
     return corrected * (x**2 + y**2 + z**2 < 0.9), bias / bias[mask].mean(), mask
 
 
-def write_scan(out, scan=T1W, method="n4", *, after=None, codes="RAS", metrics=None):
-    """One method's files for one scan, as the cohort writes them; returns the metrics record."""
+def write_scan(out, scan=T1W, method="n4", *, after=None, codes="RAS", metrics=None, judged=True):
+    """One method's files for one scan, as the cohort writes them; returns its numbers.
+
+    The judge's numbers are those of the method's own segmentation, ``before`` and ``after``. Files not
+    ``judged`` are of an earlier version.
+    """
     folder = out / method / scan.rsplit("/", 1)[0]
     folder.mkdir(parents=True, exist_ok=True)
     (out / method / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.11.0"}')
@@ -59,8 +65,45 @@ def write_scan(out, scan=T1W, method="n4", *, after=None, codes="RAS", metrics=N
         "warnings": [],
     }
     record |= metrics or {}
-    (folder / f"{stem}_desc-{suffix}_metrics.json").write_text(json.dumps(record))
+    own = {f"own_{part}" if part in ("before", "after") else part: content for part, content in record.items()}
+    written = own if judged and isinstance(record["undefined"], dict) else record
+    (folder / f"{stem}_desc-{suffix}_metrics.json").write_text(json.dumps(written))
+    if judged:
+        write_judge(out, scan, method, record)
     return record
+
+
+def pair(first, second, change, half_width=2.0):
+    """A pair as the judge writes it, by the change in percent of both of its numbers; small ones are within noise."""
+    verdict = second if change < -half_width else first if change > half_width else "cannot tell"
+    changes = {key: [change, change - half_width, change + half_width] for key in RANKED_BY}
+    return {"first": first, "second": second, "verdict": verdict, "changes": changes}
+
+
+def write_judge(out, scan, method, record):
+    """Add a method to the scan's record of the judge, who says what the CJV says."""
+    path = out / "judge" / scan.rsplit("/", 1)[0]
+    stem, suffix = scan.rsplit("/", 1)[1].removesuffix(".nii.gz").rsplit("_", 1)
+    path.mkdir(parents=True, exist_ok=True)
+    (out / "judge/dataset_description.json").write_text('{"Name": "judge", "BIDSVersion": "1.11.0"}')
+    path /= f"{stem}_desc-{suffix}_judge.json"
+    judge = json.loads(path.read_text()) if path.is_file() else {"images": {}, "judged": {}, "left_out": {}}
+    parts = [record[part] if isinstance(record[part], dict) else {} for part in ("before", "after")]
+    before, after = ({key: value for key, value in part.items() if key != "undefined"} for part in parts)
+    judge["judged"][method] = record.get("work", {}).get("key", "key")
+    judge["images"] |= {"acquired": before, method: after | {"undefined": {}}}
+    gate = record.get("gate") or {}
+    if gate.get("verdict") == "rejected" and gate.get("applied") == "none":
+        del judge["images"][method], judge["judged"][method]
+        judge["left_out"][method] = "rejected by the gate: delivered as acquired"
+    for values in judge["images"].values():  # the two numbers that rank move with CJV
+        if isinstance(values.get("cjv"), float):
+            values |= {"tissue_spread": values["cjv"] / 4, "tissue_spread_to_contrast": values["cjv"] / 2}
+    known = {name: values["cjv"] for name, values in judge["images"].items() if isinstance(values.get("cjv"), float)}
+    judge["pairs"] = [pair(a, b, 100 * (known[b] / known[a] - 1)) for a, b in combinations(known, 2)]
+    judge |= {"source": f"bids:raw:{scan}", "suffix": suffix, "judge_version": 1, "reason": None}
+    judge |= {"voxels": {"WM": 9000, "GM": 8000}, "grid_mm": [2, 2, 2], "runtime_s": 0.9}
+    path.write_text(json.dumps(judge))
 
 
 def write_status(out, *rows):

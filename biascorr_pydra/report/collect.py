@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from biascorr_pydra.bids import NORMALIZED, Job, output_paths, sidecar
 from biascorr_pydra.errors import BIDSError
 from biascorr_pydra.quality import REJECTED
+
+from .judge_records import JUDGE, join
+from .results import Problem, Result, natural, read_json, source_of
 
 __all__ = ["UNMADE", "Cohort", "Problem", "Result", "collect", "natural"]
 
@@ -25,110 +25,6 @@ UNMADE = ("failed", "waiting", "skipped")  # states of what has no files
 REQUIRED = {"corrected": "corrected image", "bias": "bias field"}  # a mask may be absent by choice
 
 _METRICS = re.compile(r"^(?P<prefix>.+)_desc-(?P<suffix>[A-Za-z0-9]+)_metrics\.json$")
-_SOURCE = re.compile(r"^bids:[^:]*:")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something missing or damaged: where, and what."""
-
-    file: str
-    text: str
-
-
-@dataclass
-class Result:
-    """One scan corrected (or not) by one method.
-
-    Attributes
-    ----------
-    scan : str
-        The source image's path relative to its data set.
-    method : str
-    state : str
-        "done", "cached" (done by an earlier run), "rejected" (by the gate), "failed", "waiting" (for a run that has not
-        reached it), "skipped" (not an image to correct), or "n/a" where status.tsv does not know it.
-    reason : str
-        Why it failed, or why the field was not applied; "n/a" otherwise.
-    record : dict
-        The metrics file; empty where there is none.
-    sidecar : dict
-        The corrected image's sidecar; empty where there is none.
-    files : dict
-        Paths of the images that exist, by "corrected", "bias" and "mask".
-    root : path
-        The cohort's output folder.
-    folder : str
-        The name of that folder in a study of several; empty where the study is one data set.
-    site : str or None
-        Where it was acquired, if anything says so; see :mod:`biascorr_pydra.report.study.study`.
-    """
-
-    scan: str
-    method: str
-    state: str = "n/a"
-    reason: str = "n/a"
-    record: dict[str, Any] = field(default_factory=dict)
-    sidecar: dict[str, Any] = field(default_factory=dict)
-    files: dict[str, Path] = field(default_factory=dict)
-    root: Path = Path()
-    folder: str = ""
-    site: str | None = None
-
-    @property
-    def place(self) -> str:
-        """The scan's name in the whole study."""
-        return f"{self.folder}/{self.scan}" if self.folder else self.scan
-
-    @property
-    def name(self) -> str:
-        """The image's file name without extension."""
-        return self.scan.rsplit("/", 1)[-1].removesuffix(".gz").removesuffix(".nii")
-
-    @property
-    def failed(self) -> bool:
-        return self.state == "failed"
-
-    @property
-    def verdict(self) -> str | None:
-        """What the gate said of the field; None where no metrics file tells."""
-        return self.part("gate").get("verdict")
-
-    @property
-    def verdict_reason(self) -> str:
-        """Why the field was not accepted; empty if it was."""
-        reasons = self.part("gate").get("reasons")
-        return "; ".join(map(str, reasons)) if isinstance(reasons, list) else ""
-
-    @property
-    def subject(self) -> str | None:
-        return _entity(self.scan, "sub")
-
-    @property
-    def session(self) -> str | None:
-        return _entity(self.scan, "ses")
-
-    @property
-    def suffix(self) -> str:
-        """The contrast as BIDS names it (T1w, T2w, FLAIR ...)."""
-        return self.scan.rsplit("/", 1)[-1].split(".", 1)[0].rsplit("_", 1)[-1]
-
-    def part(self, key: str) -> dict[str, Any]:
-        """A dictionary inside the metrics file; empty where it is not one."""
-        value = self.record.get(key)
-        return value if isinstance(value, dict) else {}
-
-    def number(self, part: str, key: str) -> float | None:
-        """A finite number of the metrics file, or None."""
-        value = self.part(part).get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return None
-        return float(value)
-
-    def texts(self, key: str) -> list[str]:
-        """A list of texts of the metrics file, whatever is in it."""
-        value = self.record.get(key)
-        return [str(item) for item in value] if isinstance(value, list) else [str(value)] if value else []
 
 
 @dataclass
@@ -172,7 +68,7 @@ def collect(out_dir: str | Path) -> Cohort:
     normalized = _read_normalized(out_dir, problems)
     by_scan_and_method: dict[tuple[str, str], Result] = {}
     for folder in sorted(out_dir.iterdir(), key=lambda path: natural(path.name)):
-        if folder.name.startswith(".") or not folder.is_dir():
+        if folder.name.startswith(".") or folder.name == JUDGE or not folder.is_dir():
             continue
         results = _read_method(folder, out_dir, problems)
         if results and not (folder / "dataset_description.json").is_file():
@@ -183,6 +79,7 @@ def collect(out_dir: str | Path) -> Cohort:
                 problems.append(Problem(f"{result.method}: {result.scan}", "two metrics files name this source"))
             by_scan_and_method.setdefault(key, result)
     _apply_status(out_dir, by_scan_and_method, problems)
+    join(out_dir, by_scan_and_method, problems)
     results = sorted(by_scan_and_method.values(), key=lambda result: (natural(result.scan), natural(result.method)))
     return Cohort(out_dir.resolve().name, results, problems, normalized)
 
@@ -209,7 +106,7 @@ def _read_method(folder: Path, out_dir: Path, problems: list[Problem]) -> list[R
     for path in sorted(folder.glob("sub-*/**/*_metrics.json")):
         match = _METRICS.match(path.name)
         name = path.relative_to(out_dir).as_posix()
-        record = _read_json(path, name, problems) if match else None
+        record = read_json(path, name, problems) if match else None
         if match is None:
             problems.append(Problem(name, "not a name this report knows (..._desc-SUFFIX_metrics.json)"))
         elif record is not None:
@@ -225,9 +122,9 @@ def _read_normalized(out_dir: Path, problems: list[Problem]) -> list[Result]:
     """The records that ``biascorr normalize-cohort`` leaves."""
     results = []
     for path in sorted((out_dir / NORMALIZED).glob("sub-*/**/*_normalization.json")):
-        record = _read_json(path, path.relative_to(out_dir).as_posix(), problems)
+        record = read_json(path, path.relative_to(out_dir).as_posix(), problems)
         if record is not None:
-            scan = _SOURCE.sub("", str(record.get("source", "")))
+            scan = source_of(str(record.get("source", "")))
             results.append(Result(scan, NORMALIZED, state="done", record=record, root=out_dir))
     return results
 
@@ -242,27 +139,12 @@ def _result(path: Path, match: re.Match, record: dict, out_dir: Path, problems: 
         source = f"{path.parent.relative_to(out_dir / method).as_posix()}/{prefix}_{suffix}.nii.gz"
     images = _siblings(path, prefix, suffix)
     sidecar_file = sidecar(images["corrected"])
-    about = _read_json(sidecar_file, sidecar_file.relative_to(out_dir).as_posix(), problems) or {}
+    about = read_json(sidecar_file, sidecar_file.relative_to(out_dir).as_posix(), problems) or {}
     files = {kind: images[kind] for kind in IMAGES if images[kind].is_file()}
     for kind, title in REQUIRED.items():
         if kind not in files:
             problems.append(Problem(images[kind].relative_to(out_dir).as_posix(), f"missing: the {title}"))
-    return Result(_SOURCE.sub("", source), method, record=record, sidecar=about, files=files, root=out_dir)
-
-
-def _read_json(path: Path, name: str, problems: list[Problem]) -> dict | None:
-    if not path.is_file():
-        problems.append(Problem(name, "missing"))
-        return None
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        problems.append(Problem(name, f"not readable as JSON: {error}"))
-        return None
-    if not isinstance(content, dict):
-        problems.append(Problem(name, f"a JSON object is needed, not a {type(content).__name__}"))
-        return None
-    return content
+    return Result(source_of(source), method, record=record, sidecar=about, files=files, root=out_dir)
 
 
 def _apply_status(out_dir: Path, results: dict[tuple[str, str], Result], problems: list[Problem]) -> None:
@@ -310,18 +192,3 @@ def _read_status(path: Path, problems: list[Problem]) -> list[dict[str, str]]:
         problems.append(Problem(path.name, text))
         return []
     return rows
-
-
-# --- small helpers
-
-
-def _entity(scan: str, key: str) -> str | None:
-    match = re.search(rf"(?:^|[/_]){key}-([^/_.]+)", scan)
-    return match[1] if match else None
-
-
-def natural(text: str) -> list:
-    """Sort key that puts sub-2 before sub-10."""
-    return [
-        (0, int(part), "") if part.isdecimal() and len(part) < 20 else (1, 0, part) for part in re.split(r"(\d+)", text)
-    ]

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from biascorr_pydra.judge import RANKED_BY
 from biascorr_pydra.metrics import METRICS, shown_metrics
+from biascorr_pydra.statistics import verdicts
 
 from .collect import Cohort, Result
 
@@ -20,13 +22,15 @@ __all__ = [
     "Column",
     "Tally",
     "columns",
-    "comparison_verdict",
+    "comparison_way",
     "data_dictionary",
     "direction",
     "hint",
     "image_keys",
+    "judge_word",
     "keys",
     "long_name",
+    "own_keys",
     "tally",
     "to_tsv",
 ]
@@ -37,7 +41,13 @@ STEPS = ("skull_strip", "correct", "segmentation")
 UNCHANGED_PERCENT = 0.1
 
 BETTER = {"lower": "lower is better", "higher": "higher is better", "one": "nearer to 1 is better", "none": ""}
-SEGMENTATION = "Tissue segmentation with which a metric was computed, before and after, and the image it was made on."
+SEGMENTATION = "The method's own tissue segmentation, and the image it was made on; its numbers are those called own."
+PART_NAMES = {
+    "before": "the acquired image, on the judge's tissue",
+    "after": "the corrected image, on the judge's tissue",
+    "own_before": "the acquired image, on the tissue of the method's own segmentation; never ranked",
+    "own_after": "the corrected image, on the tissue of the method's own segmentation; never ranked",
+}
 
 
 def long_name(key: str) -> str:
@@ -78,6 +88,12 @@ def image_keys(results: Iterable[Result]) -> list[str]:
     """Metrics that are known before and after."""
     results, shown = list(results), shown_metrics("image")
     return list(dict.fromkeys(key for part in ("before", "after") for key in keys(results, part, shown)))
+
+
+def own_keys(results: Iterable[Result]) -> list[str]:
+    """Metrics that are known on the tissue of a method's own segmentation."""
+    recorded = {key for result in results for part in ("own_before", "own_after") for key in result.part(part)}
+    return [key for key in shown_metrics("image") if key in recorded] + sorted(recorded - set(shown_metrics("image")))
 
 
 def columns(cohort: Cohort) -> list[Column]:
@@ -130,9 +146,12 @@ def columns(cohort: Cohort) -> list[Column]:
         ),
         _text("segmentation", "Segmentation", SEGMENTATION, _segmentation),
     ]
+    table += _judge_columns()
     for key in image_keys(cohort.results):
-        table += [_metric(key, "before", "the acquired image"), _metric(key, "after", "the corrected image")]
-    table += [_metric(key, "field", "the bias field") for key in keys(cohort.results, "field", shown_metrics("field"))]
+        table += [_metric(key, "before"), _metric(key, "after")]
+    for key in own_keys(cohort.results):
+        table += [_metric(key, "own_before"), _metric(key, "own_after")]
+    table += [_metric(key, "field") for key in keys(cohort.results, "field", shown_metrics("field"))]
     table += [_runtime(step) for step in keys(cohort.results, "runtime_s", STEPS)]
     return table
 
@@ -146,12 +165,57 @@ def _text(name: str, title: str, description: str, read: Callable[[Result], Any]
     return Column(name, {"LongName": title, "Description": description or title + "."}, read)
 
 
+def _judge_columns() -> list[Column]:
+    """What the judge said of the delivered image against the acquired one."""
+    verdict = {
+        "LongName": "Judge's verdict",
+        "Description": "What the delivered image is against the acquired one, on tissue that no compared method made.",
+        "Levels": {
+            verdicts.BETTER: "spread within tissue, and spread relative to contrast, are both lower",
+            verdicts.WORSE: "both are higher",
+            verdicts.WITHIN_NOISE: "no interval of a change excludes 0",
+            verdicts.CANNOT_TELL: "the two numbers do not agree, or only one of them changed beyond its interval",
+            verdicts.SAME: "the image was delivered as it was acquired",
+            verdicts.NOT_JUDGED: "judge_note says why",
+        },
+    }
+    table = [
+        Column("judge", verdict, judge_word),
+        _text("judge_note", "Why nothing was judged, or why the image was left out", "", _judge_note),
+    ]
+    for key in RANKED_BY:
+        for i, (name, of) in enumerate((("change", "Change"), ("low", "Lower end"), ("high", "Upper end"))):
+            entry = {
+                "LongName": f"{of} of the change of {long_name(key).lower()}, acquired to delivered",
+                "Description": f"{METRICS[key].definition}; 95% interval by resampling blocks of tissue.",
+                "Units": "percent",
+            }
+
+            def read(result, key=key, i=i):
+                pair = result.against_acquired
+                return pair.changes[key][i] if pair and key in pair.changes else None
+
+            table.append(Column(f"judge_{key}_{name}_percent", entry, read))
+    return table
+
+
+def judge_word(result: Result) -> str | None:
+    """The judge's verdict against the acquired image, "not judged", or None for a result without a record."""
+    if not result.record:
+        return None
+    return result.against_acquired.word if result.against_acquired else verdicts.NOT_JUDGED
+
+
+def _judge_note(result: Result) -> str | None:
+    return (result.judged.reason or result.judged.left_out(result.method)) if result.record else None
+
+
 def _segmentation(result: Result) -> str:
     return ", ".join(str(value) for key in ("method", "image") if (value := result.part("segmentation").get(key)))
 
 
-def _metric(key: str, part: str, of: str) -> Column:
-    entry = {"LongName": f"{long_name(key)}, {of}"}
+def _metric(key: str, part: str) -> Column:
+    entry = {"LongName": f"{long_name(key)}, {PART_NAMES.get(part, 'the bias field')}"}
     if key in METRICS:
         metric = METRICS[key]
         entry |= {"Description": metric.definition, "Units": metric.unit, "Direction": metric.direction}
@@ -216,23 +280,18 @@ class Change:
         return 100 * (self.after - self.before) / abs(self.before)
 
     @property
-    def verdict(self) -> str | None:
-        """'better', 'worse' or 'unchanged'; 'higher' or 'lower' where neither is better; None if undefined."""
+    def way(self) -> str | None:
+        """'higher', 'lower' or 'unchanged'; None if undefined. Whether that is good, only the judge says."""
         percent = self.percent
-        if percent is None or self.before is None or self.after is None:
+        if percent is None:
             return None
         if abs(percent) < UNCHANGED_PERCENT:
             return "unchanged"
-        way = direction(self.key)
-        if way == "none":
-            return "higher" if percent > 0 else "lower"
-        if way == "one":
-            return "better" if abs(self.after - 1) < abs(self.before - 1) else "worse"
-        return "better" if (percent > 0) == (way == "higher") else "worse"
+        return "higher" if percent > 0 else "lower"
 
 
-def comparison_verdict(row: Mapping[str, Any]) -> str:
-    """A comparison in a word, or none; no change, and one that is not told from none, are neither better nor worse.
+def comparison_way(row: Mapping[str, Any]) -> str:
+    """Which way a metric changed over scans, in a word, or none; no change, and one within noise, are called so.
 
     ``row`` is one of :func:`biascorr_pydra.statistics.pairing.comparisons`.
     """
@@ -241,9 +300,7 @@ def comparison_verdict(row: Mapping[str, Any]) -> str:
         return "unchanged" if row["n"] else ""
     if row["ci_low"] is not None and row["ci_low"] <= 0 <= row["ci_high"]:
         return "unchanged within noise"
-    if row["wins"] is None or row["wins"] == row["losses"]:
-        return ""
-    return "better" if row["wins"] > row["losses"] else "worse"
+    return "higher" if row["median_change"] > 0 else "lower"
 
 
 @dataclass(frozen=True)
@@ -256,7 +313,7 @@ class Tally:
         Scans whose change is defined.
     median_percent : float or None
     counts : dict
-        Verdict to number of scans.
+        'higher', 'lower' or 'unchanged' to number of scans.
     """
 
     key: str
@@ -270,7 +327,7 @@ def tally(results: Iterable[Result], key: str) -> Tally:
     percents: list[float] = []
     counts: dict[str, int] = {}
     for change in (Change.of(result, key) for result in results):
-        if change.percent is not None and change.verdict is not None:
+        if change.percent is not None and change.way is not None:
             percents.append(change.percent)
-            counts[change.verdict] = counts.get(change.verdict, 0) + 1
+            counts[change.way] = counts.get(change.way, 0) + 1
     return Tally(key, len(percents), median(percents) if percents else None, counts)

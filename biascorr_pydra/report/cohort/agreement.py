@@ -1,15 +1,12 @@
-"""Whether the methods of a scan can be compared: scored on one segmentation, and made from one source image."""
+"""Whether the records of a scan belong together: made from one source image, and judged as they are now."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from biascorr_pydra.report.collect import Cohort, Problem, Result
-from biascorr_pydra.report.table import image_keys, long_name
 
 __all__ = ["disagreements", "disagreements_of"]
-
-SAME = 1e-6  # relative: the same computation on the same data
 
 
 def disagreements(cohort: Cohort) -> list[Problem]:
@@ -21,13 +18,10 @@ def disagreements(cohort: Cohort) -> list[Problem]:
 
 
 def disagreements_of(results: Sequence[Result]) -> Iterator[str]:
-    """What the records of one scan contradict each other in, in words."""
+    """What the records of one scan contradict each other in, in words.
+
+    That methods have tissues of their own is no contradiction: what compares them is the judge's tissue, one a scan.
+    """
     results = [result for result in results if result.record]
-    if len({repr(result.record.get("segmentation")) for result in results}) > 1:
-        yield "the methods were scored with different segmentations"
     if len({str(sha) for result in results if (sha := result.sidecar.get("SourceSHA256"))}) > 1:
-        yield "the methods corrected different versions of the source image"
-    for key in image_keys(results):
-        values = [value for result in results if (value := result.number("before", key)) is not None]
-        if values and max(values) - min(values) > SAME * max(map(abs, values)):
-            yield f"{long_name(key)} before differs between methods; their segmentations or sources differ"
+        yield "the methods corrected different versions of the source image; run again with --rerun"

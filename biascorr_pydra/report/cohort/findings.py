@@ -10,7 +10,8 @@ import pandas as pd
 
 from biascorr_pydra.metrics import METRICS
 from biascorr_pydra.report.collect import Cohort, Result
-from biascorr_pydra.report.table import direction, image_keys
+from biascorr_pydra.report.table import image_keys
+from biascorr_pydra.report.verdicts import verdict_rows
 from biascorr_pydra.statistics.outliers import RobustScore
 from biascorr_pydra.statistics.pairing import adjusted, comparisons
 
@@ -36,8 +37,10 @@ class Findings:
         The robust z of each result's numbers, in the order of the cohort's results.
     flags : list of Flag
         Scans to look at, the gravest first.
+    verdicts, verdicts_by_site : list of dict
+        What the judge says of each pair of methods, over all scans of a contrast, and within its sites.
     comparisons, by_site : list of dict
-        Paired comparisons over all scans of a contrast, and within its sites.
+        Paired comparisons of each metric over all scans of a contrast, and within its sites: descriptions, no ranking.
     site_differences, run_times : list of dict
     mriqc : MriqcTable or None
     """
@@ -46,6 +49,8 @@ class Findings:
     threshold: float
     scored: list[dict[Measure, RobustScore]]
     flags: list[Flag]
+    verdicts: list[dict[str, Any]] = field(default_factory=list)
+    verdicts_by_site: list[dict[str, Any]] = field(default_factory=list)
     comparisons: list[dict[str, Any]] = field(default_factory=list)
     by_site: list[dict[str, Any]] = field(default_factory=list)
     site_differences: list[dict[str, Any]] = field(default_factory=list)
@@ -72,6 +77,7 @@ def find(cohort: Cohort, threshold: float, mriqc: MriqcTable | None = None) -> F
         threshold,
         scored,
         flags(cohort, scored, threshold),
+        *_judged(cohort),
         overall,
         by_site,
         site_differences([*cohort.results, *cohort.normalized]),
@@ -80,9 +86,23 @@ def find(cohort: Cohort, threshold: float, mriqc: MriqcTable | None = None) -> F
     )
 
 
+def _judged(cohort: Cohort) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Verdicts over all scans of a contrast, and within its sites."""
+    overall: list[dict[str, Any]] = []
+    by_site: list[dict[str, Any]] = []
+    for suffix in sorted({result.suffix for result in cohort.results}):
+        results = [result for result in cohort.results if result.suffix == suffix]
+        methods = [method for method in cohort.methods if any(r.method == method and r.record for r in results)]
+        overall += verdict_rows(results, methods, {"suffix": suffix, "site": ALL_SITES})
+        for site in sorted({result.site for result in results if result.site}):
+            mine = [result for result in results if result.site == site]
+            by_site += verdict_rows(mine, methods, {"suffix": suffix, "site": site})
+    return overall, by_site
+
+
 def _compared(results: list[Result]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Contrasts are not mixed: their metrics are not comparable."""
-    directions = {key: direction(key) for key in image_keys(results) if key in METRICS}
+    """Contrasts are not mixed: their metrics are not comparable. No direction: a metric alone ranks nothing."""
+    directions = {key: "none" for key in image_keys(results) if key in METRICS}
     scans = frame(results)
     overall: list[dict[str, Any]] = []
     by_site: list[dict[str, Any]] = []

@@ -1,4 +1,7 @@
-"""Which scans to look at first: those that failed, whose field was rejected, or that differ from their site."""
+"""Which scans to look at first: failed, rejected, worse by the judge's verdict, or an outlier of their site.
+
+A change is no reason to look at a scan that the judge calls better: by how much it is better depends on its field.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,18 @@ from dataclasses import dataclass, field
 
 from biascorr_pydra.quality import REJECTED
 from biascorr_pydra.report.collect import Cohort, Result
+from biascorr_pydra.report.judged import PairOfImages
+from biascorr_pydra.report.table import long_name
+from biascorr_pydra.report.words import percent
 from biascorr_pydra.statistics.outliers import SITE, RobustScore
+from biascorr_pydra.statistics.verdicts import BETTER, NOT_JUDGED, WORSE
 
 from .outliers import Measure
 
 __all__ = ["KINDS", "Flag", "Reason", "flags"]
 
 #: The gravest first.
-KINDS = ("failed", "rejected", "outlier")
+KINDS = ("failed", "rejected", "worse", "outlier")
 
 
 @dataclass(frozen=True)
@@ -77,11 +84,23 @@ def _reasons(result: Result, scores: dict[Measure, RobustScore], threshold: floa
         applied = result.part("gate").get("applied")
         instead = f"; {applied}'s field was applied" if applied not in (None, "none") else "; passed on as it is"
         yield Reason("rejected", result.method, result.verdict_reason + instead)
+    pair = result.against_acquired
+    word = pair.word if pair else NOT_JUDGED
+    if pair and word == WORSE:
+        yield Reason("worse", result.method, f"the judge calls the acquired image the better one: {_changes(pair)}")
     for measure, score in scores.items():
-        if abs(score.z) > threshold:
+        if abs(score.z) > threshold and not (measure.part == "change" and word == BETTER):
             # The acquired image is the same for all methods: it is an outlier once.
             method = None if measure.part == "before" else result.method
             yield Reason("outlier", method, _text(measure, score), measure, score)
+
+
+def _changes(pair: PairOfImages) -> str:
+    texts = [
+        f"{long_name(key).lower()} {percent(change)} ({percent(low)} to {percent(high)})"
+        for key, (change, low, high) in pair.changes.items()
+    ]
+    return ", ".join(texts) or "no interval is recorded"
 
 
 def _text(measure: Measure, score: RobustScore) -> str:

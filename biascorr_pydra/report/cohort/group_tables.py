@@ -9,6 +9,7 @@ from typing import Any
 from biascorr_pydra import __version__
 from biascorr_pydra.report.study.columns import comparison_dictionary
 from biascorr_pydra.report.table import MISSING, Column
+from biascorr_pydra.report.verdicts import columns_of_verdicts
 from biascorr_pydra.statistics.compare import FEWEST_SCANS
 from biascorr_pydra.statistics.outliers import FEWEST
 
@@ -21,6 +22,7 @@ __all__ = ["Table", "everything", "extra_columns", "group_tables", "to_text"]
 KINDS = {
     "failed": "the correction failed",
     "rejected": "the gate rejected the field",
+    "worse": "the judge calls the acquired image the better one",
     "outlier": "a number lies further than the threshold from the median of its site",
 }
 
@@ -84,8 +86,12 @@ _PROBLEMS = {"file": _about("File or scan concerned."), "text": _about("What is 
 
 
 def group_tables(findings: Findings) -> list[Table]:
-    """flagged, comparisons, comparisons_by_site, site_differences, run_times, problems."""
-    comparisons = []
+    """flagged, verdicts and comparisons (each also by site), site_differences, run_times, problems."""
+    first = {key: _WHICH[key] for key in ("suffix", "site")}
+    comparisons = [
+        Table("verdicts", {**first, **columns_of_verdicts()}, findings.verdicts),
+        Table("verdicts_by_site", {**first, **columns_of_verdicts()}, findings.verdicts_by_site),
+    ]
     for name, rows in (("comparisons", findings.comparisons), ("comparisons_by_site", findings.by_site)):
         metrics = list(dict.fromkeys(row["metric"] for row in rows))
         n_tests = sum(row["p"] is not None for row in rows)

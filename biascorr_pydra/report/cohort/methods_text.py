@@ -7,11 +7,13 @@ from typing import Any
 
 from biascorr_pydra import __version__
 from biascorr_pydra.errors import UnknownMethodError
+from biascorr_pydra.judge import ACQUIRED
 from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.metrics import METRICS
 from biascorr_pydra.quality import NEGLIGIBLE, REJECTED
 from biascorr_pydra.report.collect import Result
-from biascorr_pydra.report.table import direction, long_name
+from biascorr_pydra.report.table import long_name
+from biascorr_pydra.report.verdicts import judge_notes, sentence
 from biascorr_pydra.report.words import number, p_value, plural, seconds
 from biascorr_pydra.statistics.outliers import FEWEST
 from biascorr_pydra.statistics.pairing import BEFORE
@@ -22,6 +24,16 @@ from .run_times import CORRECT
 from .site_differences import ALL_SITES
 
 __all__ = ["methods_text"]
+
+HOW_JUDGED = (
+    "the acquired and all corrected images of a scan were segmented alike into three classes of intensity, on a grid "
+    "of about 2 mm, and voxels counted that all of them assigned to white matter, or to gray matter, without the "
+    "borders. An image was called better than another if the spread of log intensities within these tissues (1.4826 MAD "
+    "in white plus gray matter) and this spread relative to their contrast were both lower, each beyond a 95% bootstrap "
+    "interval over blocks of tissue; otherwise the scan was undecided. Over the scans, a method was called better if "
+    "both numbers fell by a Wilcoxon signed-rank test and a bootstrap interval of the median change that excludes 0. "
+    "CJV, CV and contrast are of the same tissue and rank nothing."
+)
 
 
 def methods_text(findings: Findings) -> list[str]:
@@ -49,18 +61,17 @@ def _sentences(findings: Findings, suffix: str, results: list[Result]) -> Iterat
         f"were corrected with biascorr_pydra {__version__} by {named}."
     )
     yield from _preparation(results)
+    yield from _judging(results)
     if findings.waiting:
         yield f"PRELIMINARY: {plural(findings.waiting, 'correction')} of this cohort had not been made yet."
     for method in methods:
         of_method = [result for result in results if result.method == method]
         yield _outcome(method, of_method)
+        yield from _verdicts(findings, suffix, method)
         for row in findings.comparisons:
             compared = row["suffix"], row["method"], row["reference"]
             if compared == (suffix, method, BEFORE) and METRICS[row["metric"]].headline:
                 yield from _change(row)
-    for row in findings.comparisons:
-        if row["suffix"] == suffix and row["reference"] != BEFORE and METRICS[row["metric"]].compared:
-            yield from _between(row)
     if any(row["p"] is not None for row in findings.comparisons):
         yield (
             "Changes were tested with two-sided Wilcoxon signed-rank tests, p adjusted by Holm's method; intervals are "
@@ -95,14 +106,28 @@ def _preparation(results: Iterable[Result]) -> Iterator[str]:
     masks = sorted({str(r.record["skull_strip"]) for r in results if r.record.get("skull_strip")})
     if masks:
         yield f"Brain masks were made by {' and '.join(masks)}."
-    tissues = sorted({_segmentation(r) for r in results if r.part("segmentation").get("method")})
+    tissues = sorted({str(name) for r in results if (name := r.part("segmentation").get("method"))} - {"none"})
     if tissues:
-        yield f"Metrics before and after correction use one tissue segmentation a scan, by {' and '.join(tissues)}."
+        yield f"Tissues of each method's own image were segmented by {' and '.join(tissues)}; they compare nothing."
 
 
-def _segmentation(result: Result) -> str:
-    method, image = (result.part("segmentation").get(key) for key in ("method", "image"))
-    return f"{method} on {image}" if image else str(method)
+def _judging(results: Iterable[Result]) -> Iterator[str]:
+    """How it was judged which image is better."""
+    scans = {result.place: result.judged for result in results if result.record}
+    judged = [one for one in scans.values() if one.reason is None]
+    if judged:
+        yield (
+            f"{plural(len(judged), 'scan')} of {len(scans):,} {'was' if len(judged) == 1 else 'were'} judged on tissue "
+            "that no compared method made: "
+        ) + HOW_JUDGED
+    yield from (f"{note}" for note in judge_notes(list(results)))
+
+
+def _verdicts(findings: Findings, suffix: str, method: str) -> Iterator[str]:
+    for row in findings.verdicts:
+        if (row["suffix"], row["method"]) == (suffix, method) and row["n_not_judged"] < row["n_scans"]:
+            text = sentence(row)
+            yield text[0].upper() + text[1:] if row["reference"] == ACQUIRED else text
 
 
 def _outcome(method: str, results: list[Result]) -> str:
@@ -133,15 +158,6 @@ def _change(row: dict[str, Any]) -> Iterator[str]:
     yield f"{long_name(row['metric'])} {moved}{_test(row)}; {_ways(row)})."
 
 
-def _between(row: dict[str, Any]) -> Iterator[str]:
-    if row["n"]:
-        way = "lower" if row["median_change"] < 0 else "higher" if row["median_change"] > 0 else "the same"
-        yield (
-            f"{long_name(row['metric'])} after {row['method']} was {way} compared with {row['reference']} "
-            f"(median difference {_with_interval(row)}; {_test(row)}; {_ways(row)})."
-        )
-
-
 def _with_interval(row: dict[str, Any]) -> str:
     if row["ci_low"] is None:
         return number(row["median_change"])
@@ -159,9 +175,7 @@ def _equals(text: str) -> str:
 
 
 def _ways(row: dict[str, Any]) -> str:
-    if direction(row["metric"]) == "none":
-        return f"lower in {row['n_fell']:,}, higher in {row['n_rose']:,} of {plural(row['n'], 'scan')}"
-    return f"better in {row['wins']:,}, worse in {row['losses']:,} of {plural(row['n'], 'scan')}"
+    return f"lower in {row['n_fell']:,}, higher in {row['n_rose']:,} of {plural(row['n'], 'scan')}"
 
 
 def _sites(findings: Findings, suffix: str) -> Iterator[str]:

@@ -19,15 +19,28 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from biascorr_pydra import __version__
+from biascorr_pydra.judge import ACQUIRED
 from biascorr_pydra.metrics import shown_metrics
 from biascorr_pydra.quality import NEGLIGIBLE, NOT_JUDGED, REJECTED
 from biascorr_pydra.report.collect import Cohort, Result
-from biascorr_pydra.report.table import UNCHANGED_PERCENT, Change, Tally, comparison_verdict, hint, long_name, tally
+from biascorr_pydra.report.table import (
+    UNCHANGED_PERCENT,
+    Change,
+    Tally,
+    comparison_way,
+    hint,
+    judge_word,
+    long_name,
+    tally,
+)
+from biascorr_pydra.report.verdicts import sentence
 from biascorr_pydra.report.words import NONE, STEP_NAMES, hours, number, p_value, percent, plural, seconds
 from biascorr_pydra.statistics.outliers import FEWEST
+from biascorr_pydra.statistics.verdicts import BETTER, WORSE
 
 from .findings import Findings
 from .flags import KINDS, Flag
+from .judge_part import judge_part, reading
 from .methods_text import methods_text
 from .payload import as_json, payload
 from .site_differences import ALL_SITES
@@ -67,7 +80,8 @@ def render(findings: Findings, links: Mapping[str, str], *, made: str, running: 
         suffixes=sorted({result.suffix for result in cohort.results}),
         counts=_counts(cohort),
         normalized=len(cohort.normalized),
-        summary=list(_summary(cohort)),
+        judge=judge_part(findings),
+        summary=list(_summary(findings)),
         paragraphs=methods_text(findings),
         flags=findings.flags,
         flagged=findings.flags[:SHOWN],
@@ -135,10 +149,11 @@ def _counts(cohort: Cohort) -> dict[str, Any]:
     }
 
 
-def _summary(cohort: Cohort) -> Iterator[dict[str, Any]]:
+def _summary(findings: Findings) -> Iterator[dict[str, Any]]:
     """One paragraph per method and contrast: contrasts are not mixed, their metrics are not comparable."""
+    verdicts = {(r["suffix"], r["method"]): r for r in findings.verdicts if r["reference"] == ACQUIRED}
     groups: dict[tuple[str, str], list[Result]] = {}
-    for result in cohort.results:
+    for result in findings.cohort.results:
         groups.setdefault((result.suffix, result.method), []).append(result)
     for (suffix, method), results in sorted(groups.items()):
         corrected = [result for result in results if result.record]
@@ -147,7 +162,7 @@ def _summary(cohort: Cohort) -> Iterator[dict[str, Any]]:
         yield {
             "title": f"{suffix}, {method}",
             "corrected": f"{len(corrected):,} of {plural(len(results), 'scan')} corrected.",
-            "sentences": list(_sentences(corrected)) if corrected else [],
+            "sentences": [sentence(verdicts[suffix, method]), *_sentences(corrected)] if corrected else [],
             "time": took,
         }
 
@@ -165,36 +180,35 @@ def _sentences(results: list[Result]) -> Iterator[str]:
 
 
 def _sentence(changes: Tally, n_results: int) -> str:
-    """A metric's median change, and in how many scans it went which way: worsenings are said like improvements."""
+    """A metric's median change, and in how many scans it went which way; whether that is good, the judge says."""
     middle = changes.median_percent or 0.0
     if abs(middle) < UNCHANGED_PERCENT:
         moved = "did not change"
     else:
         moved = f"{'fell' if middle < 0 else 'rose'} by {abs(middle):.1f}%"
-    words = [(w, n) for w in ("better", "worse", "higher", "lower", "unchanged") if (n := changes.counts.get(w))]
     if n_results == 1:
-        ways = [word for word, _ in words if word in ("better", "worse")]
-    else:
-        undefined = f", undefined for {n_results - changes.n}" if changes.n < n_results else ""
-        ways = [f"median of {changes.n:,}{undefined}; " + ", ".join(f"{word} in {n:,}" for word, n in words)]
-    return f"{long_name(changes.key)} {moved}{f' ({ways[0]})' if ways else ''}."
+        return f"{long_name(changes.key)} {moved}."
+    words = [f"{way} in {n:,}" for way in ("lower", "higher", "unchanged") if (n := changes.counts.get(way))]
+    undefined = f", undefined for {n_results - changes.n}" if changes.n < n_results else ""
+    return f"{long_name(changes.key)} {moved} (median of {changes.n:,}{undefined}; {', '.join(words)})."
 
 
 def _flag_counts(flags: list[Flag]) -> str:
     kinds = [flag.kind for flag in flags]
-    words = {"failed": "failed", "rejected": "with a rejected field", "outlier": "outliers of their site"}
+    words = {
+        "failed": "failed",
+        "rejected": "with a rejected field",
+        "worse": "worse than acquired",
+        "outlier": "outliers of their site",
+    }
     return ", ".join(f"{kinds.count(kind):,} {words[kind]}" for kind in KINDS if kind in kinds)
 
 
 def _reading() -> list[str]:
     return [
-        *(f"{long_name(key)}: {hint(key)}." for key in shown_metrics("image")),
+        *reading(),
         f"Changes are in percent of the value before; below {UNCHANGED_PERCENT:g}% counts as unchanged. A paired "
-        "comparison whose 95% interval holds 0 is called unchanged within noise: neither better nor worse.",
-        "These metrics know no true field: a coefficient of variation also falls when contrast is lost, so read it "
-        "next to the WM–GM contrast, and look at the pictures on the scans' pages.",
-        "Before and after, and all methods of a scan that were run together, are scored with one segmentation. If it "
-        "was made on the image that one of the methods corrected, it favors that method.",
+        "comparison whose 95% interval holds 0 is called unchanged within noise.",
         "Robust z: (value − median) / (1.4826 × median absolute deviation), over the scans of one site, contrast and "
         f"method. Sites of fewer than {FEWEST} scans are judged among all scans of the contrast and method, which "
         "also counts the differences between sites as spread; where these are too few as well, nothing is judged.",
@@ -207,7 +221,7 @@ def _reading() -> list[str]:
 
 
 def _comparison(row: Mapping[str, Any]) -> dict[str, Any]:
-    wins = row["wins"] is not None
+    word = comparison_way(row)
     interval = f"{number(row['ci_low'])} to {number(row['ci_high'])}" if row["ci_low"] is not None else ""
     return {
         **row,
@@ -216,9 +230,7 @@ def _comparison(row: Mapping[str, Any]) -> dict[str, Any]:
         "change": number(row["median_change"]),
         "interval": interval,
         "percent": percent(row["median_change_percent"]),
-        "verdict": comparison_verdict(row),
-        "wins": row["wins"] if wins else "–",
-        "losses": row["losses"] if wins else "–",
+        "remark": word if word.startswith("unchanged") else "",
         "p": p_value(row["p_holm"]) if row["p_holm"] is not None else _no_test(row),
     }
 
@@ -274,6 +286,7 @@ def _overview(findings: Findings) -> Iterator[dict[str, Any]]:
             "kinds": " ".join(sorted(reasons)),
             "z": NONE if z is None else f"{z:.1f}",
             "z_value": _sortable(z),
+            "judge": _judge(result),
             "cells": [_cell(Change.of(result, key)) for key in shown_metrics("image")],
             "range": number(width),
             "range_value": _sortable(width),
@@ -293,16 +306,20 @@ def _outcome(result: Result) -> str:
     return f"{result.state}, {result.verdict}" if result.verdict in (NEGLIGIBLE, NOT_JUDGED) else result.state
 
 
+def _judge(result: Result) -> dict[str, str]:
+    """The judge's verdict against the acquired image; only better and worse have a color."""
+    word = judge_word(result) or NONE
+    return {"word": word, "color": word if word in (BETTER, WORSE) else ""}
+
+
 def _cell(change: Change) -> dict[str, str]:
-    """One metric after correction and its change, with the verdict as a word (a color alone is not enough)."""
+    """One metric after correction and its change."""
     if change.percent is None:
-        return dict.fromkeys(("after", "before", "change", "verdict", "word", "value"), "")
+        return dict.fromkeys(("after", "before", "change", "value"), "")
     return {
         "after": number(change.after),
         "before": number(change.before),
         "change": percent(change.percent),
-        "verdict": change.verdict or "",
-        "word": change.verdict if change.verdict in ("better", "worse", "unchanged") else "",
         "value": _sortable(change.percent),
     }
 

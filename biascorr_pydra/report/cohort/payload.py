@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from biascorr_pydra.metrics import shown_metrics
 from biascorr_pydra.report.collect import Result
-from biascorr_pydra.report.table import hint, image_keys, keys, long_name
+from biascorr_pydra.report.table import hint, image_keys, keys, long_name, own_keys
 
 from .findings import Findings
 from .mriqc import MriqcTable
@@ -78,6 +78,15 @@ def _metrics(findings: Findings) -> list[dict[str, Any]]:
         for key in image_keys(results)
     ]
     chosen += [
+        {
+            "title": f"{long_name(key)}, own segmentation",
+            "hint": "never ranked",
+            "before": None,
+            "after": f"own_after:{key}",
+        }
+        for key in own_keys(results)
+    ]
+    chosen += [
         {"title": long_name(key), "hint": "", "before": None, "after": f"field:{key}"}
         for key in keys(results, "field", shown_metrics("field"))
     ]
@@ -101,6 +110,7 @@ def _values(findings: Findings, results: Sequence[Result]) -> dict[str, Callable
         return lambda result: result.number(name, key)
 
     readers = {f"{state}:{key}": part(state, key) for key in image_keys(results) for state in ("before", "after")}
+    readers |= {f"own_after:{key}": part("own_after", key) for key in own_keys(results)}
     readers |= {f"field:{key}": part("field", key) for key in keys(results, "field", shown_metrics("field"))}
     readers["runtime_s:correct"] = part("runtime_s", "correct")
     table = findings.mriqc

@@ -1,0 +1,133 @@
+"""What the page says of the judge: which method is better, the headline numbers, and what was not judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from biascorr_pydra.judge import ACQUIRED, RANKED_BY
+from biascorr_pydra.metrics import METRICS, shown_metrics
+from biascorr_pydra.report.collect import Result
+from biascorr_pydra.report.table import long_name, own_keys
+from biascorr_pydra.report.verdicts import judge_notes, sentence, undecided
+from biascorr_pydra.report.words import NONE, number, p_value, percent
+from biascorr_pydra.statistics.verdicts import BETTER, WORSE
+
+from .findings import Findings
+
+__all__ = ["NUMBERS", "judge_part", "reading"]
+
+#: The numbers of the headline, on the judge's tissue.
+NUMBERS = ("cjv", "cv_wm", "cv_gm", "wm_gm_contrast")
+
+
+def judge_part(findings: Findings) -> dict[str, Any]:
+    """For the template ``verdicts.html``: notes, and for each contrast its sentences, verdicts and numbers."""
+    suffixes = []
+    for suffix in sorted({result.suffix for result in findings.cohort.results}):
+        results = [result for result in findings.cohort.results if result.suffix == suffix and result.record]
+        rows = [row for row in findings.verdicts if row["suffix"] == suffix]
+        if not results:
+            continue
+        judged = [row for row in rows if row["n_not_judged"] < row["n_scans"]]
+        suffixes.append(
+            {
+                "suffix": suffix,
+                "notes": judge_notes(results),
+                "sentences": [sentence(row) for row in judged if row["reference"] != ACQUIRED],
+                "verdicts": [_verdict(row) for row in judged],
+                "numbers": list(_numbers(results)) if judged else [],
+                "own": list(_own(results)),
+            }
+        )
+    keys = [key for key in NUMBERS if key in METRICS]
+    return {
+        "suffixes": suffixes,
+        "metrics": [long_name(key) for key in keys],
+        "ranked_by": [long_name(key) for key in RANKED_BY],
+    }
+
+
+def _verdict(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **row,
+        "reference": "acquired image" if row["reference"] == ACQUIRED else row["reference"],
+        "judged": row["n_scans"] - row["n_not_judged"],
+        "undecided": undecided(row),
+        "color": row["verdict"] if row["verdict"] in (BETTER, WORSE) else "",
+        "changes": [_interval(row, key) for key in RANKED_BY],
+        "p": NONE if row["p_holm"] is None else p_value(row["p_holm"]),
+    }
+
+
+def _interval(row: Mapping[str, Any], key: str) -> dict[str, str]:
+    change, low, high = (row.get(f"{key}_{end}") for end in ("percent", "low", "high"))
+    return {
+        "change": percent(change),
+        "interval": "" if low is None else f"{percent(low)} to {percent(high)}",
+    }
+
+
+def _numbers(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
+    """Medians of the headline's numbers: the acquired image, and what each method delivered."""
+    once = list({result.place: result for result in results}.values())
+    groups = [("acquired", once, "before")]
+    groups += [(m, [r for r in results if r.method == m], "after") for m in dict.fromkeys(r.method for r in results)]
+    for name, members, part in groups:
+        values = {key: _known(members, part, key) for key in NUMBERS}
+        n = max(map(len, values.values()))
+        yield {"name": name, "n": n, "cells": [number(_middle(values[key])) for key in NUMBERS]}
+
+
+def _own(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
+    """CJV by each method's own segmentation: what who uses that method alone will see, and no ranking."""
+    if "cjv" not in own_keys(results):
+        return
+    for method in dict.fromkeys(result.method for result in results):
+        of_method = [result for result in results if result.method == method]
+        parts = {
+            p: [v for r in of_method if (v := r.number(p, "cjv")) is not None] for p in ("own_before", "own_after")
+        }
+        made = ", ".join(dict.fromkeys(_segmentation(result) for result in of_method))
+        if any(parts.values()):
+            before, after = (number(_middle(values)) for values in parts.values())
+            yield {"method": method, "n": len(parts["own_after"]), "before": before, "after": after, "made": made}
+
+
+def _known(results: Sequence[Result], part: str, key: str) -> list[float]:
+    return [value for result in results if (value := result.number(part, key)) is not None]
+
+
+def _segmentation(result: Result) -> str:
+    method, image = (result.part("segmentation").get(key) for key in ("method", "image"))
+    return f"{method} on {image}" if image else str(method or "not recorded")
+
+
+def _middle(values: Sequence[float]) -> float | None:
+    return median(values) if values else None
+
+
+def reading() -> list[str]:
+    """How to read the verdicts."""
+    spread, relative = (long_name(key).lower() for key in RANKED_BY)
+    shown = " and ".join(long_name(key) for key in shown_metrics("image")[:1])
+    return [
+        "The judge: all images of a scan (the acquired one, and each corrected one) are segmented alike on a grid of "
+        "about 2 mm. Only voxels count that all of them call white matter, or all gray matter, with their neighbors. "
+        "So the tissue is no method's, and follows no field.",
+        f"Better means: the {spread} and the {relative} are both lower, in this scan beyond a 95% interval by "
+        "resampling blocks of tissue. A field that is left raises both; a correction that flattens contrast lowers "
+        "the first alone.",
+        "Undecided scans are of two kinds. Unchanged within noise: no interval of the two excludes 0. Cannot tell: the "
+        "two do not agree, or only one changed.",
+        "Over the cohort a method is called better only if both numbers fell in the same way: a Wilcoxon signed-rank "
+        "test of each (p is the larger one, Holm-adjusted over the pairs) and a bootstrap interval of the median "
+        "change that excludes 0. Fewer than 6 judged scans have no test; then their counts are all there is.",
+        f"{shown}, CV and contrast are of the judge's tissue. They describe and rank nothing: a coefficient of "
+        "variation also falls when contrast is lost, so read it next to the WM–GM contrast.",
+        "“Own segmentation” is the tissue segmented in each method's own image: what you will see if you use that "
+        "method alone. It favors whoever flattens most by its own lights, so methods are not compared by it.",
+        "The numbers depend on the set of methods of the run: compare within one report only. FLAIR and PD images "
+        "are decided less often than T1w.",
+    ]
