@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from biascorr_pydra.judge import ACQUIRED, CANNOT_TELL, RANKED_BY, SAME
+from biascorr_pydra.metrics import METRICS
 from biascorr_pydra.statistics import verdicts
 from biascorr_pydra.statistics.verdicts import Interval, scan_verdict
+
+from .words import percent
 
 __all__ = ["JudgedScan", "PairOfImages", "mapping_in"]
 
@@ -27,6 +30,15 @@ class PairOfImages:
 
     word: str
     changes: Mapping[str, Interval] = field(default_factory=dict)
+
+    def in_words(self) -> str:
+        """The word with the changes and their intervals."""
+        changes = [
+            f"{METRICS[key].label.lower()} {percent(change)} ({percent(low)} to {percent(high)})"
+            for key, (change, low, high) in self.changes.items()
+            if key in METRICS
+        ]
+        return f"{self.word}: {', '.join(changes)}" if changes else self.word
 
 
 @dataclass
@@ -67,7 +79,8 @@ class JudgedScan:
             return None
         if names[0] == names[1]:
             return PairOfImages(verdicts.SAME)
-        for pair in self.record.get("pairs") or ():
+        pairs = self.record.get("pairs")
+        for pair in pairs if isinstance(pairs, list) else ():
             if not isinstance(pair, Mapping):
                 continue
             known = pair.get("first"), pair.get("second")

@@ -29,8 +29,18 @@ from .results import Result
 from .table import long_name
 from .words import p_value, percent, plural
 
-__all__ = ["columns_of_verdicts", "judge_notes", "over_cohort", "sentence", "verdict_rows"]
+__all__ = [
+    "ALL_SITES",
+    "columns_of_verdicts",
+    "judge_notes",
+    "over_cohort",
+    "reading",
+    "sentence",
+    "undecided",
+    "verdict_rows",
+]
 
+ALL_SITES = "all sites"
 #: Columns of the counts, by what a pair of a scan can be called.
 COUNTS = {
     BETTER: "n_better",
@@ -166,3 +176,27 @@ def over_cohort(row: Mapping[str, Any]) -> str:
 
 def _called(reference: str) -> str:
     return "the acquired image" if reference == ACQUIRED else reference
+
+
+def reading() -> list[str]:
+    """How to read the verdicts."""
+    spread, relative = (long_name(key).lower() for key in RANKED_BY)
+    return [
+        "The judge: all images of a scan (the acquired one, and each corrected one) are segmented alike on a grid of "
+        "about 2 mm. Only voxels count that all of them call white matter, or all gray matter, with their neighbors. "
+        "So the tissue is no method's, and follows no field.",
+        f"Better means: the {spread} and the {relative} are both lower, in this scan beyond a 95% interval by "
+        "resampling blocks of tissue. A field that is left raises both; a correction that flattens contrast lowers "
+        "the first alone.",
+        "Undecided scans are of two kinds. Unchanged within noise: no interval of the two excludes 0. Cannot tell: the "
+        "two do not agree, or only one changed.",
+        "Over the cohort a method is called better only if both numbers fell in the same way: a Wilcoxon signed-rank "
+        "test of each (p is the larger one, Holm-adjusted over the pairs) and a bootstrap interval of the median "
+        "change that excludes 0. Fewer than 6 judged scans have no test; then their counts are all there is.",
+        "CJV, CV and contrast are of the judge's tissue. They describe and rank nothing: a coefficient of "
+        "variation also falls when contrast is lost, so read it next to the WM–GM contrast.",
+        "“Own segmentation” is the tissue segmented in each method's own image: what you will see if you use that "
+        "method alone. It favors whoever flattens most by its own lights, so methods are not compared by it.",
+        "The numbers depend on the set of methods of the run: compare within one report only. FLAIR and PD images "
+        "are decided less often than T1w.",
+    ]

@@ -10,6 +10,7 @@ import pytest
 from written_cohort import T1W, T2W, Page, read_table, write_scan, write_status
 
 from biascorr_pydra.errors import BIDSError, InvalidParameterError
+from biascorr_pydra.judge import RANKED_BY
 from biascorr_pydra.metrics import HISTOGRAM_BINS, HISTOGRAM_RANGE, UndefinedMetricError, normalized_histogram
 from biascorr_pydra.quality import measure
 from biascorr_pydra.report import write_report
@@ -205,10 +206,16 @@ def test_summary_in_words(out, cohort):
     text = Page(write_report(out).html).text
     assert "2 scans of 2 subjects, 2 methods (n4, ubc)" in text
     assert "Of 4 corrections, 3 are done and 1 failed" in text
-    assert "T1w, n4 1 of 1 scan corrected.CJV fell by 25.0% (better).CV of white matter fell by 30.0% (better)." in text
-    assert "CJV rose by 12.5% (worse)" in text
+    assert (
+        "T1w, n4 1 of 1 scan corrected.n4 against the acquired image: better in 1, worse in 0 of 1 judged scan" in text
+    )
+    assert "CJV fell by 25.0%.CV of white matter fell by 30.0%." in text
+    assert (
+        "ubc against the acquired image: better in 0, worse in 1 of 1 judged scan; over the cohort: cannot tell" in text
+    )
+    assert "ubc against n4: better in 0, worse in 1 of 1 judged scan" in text
+    assert "CJV rose by 12.5%." in text
     assert "CV of gray matter did not change." in text
-    assert "+12.5% worse" in text
     assert "Correction took 2.2 s." in text
     assert 'ubc: sub-02_T2w.nii.gz: "bad" <script>alert(1)</script>' in text
 
@@ -231,7 +238,8 @@ def test_the_text_to_paste_has_the_numbers():
     assert "1 scan failed" in text
     # 19 changes of -0.201 to -0.219 and one of 0.1: the median is between -0.209 and -0.210
     assert "CJV fell from a median of 1.000 to 0.7905 (median change −0.2095, 95% interval −0.21" in text
-    assert "better in 19, worse in 1 of 20 scans" in text
+    assert "lower in 19, higher in 1 of 20 scans" in text
+    assert "No scan was judged" in text
 
 
 def test_a_partial_cohort_is_called_one(out, cohort):
@@ -256,7 +264,7 @@ def test_every_table_has_a_dictionary_of_its_columns(out, cohort):
     contents = json.loads((folder / "report.json").read_text())
     assert (
         set(contents["Tables"]) == {"metrics", *(path.stem for path in folder.glob("*.tsv"))}
-        and len(contents["Tables"]) == 7
+        and len(contents["Tables"]) == 9
     )
     for path in folder.glob("*.tsv"):
         heads = path.read_text().split("\n")[0].split("\t")
@@ -265,7 +273,8 @@ def test_every_table_has_a_dictionary_of_its_columns(out, cohort):
         assert len(read_table(path)) == len(contents["Tables"][path.stem])
         assert all(set(row) <= set(heads) for row in contents["Tables"][path.stem])
     flagged = read_table(folder / "flagged.tsv")
-    assert [(row["place"], row["kind"], row["method"]) for row in flagged] == [(T2W, "failed", "ubc")]
+    reasons = [(row["place"], row["kind"], row["method"]) for row in flagged]
+    assert reasons == [(T2W, "failed", "ubc"), (T1W, "worse", "ubc")]
     rows = read_table(folder / "comparisons.tsv")
     wanted = [r for r in rows if (r["metric"], r["method"], r["reference"], r["suffix"]) == ("cjv", "ubc", "n4", "T1w")]
     assert float(wanted[0]["median_change"]) == pytest.approx(0.9 - 0.6)
@@ -362,7 +371,7 @@ def test_figures_are_png_and_svg(out, monkeypatch):
     write_status(out, (T1W, "n4", "done", "n/a"))
     write_report(out, figures=out / "figures")
     names = {path.name for path in (out / "figures").iterdir()}
-    keys = ("changes", "cjv", "cv_gm", "cv_wm", "run_time", "wm_gm_contrast")  # no site is known to differ
+    keys = ("changes", "cjv", "cv_gm", "cv_wm", "run_time", "wm_gm_contrast", *RANKED_BY)  # no site is known to differ
     assert names == {f"{key}_T1w.{kind}" for key in keys for kind in ("png", "svg")}
     svg = (out / "figures/cjv_T1w.svg").read_text()
     for words in ("before", "n4", "no site (1)", "CJV (lower is better)"):

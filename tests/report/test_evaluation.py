@@ -1,11 +1,13 @@
 """The evaluation of a study from written files: values by hand, what is undefined, what is damaged, and its words."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from written_cohort import write_judge
 
 from biascorr_pydra import bids, report
 from biascorr_pydra.bids import Job
@@ -28,8 +30,11 @@ def write_metrics(root, method: str, number: int, before: dict, after: dict, und
     path = bids.output_paths(job, root / method)["metrics"]
     path.parent.mkdir(parents=True, exist_ok=True)
     record = {"source": bids.bids_uri(job), "before": before, "after": after, "undefined": undefined or {}}
-    record["segmentation"] = {"method": segmentation, "image": "the scan as corrected by n4, for every method"}
-    path.write_text(json.dumps(record))
+    record["segmentation"] = {"method": segmentation, "image": "the image itself"}
+    path.write_text(
+        json.dumps({f"own_{key}" if key in ("before", "after") else key: part for key, part in record.items()})
+    )
+    write_judge(root, scan_of(number), method, record)
     bids.sidecar(bids.output_paths(job, root / method)["corrected"]).write_text('{"Method": {}}')
     for kind in ("corrected", "bias"):
         bids.output_paths(job, root / method)[kind].write_bytes(b"")
@@ -85,7 +90,7 @@ def test_before_and_after(study):
         assert row["median_change"] == pytest.approx(changes.median())
         assert row["median_change_percent"] == pytest.approx((100 * changes / mine["before"]).median())
         assert row["p"] == pytest.approx(stats.wilcoxon(changes, method="exact").pvalue)
-        assert (row["wins"], row["losses"]) == ((changes < 0).sum(), (changes > 0).sum())
+        assert (row["n_fell"], row["n_rose"]) == ((changes < 0).sum(), (changes > 0).sum())
         assert row["ci_low"] <= row["median_change"] <= row["ci_high"]
 
 
@@ -96,7 +101,7 @@ def test_methods_with_each_other_and_sites_as_units(study):
     changes = after["other"] - after["n4"]
     row = row_of(evaluation.overall, unit="scan", metric="cjv", method="other", reference="n4")
     assert row["median_change"] == pytest.approx(changes.median()) and row["n"] == 16
-    assert row["losses"] == (changes > 0).sum()
+    assert row["n_rose"] == (changes > 0).sum()
     medians = after.groupby("site").median()
     row = row_of(evaluation.overall, unit="site", metric="cjv", method="other", reference="n4")
     assert row["n"] == 3 and row["median_method"] == pytest.approx(medians["other"].median())
@@ -143,14 +148,31 @@ def test_what_is_undefined_or_failed_has_its_reason(study):
     assert ["failed", f"A/{scan_of(2)}, other", "InvalidImageError: no voxel"] in read_problems(out)
 
 
-def test_methods_scored_on_different_segmentations_are_reported(study):
+def test_verdicts_are_the_judges(study):
+    """The judge of these files says what CJV says; a change below 2% is within its noise."""
     out, values = study
-    row = values[(values["number"] == 3) & (values["method"] == "n4")].set_index("metric")
-    before = (row["before"] * 1.01).to_dict()
-    write_metrics(out / "A", "n4", 3, before, row["after"].to_dict())
-    problems = evaluate(out).problems
-    assert [kind for kind, _, _ in problems] == ["segmentations differ"]
-    assert problems[0][1] == f"A/{scan_of(3)}"
+    after = values[values["metric"] == "cjv"].pivot(index=["site", "number"], columns="method", values="after")
+    percents = 100 * (after["other"] / after["n4"] - 1)
+    evaluation = evaluate(out)
+    row = next(row for row in evaluation.verdicts if (row["method"], row["reference"]) == ("other", "n4"))
+    counts = (row["n_better"], row["n_worse"], row["n_within_noise"], row["n_not_judged"])
+    assert counts == ((percents < -2).sum(), (percents > 2).sum(), (percents.abs() <= 2).sum(), 0)
+    assert row["verdict"] == "worse" and row["p_holm"] < 0.05
+    assert row["tissue_spread_percent"] == pytest.approx(100 * np.expm1(np.log(after["other"] / after["n4"]).median()))
+    at_b = [row for row in evaluation.site_verdicts if row["site"] == "B" and row["reference"] == "n4"]
+    assert len(at_b) == 1 and at_b[0]["n_scans"] == 7
+    text = write_evaluation(out).markdown.read_text()
+    assert f"other against n4: better in {counts[0]}, worse in {counts[1]}" in text
+    assert (out / "evaluation/verdicts.tsv").read_text().count("\n") == 1 + 3 * 4
+
+
+def test_a_study_that_was_not_judged_says_so(study):
+    out, _ = study
+    for path in out.glob("*/judge"):
+        shutil.rmtree(path)
+    text = write_evaluation(out).markdown.read_text()
+    assert "No scan was judged: the records are of an earlier version, which had no judge. Run the command" in text
+    assert "n4 against the acquired image: not judged." in text
 
 
 def test_a_site_without_output_and_damaged_files_are_said(study):
@@ -173,14 +195,13 @@ def test_the_summary_says_what_the_tables_say(study):
     fell = int((mine["after"] < mine["before"]).sum())
     percent = (100 * (mine["after"] / mine["before"] - 1)).median()
     assert (
-        f"CJV, n4 against before: lower by {abs(percent):.2g}% (median); better in {fell}, worse in {16 - fell}" in text
+        f"CJV, n4 against before: lower by {abs(percent):.2g}% (median); lower in {fell}, higher in {16 - fell}" in text
     )
     assert "16 scans of 16 participants at 3 sites. n4: 16 corrected. other: 16 corrected." in text
     assert "1 site with fewer than 6 scans (C): too few for a test" in text
-    assert "so favors n4" in text  # the segmentation was made on n4's image
     page = paths.html.read_text()
     assert "data:image/png;base64," in page and "http" not in page.split("</style>")[1]
-    assert page.count("<tr>") == 1 + 24 + 1 + 3
+    assert page.count("<tr>") == 1 + 3 + 1 + 24 + 1 + 3
     assert paths.figure.read_bytes().startswith(b"\x89PNG")
 
 

@@ -12,7 +12,7 @@ from biascorr_pydra.metrics import METRICS
 from biascorr_pydra.report import is_up_to_date, write_report
 from biascorr_pydra.report.cohort.findings import find
 from biascorr_pydra.report.collect import Cohort, Result, collect
-from biascorr_pydra.report.table import Change, comparison_verdict, tally
+from biascorr_pydra.report.table import Change, comparison_way, tally
 
 # --- the question whether it is up to date
 
@@ -84,30 +84,28 @@ def test_what_is_not_a_finite_number_is_undefined(value):
 
 
 @pytest.mark.parametrize(
-    ("key", "before", "after", "percent", "verdict"),
+    ("key", "before", "after", "percent", "way"),
     [
-        ("cjv", 0.8, 0.6, -25, "better"),
-        ("cjv", 0.8, 0.9, 12.5, "worse"),
+        ("cjv", 0.8, 0.6, -25, "lower"),
+        ("cjv", 0.8, 0.9, 12.5, "higher"),
         ("cjv", 0.8, 0.8004, 0.05, "unchanged"),
-        ("cnr", 2.0, 3.0, 50, "better"),
-        ("cnr", -2.0, -3.0, -50, "worse"),
-        ("response_slope", 0.5, 1.25, 150, "better"),
+        ("cnr", -2.0, -3.0, -50, "lower"),
         ("wm_gm_contrast", 0.2, 0.1, -50, "lower"),
         ("cjv", 0.0, 0.1, None, None),
         ("cjv", None, 0.1, None, None),
     ],
 )
-def test_change(key, before, after, percent, verdict):
+def test_change(key, before, after, percent, way):
     change = Change(key, before, after)
     assert change.percent == (None if percent is None else pytest.approx(percent))
-    assert change.verdict == verdict
+    assert change.way == way
 
 
-def test_tally_counts_worsenings_and_leaves_undefined_out():
+def test_tally_counts_both_ways_and_leaves_undefined_out():
     afters = [0.4, 0.7, 0.88, None]
     results = [Result(T1W, "n4", record={"before": {"cjv": 0.8}, "after": {"cjv": after}}) for after in afters]
     changes = tally(results, "cjv")
-    assert (changes.n, changes.counts) == (3, {"better": 2, "worse": 1})
+    assert (changes.n, changes.counts) == (3, {"lower": 2, "higher": 1})
     assert changes.median_percent == pytest.approx(-12.5)
 
 
@@ -182,18 +180,7 @@ def test_an_earlier_result_does_not_hide_a_failure(out, cohort):
     assert "an earlier run's files are there, not shown" in text
 
 
-def test_methods_that_were_not_scored_alike_are_reported(out, cohort):
-    write_scan(
-        out,
-        method="ubc",
-        metrics={"before": BEFORE | {"cjv": 0.81}, "segmentation": {"method": "kmeans", "image": "the acquired image"}},
-    )
-    text = Page(write_report(out).html).text
-    assert "CJV before differs between methods" in text
-    assert "the methods were scored with different segmentations" in text
-
-
-# --- what is called better and worse
+# --- which way a metric went
 
 
 def test_a_comparison_that_is_no_change_is_called_so():
@@ -201,11 +188,11 @@ def test_a_comparison_that_is_no_change_is_called_so():
         pairs = [Result(f"sub-{i}_T1w.nii.gz", "n4", record={"before": {"cjv": before}, "after": {"cjv": after}})
                  for i, after in enumerate(afters)]  # fmt: skip
         row = next(row for row in find(Cohort("c", pairs, []), 3.5).comparisons if row["metric"] == "cjv")
-        return comparison_verdict(row)
+        return comparison_way(row)
 
     assert word(*[1.0004] * 8) == "unchanged"  # by 0.04%, in all eight: consistent, and nothing to speak of
     assert word(*[1.0] * 8) == "unchanged"
     assert word(0.9, 0.95, 0.98, 1.02, 1.03, 1.05, 1.08, 1.1) == "unchanged within noise"
-    assert word(*[1.1, 1.2] * 4) == "worse"
-    assert word(*[0.9, 0.8] * 4) == "better"
+    assert word(*[1.1, 1.2] * 4) == "higher"
+    assert word(*[0.9, 0.8] * 4) == "lower"
     assert word(None, None) == ""

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from written_cohort import AFFINE, BEFORE, SHAPE, T1W, T2W, Page, gate, write_scan, write_status
+from written_cohort import AFFINE, BEFORE, SHAPE, T1W, T2W, Page, gate, write_judge, write_scan, write_status
 
 from biascorr_pydra.images import nifti
 from biascorr_pydra.report.cohort.boilerplate import boilerplate
@@ -52,7 +52,9 @@ def test_a_page_says_what_was_done_and_shows_it(judged_cohort):
     page = Page(scan_page(judged_cohort, T1W))
     assert "n4 ✓ acceptedThe field was accepted and divided out." in page.text
     assert "ubc ✗ rejectedThe field was rejected; the image was passed on unchanged. Reason: no support." in page.text
-    assert "CJV 0.8000 → 0.6000 −25.0% better" in page.text
+    assert "Judge: better: spread within tissue −25.0% (−27.0% to −23.0%), spread within" in page.text
+    assert "Judge: same: rejected by the gate: delivered as acquired" in page.text
+    assert "CJV 0.8000 → 0.6000 −25.0%" in page.text
     assert "support of the field by the image" in page.text and "at least 0.55" in page.text
     assert "field, ubc (unchanged)" in page.text
     assert "No errors to report!" in page.text
@@ -127,14 +129,15 @@ def test_the_cohorts_range_and_this_scans_place(out):
         folder = out / "n4" / scan.rsplit("/", 1)[0]
         folder.mkdir(parents=True)
         record = {"source": f"bids:raw:{scan}", "before": BEFORE, "after": {"cjv": value}, "gate": gate("accepted")}
+        write_judge(out, scan, "n4", record)
         (folder / f"sub-{number:02d}_desc-T1w_metrics.json").write_text(json.dumps(record))
     write_status(out)
-    assert "cohort 0.6000 (0.6000–0.7000); better than 2 of 4 others" in made(out, "sub-02/anat/sub-02_T1w.nii.gz").text
+    assert "cohort 0.6000 (0.6000–0.7000); lower than 2 of 4 others" in made(out, "sub-02/anat/sub-02_T1w.nii.gz").text
     best = Page(scan_page(out, "sub-01/anat/sub-01_T1w.nii.gz"))
-    assert "better than 4 of 4 others" in best.text
+    assert "lower than 4 of 4 others" in best.text
     strip = next(a["aria-label"] for tag, a in best.tags if tag == "svg")
     assert strip.startswith("5 scans: median 0.6000, quartiles 0.6000 to 0.7000, range 0.5000 to 0.9000")
-    assert "better than 0 of 4 others" in Page(scan_page(out, "sub-05/anat/sub-05_T1w.nii.gz")).text
+    assert "lower than 0 of 4 others" in Page(scan_page(out, "sub-05/anat/sub-05_T1w.nii.gz")).text
 
 
 def test_few_scans_have_no_range(judged_cohort):
@@ -142,13 +145,21 @@ def test_few_scans_have_no_range(judged_cohort):
 
 
 def test_what_makes_methods_incomparable_is_said(out, judged_cohort):
-    write_scan(out, method="ubc", metrics={"before": BEFORE | {"cjv": 0.81}, "segmentation": {"method": "kmeans"}})
+    file = out / "ubc/sub-01/ses-1/anat/sub-01_ses-1_desc-preproc_T1w.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"SourceSHA256": "cd"}))
     done = write_scan_pages(collect(out), n_procs=1)
     texts = {problem.text for problem in done.problems}
-    assert "the methods were scored with different segmentations" in texts
-    assert any("CJV before differs between methods" in text for text in texts)
+    assert any("the methods corrected different versions of the source image" in text for text in texts)
     again = write_scan_pages(collect(out), n_procs=1)
     assert (again.made, {problem.text for problem in again.problems}) == (0, texts)
+
+
+def test_methods_may_have_tissues_of_their_own(out, judged_cohort):
+    """Each method's own segmentation is no contradiction: the judge's tissue compares them."""
+    write_scan(
+        out, method="ubc", metrics={"segmentation": {"method": "kmeans", "image": "the scan as corrected by ubc"}}
+    )
+    assert write_scan_pages(collect(out), n_procs=1).problems == []
 
 
 def test_without_mask_and_segmentation_it_is_said(out):

@@ -98,10 +98,10 @@ def _verdict(result: Result, name: str) -> str:
 
 
 def _segmentation(result: Result, named: Callable[[str], str]) -> str:
-    method = result.part("segmentation").get("method")
+    method, on = (result.part("segmentation").get(key) for key in ("method", "image"))
     if not method or method == "none":
         return ""
-    return f"Gray matter, white matter and CSF of each corrected image were segmented with {named(str(method))}."
+    return f"Gray matter, white matter and CSF were segmented with {named(str(method))}{f' on {on}' if on else ''}."
 
 
 def _judging(results: Sequence[Result]) -> list[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 from biascorr_pydra.metrics import METRICS
 from biascorr_pydra.report.collect import Cohort, Result
 from biascorr_pydra.report.table import image_keys
-from biascorr_pydra.report.verdicts import verdict_rows
+from biascorr_pydra.report.verdicts import ALL_SITES, verdict_rows
 from biascorr_pydra.statistics.outliers import RobustScore
 from biascorr_pydra.statistics.pairing import adjusted, comparisons
 
@@ -19,7 +19,7 @@ from .flags import Flag, flags
 from .mriqc import MriqcTable
 from .outliers import Measure, scores
 from .run_times import run_times
-from .site_differences import ALL_SITES, site_differences
+from .site_differences import site_differences
 
 __all__ = ["Findings", "find", "frame"]
 

@@ -10,9 +10,6 @@ from dataclasses import dataclass, field
 
 from biascorr_pydra.quality import REJECTED
 from biascorr_pydra.report.collect import Cohort, Result
-from biascorr_pydra.report.judged import PairOfImages
-from biascorr_pydra.report.table import long_name
-from biascorr_pydra.report.words import percent
 from biascorr_pydra.statistics.outliers import SITE, RobustScore
 from biascorr_pydra.statistics.verdicts import BETTER, NOT_JUDGED, WORSE
 
@@ -87,20 +84,12 @@ def _reasons(result: Result, scores: dict[Measure, RobustScore], threshold: floa
     pair = result.against_acquired
     word = pair.word if pair else NOT_JUDGED
     if pair and word == WORSE:
-        yield Reason("worse", result.method, f"the judge calls the acquired image the better one: {_changes(pair)}")
+        yield Reason("worse", result.method, f"by the judge, than the acquired image: {pair.in_words()}")
     for measure, score in scores.items():
         if abs(score.z) > threshold and not (measure.part == "change" and word == BETTER):
             # The acquired image is the same for all methods: it is an outlier once.
             method = None if measure.part == "before" else result.method
             yield Reason("outlier", method, _text(measure, score), measure, score)
-
-
-def _changes(pair: PairOfImages) -> str:
-    texts = [
-        f"{long_name(key).lower()} {percent(change)} ({percent(low)} to {percent(high)})"
-        for key, (change, low, high) in pair.changes.items()
-    ]
-    return ", ".join(texts) or "no interval is recorded"
 
 
 def _text(measure: Measure, score: RobustScore) -> str:

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from biascorr_pydra.judge import ACQUIRED, RANKED_BY
-from biascorr_pydra.metrics import METRICS, shown_metrics
+from biascorr_pydra.metrics import METRICS
 from biascorr_pydra.report.collect import Result
 from biascorr_pydra.report.table import long_name, own_keys
 from biascorr_pydra.report.verdicts import judge_notes, sentence, undecided
@@ -16,7 +16,7 @@ from biascorr_pydra.statistics.verdicts import BETTER, WORSE
 
 from .findings import Findings
 
-__all__ = ["NUMBERS", "judge_part", "reading"]
+__all__ = ["NUMBERS", "judge_part"]
 
 #: The numbers of the headline, on the judge's tissue.
 NUMBERS = ("cjv", "cv_wm", "cv_gm", "wm_gm_contrast")
@@ -106,28 +106,3 @@ def _segmentation(result: Result) -> str:
 
 def _middle(values: Sequence[float]) -> float | None:
     return median(values) if values else None
-
-
-def reading() -> list[str]:
-    """How to read the verdicts."""
-    spread, relative = (long_name(key).lower() for key in RANKED_BY)
-    shown = " and ".join(long_name(key) for key in shown_metrics("image")[:1])
-    return [
-        "The judge: all images of a scan (the acquired one, and each corrected one) are segmented alike on a grid of "
-        "about 2 mm. Only voxels count that all of them call white matter, or all gray matter, with their neighbors. "
-        "So the tissue is no method's, and follows no field.",
-        f"Better means: the {spread} and the {relative} are both lower, in this scan beyond a 95% interval by "
-        "resampling blocks of tissue. A field that is left raises both; a correction that flattens contrast lowers "
-        "the first alone.",
-        "Undecided scans are of two kinds. Unchanged within noise: no interval of the two excludes 0. Cannot tell: the "
-        "two do not agree, or only one changed.",
-        "Over the cohort a method is called better only if both numbers fell in the same way: a Wilcoxon signed-rank "
-        "test of each (p is the larger one, Holm-adjusted over the pairs) and a bootstrap interval of the median "
-        "change that excludes 0. Fewer than 6 judged scans have no test; then their counts are all there is.",
-        f"{shown}, CV and contrast are of the judge's tissue. They describe and rank nothing: a coefficient of "
-        "variation also falls when contrast is lost, so read it next to the WM–GM contrast.",
-        "“Own segmentation” is the tissue segmented in each method's own image: what you will see if you use that "
-        "method alone. It favors whoever flattens most by its own lights, so methods are not compared by it.",
-        "The numbers depend on the set of methods of the run: compare within one report only. FLAIR and PD images "
-        "are decided less often than T1w.",
-    ]

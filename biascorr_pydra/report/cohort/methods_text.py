@@ -13,7 +13,7 @@ from biascorr_pydra.metrics import METRICS
 from biascorr_pydra.quality import NEGLIGIBLE, REJECTED
 from biascorr_pydra.report.collect import Result
 from biascorr_pydra.report.table import long_name
-from biascorr_pydra.report.verdicts import judge_notes, sentence
+from biascorr_pydra.report.verdicts import ALL_SITES, judge_notes, sentence
 from biascorr_pydra.report.words import number, p_value, plural, seconds
 from biascorr_pydra.statistics.outliers import FEWEST
 from biascorr_pydra.statistics.pairing import BEFORE
@@ -21,18 +21,17 @@ from biascorr_pydra.statistics.pairing import BEFORE
 from .boilerplate import references_of
 from .findings import Findings
 from .run_times import CORRECT
-from .site_differences import ALL_SITES
 
 __all__ = ["methods_text"]
 
 HOW_JUDGED = (
     "the acquired and all corrected images of a scan were segmented alike into three classes of intensity, on a grid "
     "of about 2 mm, and voxels counted that all of them assigned to white matter, or to gray matter, without the "
-    "borders. An image was called better than another if the spread of log intensities within these tissues (1.4826 MAD "
-    "in white plus gray matter) and this spread relative to their contrast were both lower, each beyond a 95% bootstrap "
-    "interval over blocks of tissue; otherwise the scan was undecided. Over the scans, a method was called better if "
-    "both numbers fell by a Wilcoxon signed-rank test and a bootstrap interval of the median change that excludes 0. "
-    "CJV, CV and contrast are of the same tissue and rank nothing."
+    "borders. An image was called better than another if the spread of log intensities within these tissues (1.4826 "
+    "MAD in white plus gray matter) and this spread relative to their contrast were both lower, each beyond a 95% "
+    "bootstrap interval over blocks of tissue; otherwise the scan was undecided. Over the scans, a method was called "
+    "better if both numbers fell by a Wilcoxon signed-rank test and a bootstrap interval of the median change that "
+    "excludes 0. CJV, CV and contrast are of the same tissue and rank nothing."
 )
 
 

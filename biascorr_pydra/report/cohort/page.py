@@ -33,17 +33,16 @@ from biascorr_pydra.report.table import (
     long_name,
     tally,
 )
-from biascorr_pydra.report.verdicts import sentence
+from biascorr_pydra.report.verdicts import ALL_SITES, reading, sentence
 from biascorr_pydra.report.words import NONE, STEP_NAMES, hours, number, p_value, percent, plural, seconds
 from biascorr_pydra.statistics.outliers import FEWEST
 from biascorr_pydra.statistics.verdicts import BETTER, WORSE
 
 from .findings import Findings
 from .flags import KINDS, Flag
-from .judge_part import judge_part, reading
+from .judge_part import judge_part
 from .methods_text import methods_text
 from .payload import as_json, payload
-from .site_differences import ALL_SITES
 
 __all__ = ["render"]
 

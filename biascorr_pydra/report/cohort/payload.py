@@ -12,10 +12,10 @@ from markupsafe import Markup
 from biascorr_pydra.metrics import shown_metrics
 from biascorr_pydra.report.collect import Result
 from biascorr_pydra.report.table import hint, image_keys, keys, long_name, own_keys
+from biascorr_pydra.report.verdicts import ALL_SITES
 
 from .findings import Findings
 from .mriqc import MriqcTable
-from .site_differences import ALL_SITES
 
 __all__ = ["as_json", "payload"]
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from biascorr_pydra.metrics import HISTOGRAM_BINS, HISTOGRAM_RANGE, UndefinedMetricError, jsd
 from biascorr_pydra.report.collect import Result
+from biascorr_pydra.report.verdicts import ALL_SITES
 
-__all__ = ["ALL_SITES", "site_differences"]
+__all__ = ["site_differences"]
 
-ALL_SITES = "all sites"
 STATES = ("before", "after")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from statistics import median, quantiles
 from typing import Any
 
@@ -19,8 +20,10 @@ from biascorr_pydra.report.table import (
     image_keys,
     keys,
     long_name,
+    own_keys,
 )
 from biascorr_pydra.report.words import NONE, STEP_NAMES, number, percent, seconds
+from biascorr_pydra.statistics.verdicts import BETTER, SAME, WORSE
 
 __all__ = ["UNREACHED", "CohortRanges", "Place", "method_parts", "metric_rows", "notes"]
 
@@ -75,13 +78,11 @@ class Place:
     above: int
 
     def words(self, way: str) -> str:
-        """How many of the others it is better than; or higher than, where neither way is better."""
+        """How many of the others it is lower than, where lower is better; else how many it is higher than."""
         others = self.n - 1
         if not others:
             return "the only scan"
-        word, count = {"lower": ("better", self.above), "higher": ("better", self.below)}.get(
-            way, ("higher", self.below)
-        )
+        word, count = ("lower", self.above) if way == "lower" else ("higher", self.below)
         return f"{word} than {count} of {others} {'other' if others == 1 else 'others'}"
 
 
@@ -160,6 +161,7 @@ class MethodPart:
     verdict: str
     outcome: str
     reasons: str
+    judge: dict[str, str] = field(default_factory=dict)
     headline: list[dict[str, str]] = field(default_factory=list)
     checks: list[dict[str, str]] = field(default_factory=list)
     facts: list[tuple[str, str]] = field(default_factory=list)
@@ -181,10 +183,31 @@ def _method_part(result: Result) -> MethodPart:
     part = MethodPart(result.method, verdict, _outcome(result, verdict), reasons)
     changes = [(key, Change.of(result, key)) for key, metric in METRICS.items() if metric.headline]
     part.headline = [{"name": long_name(key), **cell(change)} for key, change in changes if change.percent is not None]
+    part.judge = judge_verdict(result)
     part.checks = list(_checks(result))
     part.identity = _identity(result)
     part.facts = facts(result)
     return part
+
+
+def judge_verdict(result: Result) -> dict[str, str]:
+    """What the judge says of the delivered image against the acquired one; only better and worse have a color."""
+    pair = result.against_acquired
+    if pair is None:
+        return {"text": f"not judged: {result.judged.left_out(result.method) or result.judged.reason}", "color": ""}
+    reason = result.judged.left_out(result.method)
+    text = f"{pair.word}: {reason}" if reason else pair.in_words()
+    return {"text": text, "color": pair.word if pair.word in (BETTER, WORSE) else ""}
+
+
+def judge_pairs(results: Sequence[Result]) -> list[str]:
+    """What the judge says of every two methods, as sentences."""
+    texts = []
+    for first, second in combinations([result for result in results if result.record], 2):
+        pair = second.judged.compare(first.method, second.method)
+        if pair is not None and pair.word != SAME:
+            texts.append(f"{second.method} against {first.method}: {pair.in_words()}.")
+    return texts
 
 
 def _outcome(result: Result, verdict: str) -> str:
@@ -237,12 +260,13 @@ def _identity(result: Result) -> list[tuple[str, str]]:
 
 
 def metric_rows(results: Sequence[Result], places: Places) -> dict[str, list[dict[str, Any]]]:
-    """Rows of the tables: "image" (before and after), "field", and "times"; a cell for each result."""
+    """Rows of the tables: "image" (judge's tissue), "own" (own segmentation), "field" and "times"; cells by result."""
     recorded = [result for result in results if result.record]
     # A metric that no method has, with a reason, is named with that reason instead of a row of n/a.
     known = [key for key in image_keys(recorded) if not all(_explained(result, key) for result in recorded)]
     return {
         "image": [_image_row(results, key, places) for key in known] if recorded else [],
+        "own": [_own_row(results, key) for key in own_keys(recorded) if METRICS.get(key) and METRICS[key].headline],
         "field": [_field_row(results, key, places) for key in keys(recorded, "field", shown_metrics("field"))]
         if recorded
         else [],
@@ -275,6 +299,15 @@ def _image_row(results: Sequence[Result], key: str, places: Places) -> dict[str,
     }
 
 
+def _own_row(results: Sequence[Result], key: str) -> dict[str, Any]:
+    """Values on the tissue of each method's own segmentation, before and after: for users of that method alone."""
+    pairs = [(result.number("own_before", key), result.number("own_after", key)) for result in results]
+    return {
+        "name": f"{long_name(key)}, own segmentation",
+        "cells": [f"{number(before)} → {number(after)}" if after is not None else NONE for before, after in pairs],
+    }
+
+
 def _field_row(results: Sequence[Result], key: str, places: Places) -> dict[str, Any]:
     values = [result.number("field", key) for result in results]
     return {
@@ -296,22 +329,15 @@ def _explained(result: Result, key: str) -> bool:
 
 
 def cell(change: Change) -> dict[str, str]:
-    """One metric after correction and its change, with the verdict as a word (a color alone is not enough)."""
+    """One metric after correction and its change; whether that is good, the judge says, and no color of one metric."""
     if change.percent is None:
-        return {"after": number(change.after), "before": number(change.before), "change": "", "verdict": "", "word": ""}
+        return {"after": number(change.after), "before": number(change.before), "change": "", "word": ""}
     return {
         "after": number(change.after),
         "before": number(change.before),
         "change": percent(change.percent),
-        "verdict": change.verdict or "",
-        "word": _word(change),
+        "word": "unchanged" if change.way == "unchanged" else "",
     }
-
-
-def _word(change: Change) -> str:
-    if change.verdict == "lower" and hint(change.key):  # contrast is no measure of success, but should not fall
-        return "fell"
-    return change.verdict if change.verdict in ("better", "worse", "unchanged") else ""
 
 
 # --- notes, disagreements, facts

@@ -92,7 +92,8 @@ def _draw_tissues(axes, before: np.ndarray, after: np.ndarray, labels: np.ndarra
     if labels is None:
         parts = {"mask": (np.ones(before.size, bool), "#0072B2", "-")}
     else:
-        parts = {name: (labels == DSEG_LABELS[name], *style) for name, style in TISSUES.items()}
+        inside_of = {name: labels == DSEG_LABELS[name] for name in TISSUES}
+        parts = {name: (inside_of[name], *style) for name, style in TISSUES.items() if inside_of[name].any()}
     for name, (inside, color, line) in parts.items():
         for values, is_before in ((before, True), (after, False)):
             counts = counts_of(values[inside], edges) / max(before.size, 1)

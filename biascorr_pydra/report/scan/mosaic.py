@@ -20,15 +20,17 @@ from PIL import Image, ImageDraw, ImageFont
 from .geometry import AXES, EDGES, PLANES
 from .volumes import ScanImages, Slices
 
-__all__ = ["OUTLINES", "draw_anatomy", "draw_field", "draw_tissues", "edge_labels", "field_colors"]
+__all__ = ["OUTLINES", "draw_anatomy", "draw_field", "draw_tissues", "edge_labels", "field_colors", "outlined"]
 
 WIDTH_PX, GAP_PX, BAR_PX = 1080, 6, 54
 SUPERSAMPLED, LINE_PX = 2, 2  # lines are drawn at twice the size
 QUALITY = 84
 LETTER, BLACK, WHITE, GRAY = (255, 216, 77), (0, 0, 0), (255, 255, 255), (150, 150, 150)
 #: Contours by what they enclose, in colors of Okabe and Ito.
-OUTLINES = {"brain mask": "#E69F00", "white matter": "#56B4E9", "CSF": "#009E73"}
+OUTLINES = {"brain mask": "#E69F00", "white matter": "#56B4E9", "gray matter": "#CC79A7", "CSF": "#009E73"}
+#: Labels that are outlined. In a whole segmentation, gray matter is what lies between white matter and CSF.
 LABELS = {"white matter": 2, "CSF": 3}
+JUDGES_LABELS = {"white matter": 2, "gray matter": 1}
 #: How dark the anatomy may make the colors of a field laid over it.
 SHADE = 0.45
 
@@ -65,7 +67,7 @@ def draw_tissues(images: ScanImages, slices: Slices) -> bytes:
     """Outlines of mask, white matter and CSF on an image; gray matter is what lies between the last two."""
     contours = {}
     if images.tissues is not None:
-        for name, label in LABELS.items():
+        for name, label in outlined(images).items():
             labelled = {plane: [part == label for part in images.tissues[plane]] for plane in PLANES}
             contours[_rgb(OUTLINES[name])] = _outlines(labelled)
     if images.masked:
@@ -73,6 +75,13 @@ def draw_tissues(images: ScanImages, slices: Slices) -> bytes:
     low, high = images.gray_scale
     ticks = [(part, _short(low + part * (high - low))) for part in (0.0, 0.5, 1.0)]
     return _mosaic(images, slices, _gray(images.gray_scale), contours, _gray((0.0, 1.0)), ticks)
+
+
+def outlined(images: ScanImages) -> dict[str, int]:
+    """The labels of the segmentation whose outlines are drawn, by name; none where there is no segmentation."""
+    if images.tissues is None:
+        return {}
+    return JUDGES_LABELS if images.of_judge else LABELS
 
 
 # --- the layout

@@ -29,9 +29,10 @@ class PageOrder:
     def digest(self, template: str) -> str:
         """A hash of the page's words under a template of this hash; the pictures have a key of their own."""
         results = [[r.method, r.state, r.reason, r.record, r.sidecar, sorted(r.files)] for r in self.results]
+        judged = [self.results[0].judged.reason, self.results[0].judged.record] if self.results else []
         places = {
             method: {part: {key: asdict(place) for key, place in by_key.items()} for part, by_key in parts.items()}
             for method, parts in self.places.items()
         }
-        words = [template, __version__, self.cohort, self.scan, results, places, self.links]
+        words = [template, __version__, self.cohort, self.scan, results, judged, places, self.links]
         return hashlib.sha256(json.dumps(words, sort_keys=True, default=str).encode()).hexdigest()

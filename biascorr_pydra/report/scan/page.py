@@ -18,7 +18,7 @@ from biascorr_pydra.report.cohort.boilerplate import boilerplate
 from biascorr_pydra.report.collect import Result
 from biascorr_pydra.report.paths import page_name
 
-from .content import method_parts, metric_rows, notes, segmentations
+from .content import judge_pairs, method_parts, metric_rows, notes, segmentations
 from .mosaic import OUTLINES
 from .order import PageOrder
 from .pictures import ScanPictures
@@ -41,6 +41,7 @@ def render(order: PageOrder, pictures: ScanPictures) -> tuple[str, list[str]]:
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         links=order.links,
         parts=method_parts(results),
+        judge_pairs=judge_pairs(results),
         pictures=pictures,
         histograms={name: method for name, method in pictures.methods.items() if method.histograms},
         layers=_layers(results, pictures),

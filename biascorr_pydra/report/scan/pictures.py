@@ -23,12 +23,12 @@ from biascorr_pydra.report.collect import Result
 from biascorr_pydra.report.paths import figures_folder, page_name
 
 from .histograms import draw_histograms
-from .mosaic import OUTLINES, draw_anatomy, draw_field, draw_tissues
+from .mosaic import OUTLINES, draw_anatomy, draw_field, draw_tissues, outlined
 from .volumes import ScanImages
 
 __all__ = ["MethodPictures", "Picture", "ScanPictures", "draw", "key_of"]
 
-VERSION = 1  # changes when the same results would be drawn differently
+VERSION = 2  # changes when the same results would be drawn differently
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class ScanPictures:
     acquired, tissues : pictures, if they could be drawn
     masked : whether a brain mask was there
     outlines : what is outlined in ``tissues``
+    of_judge : whether these tissues are the judge's
     field_top : upper end of the fields' scale
     methods : by name
     problems : in words, what could not be read or drawn
@@ -76,6 +77,7 @@ class ScanPictures:
     tissues: Picture | None = None
     masked: bool = True
     outlines: list[str] = field(default_factory=list)
+    of_judge: bool = False
     field_top: float | None = None
     methods: dict[str, MethodPictures] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -116,14 +118,19 @@ def key_of(scan: str, results: Sequence[Result]) -> str:
     for result in results:
         files: dict[str, list[Any] | None] = {}
         for kind, path in sorted(result.files.items()):
-            try:
-                stat = path.stat()
-                files[kind] = [path.name, stat.st_size, stat.st_mtime_ns]
-            except OSError:  # removed since it was found
-                files[kind] = None
+            files[kind] = _stamp(path)
         shown.append([result.method, result.failed, files, result.record.get("work")])
+    shown.append([_stamp(results[0].judged.dseg)] if results and results[0].judged.dseg else [])
     text = json.dumps([VERSION, scan, shown], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _stamp(path: Path) -> list[Any] | None:
+    try:
+        stat = path.stat()
+    except OSError:  # removed since it was listed
+        return None
+    return [path.name, stat.st_size, stat.st_mtime_ns]
 
 
 def draw(out_dir: Path, scan: str, title: str, results: Sequence[Result]) -> ScanPictures:
@@ -139,9 +146,11 @@ def draw(out_dir: Path, scan: str, title: str, results: Sequence[Result]) -> Sca
             guard("the images cannot be read", partial(images.add, result.method, result.files), result.method)
     if images.view is None:
         return pictures
-    dseg = next((result.files["dseg"] for result in results if "dseg" in result.files), None)
+    dseg = _segmentation(results)
     if dseg is not None:
-        guard("the segmentation cannot be read", partial(images.add_tissues, dseg))
+        of_judge = dseg == results[0].judged.dseg
+        guard("the segmentation cannot be read", partial(images.add_tissues, dseg, of_judge=of_judge))
+        pictures.of_judge = of_judge
     pictures.masked = images.masked
     write = partial(_write, out_dir, scan)
     guard("the picture cannot be drawn", partial(_draw_scan, pictures, images, title, write))
@@ -149,6 +158,11 @@ def draw(out_dir: Path, scan: str, title: str, results: Sequence[Result]) -> Sca
         draw_one = partial(_draw_method, pictures, images, name, label, title, write)
         guard("the picture cannot be drawn", draw_one, name)
     return pictures
+
+
+def _segmentation(results: Sequence[Result]) -> Path | None:
+    """The judge's tissue; where it has none, a method's own segmentation."""
+    return results[0].judged.dseg or next((r.files["dseg"] for r in results if "dseg" in r.files), None)
 
 
 def _guarded(pictures: ScanPictures, out_dir: Path, failure: str, act: Callable, method: str = "") -> None:
@@ -175,9 +189,8 @@ def _draw_scan(pictures: ScanPictures, images: ScanImages, title: str, write: Ca
     if shown is None or shown.acquired is None or shown.corrected is None:
         return
     pictures.acquired = write("acquired", "jpg", draw_anatomy(images, shown.acquired), f"{title} as acquired: {PLANES}")
-    pictures.outlines = [
-        name for name in OUTLINES if (images.masked if name == "brain mask" else images.tissues is not None)
-    ]
+    tissues = outlined(images)
+    pictures.outlines = [name for name in OUTLINES if (images.masked if name == "brain mask" else name in tissues)]
     if pictures.outlines:
         alt = f"{title}, corrected, with outlines of {', '.join(pictures.outlines)}: {PLANES}"
         pictures.tissues = write("tissues", "jpg", draw_tissues(images, shown.corrected), alt)

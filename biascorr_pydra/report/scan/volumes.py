@@ -13,6 +13,7 @@ from biascorr_pydra.images import nifti
 from biascorr_pydra.images.head import detect_head
 from biascorr_pydra.metrics import DSEG_LABELS
 
+from .coarse import labels_on
 from .geometry import PLANES, View, field_limits, intensity_limits
 
 __all__ = ["MethodImages", "ScanImages", "Slices"]
@@ -50,6 +51,8 @@ class ScanImages:
     masked : whether a brain mask was there; else the detected head stands for it
     outline, tissues : slices of the mask, and of the segmentation's labels or None
     labels : int8 array (N,), the segmentation's labels in the mask, or None
+    of_judge : whether that segmentation is the judge's tissue
+    affine : of the images (4, 4)
     methods : by name
     """
 
@@ -60,6 +63,8 @@ class ScanImages:
     outline: Slices | None = None
     tissues: Slices | None = None
     labels: np.ndarray | None = None
+    of_judge: bool = False
+    affine: np.ndarray = field(default_factory=lambda: np.eye(4))
     methods: dict[str, MethodImages] = field(default_factory=dict)
     _mask: np.ndarray | None = None
 
@@ -105,8 +110,8 @@ class ScanImages:
             slices.get("acquired"), slices.get("corrected"), slices.get("bias"), brain=brain
         )
 
-    def add_tissues(self, file: Path) -> None:
-        """Read the segmentation.
+    def add_tissues(self, file: Path, *, of_judge: bool = False) -> None:
+        """Read the segmentation: one on the images' grid, or that of the judge, on a coarse one.
 
         Raises
         ------
@@ -114,8 +119,12 @@ class ScanImages:
             As :meth:`add`, or none of the labels of gray matter, white matter and CSF is in it.
         """
         img = _read(file)
-        self._check_grid(img, img, file)
         labels = np.asarray(img.dataobj).reshape(img.shape[:3]).astype(np.int16)
+        if not of_judge or self._mask is None:
+            self._check_grid(img, img, file)
+        else:
+            labels = labels_on(labels, img.affine, self._mask.shape, self.affine)
+        self.of_judge = of_judge
         if not np.isin(labels, list(DSEG_LABELS.values())).any():
             raise InvalidImageError("none of the labels 1 (GM), 2 (WM), 3 (CSF) is in it", file=file.name)
         view, _ = self.chosen()
@@ -157,7 +166,7 @@ class ScanImages:
         return array.T if self._mask is None else array.T[self._mask.T]
 
     def _choose(self, mask: np.ndarray, img: nib.Nifti1Image) -> None:
-        self._mask = mask
+        self._mask, self.affine = mask, img.affine
         self.view = view = View.through(mask, nifti.voxel_size_mm(img))
         self.outline = view.slices(mask)
         middle = [(a + b - 1) / 2 for a, b in zip(view.start, view.stop, strict=True)]

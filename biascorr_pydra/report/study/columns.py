@@ -48,7 +48,17 @@ _SCAN = {
             "not run": "no output was found",
         },
     ),
-    "segmentation": _text("Tissue segmentation with which the metrics were computed, and the image it was made on."),
+    "judge": _text(
+        "What the delivered image is against the acquired one by the judge: better, worse, unchanged within noise, "
+        "cannot tell, same, or not judged."
+    ),
+    "segmentation": _text("The method's own tissue segmentation, and the image it was made on; own values are of it."),
+}
+_PARTS = {
+    "before": "the acquired image, on the judge's tissue",
+    "after": "the corrected image, on the judge's tissue",
+    "own_before": "the acquired image, on the method's own tissue; never ranked",
+    "own_after": "the corrected image, on the method's own tissue; never ranked",
 }
 
 
@@ -57,7 +67,7 @@ def scan_dictionary() -> dict[str, dict[str, Any]]:
     columns = dict(_SCAN)
     for key in shown_metrics("image"):
         metric = METRICS[key]
-        for part, image in (("before", "the acquired image"), ("after", "the corrected image")):
+        for part, image in _PARTS.items():
             columns[f"{key}_{part}"] = {
                 "LongName": f"{long_name(key)}, {image}",
                 "Description": metric.definition,

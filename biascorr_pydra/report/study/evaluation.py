@@ -1,4 +1,4 @@
-"""Evaluation of a multi-site study: what correction did to CJV, CV and contrast, by scan, by site and overall.
+"""Evaluation of a multi-site study: which correction the judge calls better, and what it did to CJV, CV and contrast.
 
 Everything is read from written files: ``OUT/evaluation/design.json`` says which scans there are, where their outputs
 lie and which site each belongs to; metrics and failures come from the methods' data sets and ``status.tsv``. So an
@@ -17,7 +17,8 @@ import pandas as pd
 from biascorr_pydra.errors import BIDSError
 from biascorr_pydra.metrics import shown_metrics
 from biascorr_pydra.report.collect import Cohort, Problem, Result, collect
-from biascorr_pydra.report.table import direction
+from biascorr_pydra.report.table import judge_word
+from biascorr_pydra.report.verdicts import ALL_SITES, judge_notes, verdict_rows
 from biascorr_pydra.statistics.pairing import adjusted, comparisons, group_comparisons
 
 from .columns import comparison_dictionary, scan_dictionary
@@ -25,8 +26,7 @@ from .design import read_design
 
 __all__ = ["Evaluation", "evaluate"]
 
-#: Values before correction that differ by more than this part between methods were measured on other segmentations.
-SAME = 1e-6
+PARTS = ("before", "after", "own_before", "own_after")
 
 
 @dataclass
@@ -40,7 +40,11 @@ class Evaluation:
     scans : DataFrame
         One row per scan and method.
     sites, overall : DataFrame
-        One row per comparison: a metric under a method against before, or against another method.
+        One row per comparison: a metric under a method against before, or against another method. They describe.
+    verdicts, site_verdicts : list of dict
+        What the judge says of each method against the acquired image, and of every two: the only ranking.
+    notes : list of str
+        What was not judged, and why.
     problems : list of (kind, where, text)
     """
 
@@ -48,6 +52,9 @@ class Evaluation:
     scans: pd.DataFrame
     sites: pd.DataFrame
     overall: pd.DataFrame
+    verdicts: list[dict[str, Any]] = field(default_factory=list)
+    site_verdicts: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     problems: list[tuple[str, str, str]] = field(default_factory=list)
 
     @property
@@ -74,9 +81,11 @@ def evaluate(out_dir: str | Path) -> Evaluation:
     for scan in design["scans"]:
         by_method = {method: results.get((scan["folder"], scan["scan"], method)) for method in design["methods"]}
         rows += [_scan_row(scan, method, result, problems) for method, result in by_method.items()]
-        _check_before(scan, by_method, problems)
+        for result in by_method.values():
+            if result is not None:
+                result.site = scan["site"]
     scans = pd.DataFrame(rows, columns=list(scan_dictionary()))
-    directions = {key: direction(key) for key in shown_metrics("image")}
+    directions = dict.fromkeys(shown_metrics("image"), "none")  # a metric alone ranks nothing
     by_site = dict(iter(scans[scans["site"].notna()].groupby("site", sort=True)))
     sites = [
         row
@@ -86,7 +95,22 @@ def evaluate(out_dir: str | Path) -> Evaluation:
     overall = comparisons(scans, design["methods"], directions, {"unit": "scan"})
     # One value a site, too: scans of one site are not independent.
     overall += group_comparisons(list(by_site.values()), design["methods"], directions, {"unit": "site"})
-    return Evaluation(design, scans, _frame(sites, "site"), _frame(overall, "unit"), problems)
+    verdicts, site_verdicts, notes = _judged(design, list(results.values()))
+    tables = _frame(sites, "site"), _frame(overall, "unit")
+    return Evaluation(design, scans, *tables, verdicts, site_verdicts, notes, problems)
+
+
+def _judged(design: Mapping, results: Sequence[Result]) -> tuple[list[dict], list[dict], list[str]]:
+    """Verdicts over all scans and within each site, and what was not judged."""
+    wanted = {(scan["folder"], scan["scan"]) for scan in design["scans"]}
+    mine = [r for r in results if (r.folder, r.scan) in wanted and r.method in design["methods"]]
+    methods = design["methods"]
+    overall = verdict_rows(mine, methods, {"site": ALL_SITES})
+    sites = sorted({result.site for result in mine if result.site})
+    by_site = [
+        row for site in sites for row in verdict_rows([r for r in mine if r.site == site], methods, {"site": site})
+    ]
+    return overall, by_site, judge_notes(mine)
 
 
 def _results(out_dir: Path, design: Mapping, problems: list) -> dict[tuple[str, str, str], Result]:
@@ -97,6 +121,8 @@ def _results(out_dir: Path, design: Mapping, problems: list) -> dict[tuple[str, 
         except BIDSError as error:
             problems.append(("no output", folder or ".", error.rule))
             continue
+        for result in cohort.results:
+            result.folder = folder
         results |= {(folder, result.scan, result.method): result for result in cohort.results}
         problems += [("output", _place(folder, p.file), p.text) for p in _relevant(cohort, design["methods"])]
     return results
@@ -128,28 +154,18 @@ def _scan_row(scan: Mapping, method: str, result: Result | None, problems: list)
         reason = result.reason if result and result.failed else "it has no metrics file"
         problems.append(("failed", f"{_place(scan['folder'], scan['scan'])}, {method}", reason))
         return row | {"note": reason}
+    row["judge"] = judge_word(result)
     segmentation = result.part("segmentation")
     row["segmentation"] = ", ".join(str(segmentation[key]) for key in ("method", "image") if segmentation.get(key))
     keys = shown_metrics("image")
     for key in keys:
-        row |= {f"{key}_{part}": result.number(part, key) for part in ("before", "after")}
+        row |= {f"{key}_{part}": result.number(part, key) for part in PARTS}
     reasons: dict[str, list[str]] = {}
     for where, reason in result.part("undefined").items():
         if where.partition(".")[2] in keys:
             reasons.setdefault(str(reason), []).append(where)
     row["note"] = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items()) or None
     return row
-
-
-def _check_before(scan: Mapping, results: Mapping[str, Result | None], problems: list) -> None:
-    """Methods are compared on one segmentation: then their values before correction are the same."""
-    for key in shown_metrics("image"):
-        present = [result for result in results.values() if result is not None]
-        values = [value for result in present if (value := result.number("before", key)) is not None]
-        if values and max(values) - min(values) > SAME * max(map(abs, values)):
-            text = f"{key} before correction differs between methods: other segmentations or sources; run with --rerun"
-            problems.append(("segmentations differ", _place(scan["folder"], scan["scan"]), text))
-            return
 
 
 def _frame(rows: list[dict[str, Any]], first: str) -> pd.DataFrame:

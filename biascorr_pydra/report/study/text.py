@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import base64
 import html
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from biascorr_pydra import __version__
+from biascorr_pydra.judge import ACQUIRED
 from biascorr_pydra.metrics import shown_metrics
-from biascorr_pydra.report.table import direction, hint, long_name
+from biascorr_pydra.report.table import long_name
+from biascorr_pydra.report.verdicts import over_cohort, reading, sentence, undecided
 from biascorr_pydra.statistics.compare import FEWEST_SCANS
 
 from .evaluation import Evaluation
@@ -23,7 +24,7 @@ __all__ = ["Block", "summary", "to_html", "to_markdown"]
 
 NONE = "n/a"
 BEFORE = "before"
-CORRECTED_BY = re.compile(r"as corrected by ([^,;]+)")
+DESCRIBED = "These numbers describe. Which method is better, the judge's verdicts above say alone."
 FEW = 12  # problems shown of each kind; the table has all
 
 
@@ -45,7 +46,11 @@ def summary(evaluation: Evaluation, *, has_figure: bool) -> list[Block]:
     """The whole summary."""
     blocks = [Block("title", f"Bias correction of {evaluation.design.get('study', 'a study')}, site by site")]
     blocks.append(Block("text", " ".join(_counts(evaluation))))
-    blocks += [Block("text", text) for text in _cautions(evaluation)]
+    blocks += [Block("text", text) for text in (*evaluation.notes, *_cautions(evaluation))]
+    blocks += [Block("heading", "Did it help, and which method is better")]
+    blocks.append(Block("list", [sentence(row) for row in evaluation.verdicts]))
+    blocks.append(Block("table", _verdicts(evaluation.verdicts)))
+    blocks += [Block("heading", "What changed on the judge's tissue"), Block("text", DESCRIBED)]
     scans = evaluation.overall[evaluation.overall["unit"] == "scan"]
     blocks.append(Block("list", [_sentence(evaluation, row) for row in scans.to_dict("records")]))
     if has_figure:
@@ -78,7 +83,7 @@ def _counts(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _sentence(evaluation: Evaluation, row: dict) -> str:
-    """One comparison in words: worsenings are said like improvements."""
+    """One comparison of a metric in words: which way it went, not whether that is good."""
     key, method, reference = row["metric"], row["method"], row["reference"]
     start = f"{long_name(key)}, {method} against {reference}:"
     if not row["n"]:
@@ -91,8 +96,8 @@ def _sentence(evaluation: Evaluation, row: dict) -> str:
     parts = [f"{start} {change}; {_ways(row)} of {_plural(int(row['n']), 'scan')}"]
     if reference == BEFORE or row["p_holm"] is not None:
         parts.append(_test(row))
-    if reference == BEFORE and direction(key) != "none":
-        parts.append(_sites_better(evaluation, key, method))
+    if reference == BEFORE:
+        parts.append(_sites_lower(evaluation, key, method))
     return "; ".join(part for part in parts if part) + "."
 
 
@@ -102,11 +107,8 @@ def _size(row: dict) -> str:
 
 
 def _ways(row: dict) -> str:
-    better = direction(row["metric"]) != "none"
-    words = ("better", "worse") if better else ("lower", "higher")
-    counts = (row["wins"], row["losses"]) if better else (row["n_fell"], row["n_rose"])
     tied = f", equal in {int(row['n_tied'])}" if row["n_tied"] else ""
-    return f"{words[0]} in {int(counts[0])}, {words[1]} in {int(counts[1])}{tied}"
+    return f"lower in {int(row['n_fell'])}, higher in {int(row['n_rose'])}{tied}"
 
 
 def _test(row: dict) -> str:
@@ -115,29 +117,17 @@ def _test(row: dict) -> str:
     return f"effect size {row['effect_size']:+.2f}, p {_p(row['p_holm'])} (Holm)".replace("-", "−")
 
 
-def _sites_better(evaluation: Evaluation, key: str, method: str) -> str:
+def _sites_lower(evaluation: Evaluation, key: str, method: str) -> str:
     sites = evaluation.sites
     if not len(sites):
         return ""
     rows = sites[(sites["metric"] == key) & (sites["method"] == method) & (sites["reference"] == BEFORE)]
     rows = rows[rows["n"] > 0]
-    fell = int((rows["median_change"] < 0).sum())
-    better = fell if direction(key) == "lower" else int((rows["median_change"] > 0).sum())
-    return f"the median is better at {better} of {_plural(len(rows), 'site')}"
+    return f"the median is lower at {int((rows['median_change'] < 0).sum())} of {_plural(len(rows), 'site')}"
 
 
 def _cautions(evaluation: Evaluation) -> Iterator[str]:
     """What to know before the numbers are read."""
-    segmentations = sorted(evaluation.scans["segmentation"].dropna().unique())
-    if segmentations:
-        yield f"Every method is scored on one segmentation a scan: {'; '.join(segmentations)}."
-    own = sorted({match[1] for text in segmentations if (match := CORRECTED_BY.search(text))})
-    if own:
-        yield (
-            f"That segmentation follows the intensities that {own[0]} made and so favors {own[0]}: tissues are cut "
-            "where they differ in its image, which lowers its CV and CJV. For a fair comparison with before and with "
-            "other methods, score on a segmentation made elsewhere (--segmentation given --derivatives DIR)."
-        )
     counts = evaluation.sites.groupby("site")["n_scans"].max()
     few = [str(site) for site, n in counts.items() if n < FEWEST_SCANS]
     if few:
@@ -150,39 +140,52 @@ def _cautions(evaluation: Evaluation) -> Iterator[str]:
 
 def _reading() -> list[str]:
     return [
-        *(f"{long_name(key)}: {hint(key)}." for key in shown_metrics("image")),
-        "A coefficient of variation also falls when the contrast does: read CV next to the contrast.",
+        *reading(),
         "Tests are Wilcoxon signed-rank tests of the changes, two-sided; p values are adjusted by Holm's method over "
         "their table. Effect size: matched-pairs rank-biserial correlation, −1 if all scans fell, +1 if all rose.",
         "Scans of one site share a scanner and are not independent. The rows of the unit «site» take each site's "
         "median as one value: look there before trusting a small p value.",
         "By site, a star marks an adjusted p value below 0.05.",
-        "None of these metrics knows the true field: a method that flattens anatomy can score well.",
-        "All numbers: scans.tsv, sites.tsv, overall.tsv, problems.tsv, each with a JSON file that explains it.",
+        "All numbers: verdicts.tsv, scans.tsv, sites.tsv, overall.tsv, problems.tsv, each with a JSON file that "
+        "explains it.",
     ]
 
 
 # --- tables
 
 
+def _verdicts(verdicts: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The judge's verdicts: counts of scans, and what holds for all of them."""
+    heads = ["method", "against", "judged", "better", "worse", "within noise", "cannot tell", "same", "over all scans"]
+    counts = ("n_better", "n_worse", "n_within_noise", "n_cannot_tell", "n_same")
+    rows = [heads]
+    for row in verdicts:
+        judged = row["n_scans"] - row["n_not_judged"]
+        numbers = [str(row[name]) for name in counts]
+        rows.append([row["method"], row["reference"], str(judged), *numbers, over_cohort(row)])
+    return rows
+
+
 def _overall(overall: pd.DataFrame) -> list[list[str]]:
     heads = ["metric", "method", "reference", "unit", "n", "median, reference", "median, method", "median change"]
-    rows = [[*heads, "95% interval", "better / worse", "effect size", "p (Holm)"]]
+    rows = [[*heads, "95% interval", "lower / higher", "effect size", "p (Holm)"]]
     for row in overall.to_dict("records"):
         interval = NONE if _none(row["ci_low"]) else f"{_number(row['ci_low'])} to {_number(row['ci_high'])}"
-        wins = NONE if _none(row["wins"]) else f"{int(row['wins'])} / {int(row['losses'])}"
+        ways = f"{int(row['n_fell'])} / {int(row['n_rose'])}" if row["n"] else NONE
         effect = NONE if _none(row["effect_size"]) else f"{row['effect_size']:+.2f}".replace("-", "−")
         p = NONE if _none(row["p_holm"]) else _p(row["p_holm"]).removeprefix("= ")
         numbers = [_number(row[name]) for name in ("median_reference", "median_method", "median_change")]
         named = [long_name(row["metric"]), row["method"], row["reference"], row["unit"], str(int(row["n"]))]
-        rows.append([*named, *numbers, interval, wins, effect, p])
+        rows.append([*named, *numbers, interval, ways, effect, p])
     return rows
 
 
 def _by_site(evaluation: Evaluation) -> list[list[str]]:
-    """One row a site, one column a metric and method; a star where the adjusted p value is below 0.05."""
+    """One row a site: the judge's counts of each method, and its changes, with a star where p is below 0.05."""
     keys = shown_metrics("image")
-    heads = [f"{long_name(key)}, {method}" for key in keys for method in evaluation.methods]
+    judged = {(row["site"], row["method"]): row for row in evaluation.site_verdicts if row["reference"] == ACQUIRED}
+    heads = [f"judge, {method}: better / worse / undecided" for method in evaluation.methods]
+    heads += [f"{long_name(key)}, {method}" for key in keys for method in evaluation.methods]
     rows = [["site", "scans", *heads]]
     if not len(evaluation.sites):
         return rows
@@ -190,8 +193,15 @@ def _by_site(evaluation: Evaluation) -> list[list[str]]:
     for site, group in before.groupby("site", sort=True):
         cells = {(row["metric"], row["method"]): row for row in group.to_dict("records")}
         count = str(int(group["n_scans"].max()))
-        rows.append([str(site), count, *(_change(cells[key, m]) for key in keys for m in evaluation.methods)])
+        counts = [_counted(judged.get((site, method))) for method in evaluation.methods]
+        rows.append([str(site), count, *counts, *(_change(cells[key, m]) for key in keys for m in evaluation.methods)])
     return rows
+
+
+def _counted(row: Mapping[str, Any] | None) -> str:
+    if row is None or row["n_not_judged"] == row["n_scans"]:
+        return NONE
+    return f"{row['n_better']} / {row['n_worse']} / {undecided(row)}"
 
 
 def _change(row: dict) -> str:

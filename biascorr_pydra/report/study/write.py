@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from biascorr_pydra.images.files import write_bytes, write_text
+from biascorr_pydra.report.verdicts import columns_of_verdicts
 
 from .columns import PROBLEM_COLUMNS, comparison_dictionary, scan_dictionary
 from .design import EvaluationPaths, to_json
@@ -39,9 +40,12 @@ def write_evaluation(out_dir: str | Path) -> EvaluationPaths:
         "scans": scan_dictionary(),
         "sites": comparison_dictionary("site", int(evaluation.sites["p"].notna().sum())),
         "overall": comparison_dictionary("unit", int(evaluation.overall["p"].notna().sum())),
+        "verdicts": {"site": {"Description": 'Site; "all sites" for all of them.'}, **columns_of_verdicts()},
         "problems": PROBLEM_COLUMNS,
     }
     frames = {"scans": evaluation.scans, "sites": evaluation.sites, "overall": evaluation.overall}
+    verdicts = [*evaluation.verdicts, *evaluation.site_verdicts]
+    frames["verdicts"] = pd.DataFrame(verdicts, columns=list(dictionaries["verdicts"]))
     frames["problems"] = pd.DataFrame(evaluation.problems, columns=list(PROBLEM_COLUMNS))
     for name, frame in frames.items():
         write_text(paths.table(name), _tsv(frame))
