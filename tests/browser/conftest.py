@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from .large import write_large_cohort
+
 DESKTOP, PHONE = (1280, 900), (390, 844)
 PATIENCE_MS = 180_000  # a machine may be busy; nothing is told of speed here
 INSIDE = ("file:", "data:", "blob:", "about:")
@@ -62,6 +64,12 @@ def browser():
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def large_cohort(tmp_path_factory):
+    """The output folder of a cohort of 60 scans at 17 sites, with its report."""
+    return write_large_cohort(tmp_path_factory.mktemp("cohort") / "out")
 
 
 @pytest.fixture

@@ -17,8 +17,14 @@ from .outliers import Measure
 
 __all__ = ["KINDS", "Flag", "Reason", "flags"]
 
-#: The gravest first.
-KINDS = ("failed", "rejected", "worse", "outlier")
+#: The gravest first, each with the reason why it stands there.
+KINDS = {
+    "failed": "there is no corrected image, and whatever comes after lacks the scan",
+    "rejected": "there is an image, but it was not corrected as was asked for",
+    "worse": "the image was corrected, and the judge calls it worse than acquired",
+    "outlier": "the scan was corrected; the further it lies from its site, the likelier something is wrong with it",
+}
+_ORDER = tuple(KINDS)
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,8 @@ def flags(cohort: Cohort, scored: Sequence[dict[Measure, RobustScore]], threshol
             flag.results.append(result)
             flag.reasons += [reason for reason in reasons if reason not in flag.reasons]
     for flag in by_place.values():
-        flag.reasons.sort(key=lambda r: (KINDS.index(r.kind), -abs(r.score.z) if r.score else 0))
-    return sorted(by_place.values(), key=lambda flag: (KINDS.index(flag.kind), -flag.size))
+        flag.reasons.sort(key=lambda r: (_ORDER.index(r.kind), -abs(r.score.z) if r.score else 0))
+    return sorted(by_place.values(), key=lambda flag: (_ORDER.index(flag.kind), -flag.size))
 
 
 def _reasons(result: Result, scores: dict[Measure, RobustScore], threshold: float):

@@ -4,7 +4,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
   // Okabe and Ito's colors, told apart by most eyes; before is gray, and every method has a symbol of its own as well.
-  const BEFORE = "#7a7a7a";
+  const BEFORE = "#808080";
   const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
   const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "star"];
   const color = (i) => COLORS[i % COLORS.length];
@@ -16,13 +16,20 @@
   const indices = [...data.rows.name.keys()];
   const sites = data.site.map(plain);
 
+  // As the page's style has it; paper is light.
+  const LIGHT = { ink: "#1c2328", paper: "#fff", grid: "#e5e8ea", edge: "#8a949c" };
+  const DARK = { ink: "#e6eaed", paper: "#14181b", grid: "#2b3339", edge: "#75808a" };
+  const scheme = window.matchMedia("(prefers-color-scheme: dark)");
+  let printed = false;
+  const shades = () => (scheme.matches && !printed ? DARK : LIGHT);
+
   const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"],
     toImageButtonOptions: { format: "svg" } };
   const base = (more) => ({
-    font: { family: "system-ui, DejaVu Sans, sans-serif", size: narrow() ? 11 : 13, color: "#1c2328" },
-    margin: { l: 60, r: 12, t: 40, b: 60 }, paper_bgcolor: "#fff", plot_bgcolor: "#fff", hovermode: "closest",
+    font: { family: "system-ui, DejaVu Sans, sans-serif", size: narrow() ? 11 : 13, color: shades().ink },
+    margin: { l: 60, r: 12, t: 40, b: 60 }, paper_bgcolor: shades().paper, plot_bgcolor: shades().paper, hovermode: "closest",
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }, ...more });
-  const axis = (title, more) => ({ title: { text: plain(title) }, gridcolor: "#e5e8ea", zerolinecolor: "#8a949c",
+  const axis = (title, more) => ({ title: { text: plain(title) }, gridcolor: shades().grid, zerolinecolor: shades().edge,
     automargin: true, ...more });
 
   const drawn = new Set();
@@ -115,12 +122,12 @@
         customdata: mine, text: mine.map((i) => label(i, plain(name))),
         hovertemplate: "%{text}<br>before %{x:.4g}, after %{y:.4g}<extra></extra>",
         marker: { color: color(m), symbol: symbol(m), size: 7, opacity: 0.6,
-          line: { color: "#000", width: mine.map((i) => (data.rows.flagged[i] ? 1.5 : 0)) } } };
+          line: { color: shades().ink, width: mine.map((i) => (data.rows.flagged[i] ? 1.5 : 0)) } } };
     });
     const all = both.flatMap((i) => [before[i], after[i]]);
     const ends = [Math.min(...all), Math.max(...all)];
     traces.unshift({ type: "scatter", mode: "lines", x: ends, y: ends, hoverinfo: "skip", showlegend: false,
-      line: { color: "#8a949c", width: 1, dash: "dash" } });
+      line: { color: shades().edge, width: 1, dash: "dash" } });
     draw("plot-pairs", all.length ? traces : [], base({ xaxis: axis(`${metric.title}, before`, {}), yaxis: axis(`${metric.title}, after`, {}) }));
   };
 
@@ -143,7 +150,7 @@
     place.style.height = `${150 + names.length * 24}px`;
     draw("plot-differences", traces, base({ xaxis: axis("divergence from the other sites", { rangemode: "tozero" }),
       yaxis: { type: "category", categoryorder: "array", categoryarray: names.map(title).reverse(), automargin: true,
-        tickmode: "array", tickvals: names.map(title), ticktext: ticks, gridcolor: "#e5e8ea" } }));
+        tickmode: "array", tickvals: names.map(title), ticktext: ticks, gridcolor: shades().grid } }));
   };
 
   // --- the table
@@ -208,6 +215,20 @@
     filter();
   });
 
+  // --- the scans to look at: the first of many
+
+  const FIRST = 20;
+  const later = byId("looks") ? [...byId("looks").children].slice(FIRST) : [];
+  if (later.length) {
+    for (const look of later) look.hidden = true;
+    byId("more-looks").hidden = false;
+    byId("more-looks").addEventListener("click", () => {
+      for (const look of later) look.hidden = false;
+      byId("more-looks").hidden = true;
+      later[0].querySelector("a, button, input")?.focus();
+    });
+  }
+
   // --- the text to paste
 
   if (byId("copy")) {
@@ -241,6 +262,13 @@
     update();
   };
   for (const id of ["metric", "contrast", "shown"]) byId(id).addEventListener("change", drawChosen);
+  scheme.addEventListener("change", drawChosen);
+  for (const [event, whether] of [["beforeprint", true], ["afterprint", false]]) {
+    window.addEventListener(event, () => {
+      printed = whether;
+      if (scheme.matches) for (const id of drawn) plots.get(id)();
+    });
+  }
   let wasNarrow = narrow();
   window.addEventListener("resize", () => {
     if (wasNarrow !== narrow()) { wasNarrow = narrow(); drawChosen(); }

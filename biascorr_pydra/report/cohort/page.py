@@ -85,6 +85,7 @@ def render(findings: Findings, links: Mapping[str, str], *, made: str, running: 
         flags=findings.flags,
         flagged=findings.flags[:SHOWN],
         flag_counts=_flag_counts(findings.flags),
+        kinds=KINDS,
         threshold=f"{findings.threshold:g}",
         problems=cohort.problems,
         shown_problems=cohort.problems[:SHOWN],

@@ -274,13 +274,18 @@ def _escaped(text: str) -> str:
 
 
 STYLE = """
-body { margin: 0 auto; padding: 1.2rem 2rem 4rem; max-width: 90rem; color: #1c2328;
+:root { color-scheme: light; --ink: #1c2328; --soft: #5a6670; --line: #d9dee2; --paper: #fff; }
+@media screen and (prefers-color-scheme: dark) {
+  :root { color-scheme: dark; --ink: #e6eaed; --soft: #a9b3ba; --line: #39424a; --paper: #14181b; }
+  img { filter: invert(.92) hue-rotate(180deg); }
+}
+body { margin: 0 auto; padding: 1.2rem 2rem 4rem; max-width: 90rem; color: var(--ink); background: var(--paper);
        font: 16px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.65rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
 p, li { max-width: 62rem; overflow-wrap: anywhere; } img { max-width: 100%; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #d9dee2; vertical-align: bottom; }
-thead th { border-bottom: 2px solid #1c2328; } figcaption, .soft { color: #5a6670; font-size: .875rem; }
+th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: bottom; }
+thead th { border-bottom: 2px solid var(--ink); } figcaption, .soft { color: var(--soft); font-size: .875rem; }
 """
 
 
