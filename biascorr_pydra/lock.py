@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import socket
 import sys
 import time
@@ -23,13 +22,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from biascorr_pydra.errors import OutputError, RunLockedError
-from biascorr_pydra.images.files import write_json
+from biascorr_pydra.images.files import is_temporary, write_json
 
 __all__ = ["FOLDER", "alive", "current", "describe", "exclusive", "remove_stale_locks", "remove_temporary_files"]
 
 FOLDER = ".biascorr"
 EMPTY_LOCK_S = 1.0
-TEMPORARY = re.compile(r"^\.[0-9a-f]{12}\.")  # what files.write_atomic names them
 
 
 @contextmanager
@@ -154,7 +152,7 @@ def remove_temporary_files(root: Path, *, leave: Path) -> int:
     removed = 0
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = [name for name in subfolders if Path(folder, name).resolve() != leave]
-        for name in filter(TEMPORARY.match, files):
+        for name in filter(is_temporary, files):
             Path(folder, name).unlink(missing_ok=True)
             removed += 1
     return removed

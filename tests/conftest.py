@@ -13,7 +13,8 @@ from biascorr_pydra.images.field import LogBiasSpline
 os.environ["NO_ET"] = "1"  # Pydra's telemetry
 
 # fixtures that several files of tests share
-pytest_plugins = ["example_plugin", "n4_scans", "slurm_stand_in", "small_cohort", "tiny_cohort", "written_cohort"]
+pytest_plugins = ["example_plugin", "judged_cohort", "n4_scans", "slurm_stand_in"]
+pytest_plugins += ["small_cohort", "tiny_cohort", "written_cohort"]
 
 
 @dataclass(frozen=True)

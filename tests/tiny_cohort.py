@@ -69,7 +69,7 @@ def put(job, plan, phantom_file, kinds=("corrected", "bias"), records=None, repl
     correction |= {"method": "n4", "runtime_s": {"estimate": 1.5}, "warnings": [], "mask_resampled": False}
     correction |= {"field": {}, "estimate": {}, "software": {}, "in_sha256": files.sha256(job.source)}
     correction["gate"] = {"verdict": "accepted", "applied": "n4"}
-    metrics = {"before": {}, "after": {}, "field": {}, "undefined": {}}
+    metrics = {"own_before": {}, "own_after": {}, "field": {}, "undefined": {}}
     records = {"correction": correction, "metrics": metrics, **(records or {})}
     return publish(
         job,

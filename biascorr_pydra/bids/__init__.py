@@ -13,6 +13,7 @@ contrast carries that contrast (``space-T2w``), so that two contrasts of one ses
 from .dataset import GROUP_FILES, STATUS_COLUMNS, check_ours, make_folder, prepare_dataset
 from .entities import Name, join, parse
 from .jobs import ANATOMICAL_SUFFIXES, DATASET_DESCRIPTION, TISSUES, Job, index, survey
+from .judged import JUDGE, JUDGE_README, JUDGED
 from .normalized import NORMALIZED, NORMALIZED_OUTPUTS, NORMALIZED_README
 from .out_folder import DESIGN, mark_study, output_folders
 from .outputs import CORRECTED, NOT_CORRECTED, Output, Outputs, Records, bids_uri, output_paths, sidecar
@@ -26,6 +27,9 @@ __all__ = [
     "DATASET_DESCRIPTION",
     "DESIGN",
     "GROUP_FILES",
+    "JUDGE",
+    "JUDGED",
+    "JUDGE_README",
     "NORMALIZED",
     "NORMALIZED_OUTPUTS",
     "NORMALIZED_README",

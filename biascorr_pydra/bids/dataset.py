@@ -8,9 +8,10 @@ from pathlib import Path
 
 from biascorr_pydra import __version__
 from biascorr_pydra.errors import OutputError, OutputExistsError
-from biascorr_pydra.images.files import write_json, write_text
+from biascorr_pydra.images.files import is_temporary, write_json, write_text
 
 from .jobs import DATASET_DESCRIPTION
+from .judged import JUDGED
 from .normalized import NORMALIZED_OUTPUTS
 from .outputs import CORRECTED, RAW
 
@@ -22,7 +23,9 @@ STATUS_COLUMNS = ("scan", "method", "state", "reason")
 BIDS_VERSION = "1.11.0"
 # BIDS common labels as fMRIPrep writes them
 DSEG_LABELS = "index\tname\tabbreviation\n1\tGray Matter\tGM\n2\tWhite Matter\tWM\n3\tCerebrospinal Fluid\tCSF\n"
-IGNORED = "".join(f"{pattern}\n" for outputs in (CORRECTED, NORMALIZED_OUTPUTS) for pattern in outputs.ignored())
+IGNORED = "".join(
+    f"{pattern}\n" for outputs in (CORRECTED, NORMALIZED_OUTPUTS, JUDGED) for pattern in outputs.ignored()
+)
 
 
 def prepare_dataset(
@@ -85,7 +88,7 @@ def check_ours(dataset: Path, *, overwrite: bool = False) -> None:
     advice = "Choose another --out-dir, or add --overwrite."
     if dataset.exists() and not dataset.is_dir():
         raise OutputExistsError("a file is where the method's folder belongs", file=dataset, next_step=advice)
-    if dataset.is_dir() and any(dataset.iterdir()) and not _ours(dataset):
+    if dataset.is_dir() and any(not is_temporary(path.name) for path in dataset.iterdir()) and not _ours(dataset):
         raise OutputExistsError(
             "the folder is not empty and was not written by biascorr_pydra", file=dataset, next_step=advice
         )

@@ -1,4 +1,4 @@
-"""The plan of a run that corrects a cohort: the scans by each of its methods, on one mask and one segmentation."""
+"""The plan of a run that corrects a cohort: the scans by each of its methods, on one mask."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from biascorr_pydra.bids import CORRECTED, Job
 from biascorr_pydra.correction.options import DEFAULTS, CorrectionOptions
 from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.images.files import Hashes
+from biascorr_pydra.judge import ACQUIRED, CANNOT_TELL, SAME
 from biascorr_pydra.methods.spec import MethodSpec
 
 from .plan import Plan, check_out_dir, digest, hashes_of, is_complete, key_of, problems_of, unfinished
 
-__all__ = ["SHARED", "UNSEGMENTED", "CorrectionPlan", "Settings", "plan_correction"]
+__all__ = ["SHARED", "CorrectionPlan", "Settings", "plan_correction"]
 
 GIVEN = "given"
-#: Choices with which no image is segmented.
-UNSEGMENTED = ("given", "none")
+#: Names in the output folder, or in the judge's records, that are no method's.
+RESERVED = {bids.JUDGE, bids.NORMALIZED, ACQUIRED, SAME, CANNOT_TELL}
 #: Options of a correction that a run over a cohort offers, for all of its methods.
 SHARED = ("device", "seed", "gate", "fallback")
 #: Options in every scan's key; others are there only if they are not the default, so that finished work stays finished.
@@ -52,7 +53,6 @@ class Settings:
     derivatives: Path | None = None
     options: CorrectionOptions = DEFAULTS
     overwrite: bool = False
-    reference_method: str = "n4"
     allow_undescribed: bool = False
     scan_pages: bool = True
 
@@ -69,6 +69,12 @@ class Settings:
             raise InvalidParameterError("at least one --method is needed")
         if len(set(self.labels)) < len(self.labels):
             raise InvalidParameterError("each --method once", value=", ".join(self.labels))
+        if taken := sorted({*self.labels} & RESERVED):
+            raise InvalidParameterError(
+                "a method cannot have a name that the output folder uses for something else",
+                value=taken[0],
+                next_step="Rename the method in the package that it comes from.",
+            )
         if GIVEN in (self.skull_strip, self.segmentation) and self.derivatives is None:
             raise InvalidParameterError(
                 "masks or segmentations that are given are looked up in a derivative data set",
@@ -79,11 +85,6 @@ class Settings:
     def labels(self) -> tuple[str, ...]:
         """Folder names of the methods' data sets."""
         return tuple(spec.label for spec in self.methods)
-
-    @property
-    def reference(self) -> MethodSpec:
-        """By whose image the tissues are found: the only method's own, or the reference method's for several."""
-        return self.methods[0] if len(self.methods) == 1 else MethodSpec(self.reference_method)
 
     @property
     def needed(self) -> dict[str, set[str]]:
@@ -132,7 +133,6 @@ def plan_correction(
     BiasCorrError
         The data set, the selection, a method or the output folder cannot be used.
     """
-    reference = f"{settings.reference} {implementation(settings.reference.method, settings.reference.preset)}"
     implementations = {spec: implementation(spec.method, spec.preset) for spec in settings.methods}
     jobs, skipped = bids.survey(
         settings.bids_dir,
@@ -142,13 +142,12 @@ def plan_correction(
         derivatives=settings.derivatives,
         allow_undescribed=settings.allow_undescribed,
     )
-    check_out_dir(settings.out_dir, settings.bids_dir, settings.labels, overwrite=settings.overwrite)
+    folders = (*settings.labels, bids.JUDGE)
+    check_out_dir(settings.out_dir, settings.bids_dir, folders, overwrite=settings.overwrite)
     hashes = hashes_of(settings.out_dir)
     inputs = {job.relative: _inputs(job, settings, hashes) for job in jobs}
     keys = {
-        (job.relative, spec.label): key_of(
-            {**inputs[job.relative], **_work(settings, spec, implementations[spec], reference)}
-        )
+        (job.relative, spec.label): key_of({**inputs[job.relative], **_work(settings, spec, implementations[spec])})
         for job in jobs
         for spec in settings.methods
     }
@@ -200,11 +199,9 @@ def _options_in_key(options: CorrectionOptions) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if name in IN_EVERY_KEY or value != getattr(DEFAULTS, name)}
 
 
-def _work(settings: Settings, spec: MethodSpec, implementation: str, reference: str) -> dict[str, str]:
+def _work(settings: Settings, spec: MethodSpec, implementation: str) -> dict[str, str]:
     """Everything about the method that its results depend on, and about what segments the scan."""
-    work = {"method": str(spec), "implementation": implementation}
-    if settings.segmentation not in UNSEGMENTED:
-        work["reference"] = reference
+    work = {"method": str(spec), "implementation": implementation, "tissue": "of its own image"}
     if settings.segmentation in tissue.NETWORKS:
         work["segmenter"] = weights.sha256_of(tissue.NETWORKS[settings.segmentation])
     return work

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import time
@@ -22,6 +23,7 @@ __all__ = [
     "Hashes",
     "check_output",
     "check_writable",
+    "is_temporary",
     "sha256",
     "write_all",
     "write_atomic",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 SUFFIXES = (".nii.gz", ".nii")
+_TEMPORARY = re.compile(r"^\.[0-9a-f]{12}\.")
 
 
 def sha256(file: str | Path) -> str:
@@ -238,8 +241,13 @@ def _put_back(renamed: Sequence[Path], old: dict[Path, Path]) -> None:
         ) from reason
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is one under which a file is being written, or was when a process was killed."""
+    return _TEMPORARY.match(name) is not None
+
+
 def _beside(path: Path) -> Path:
-    """A temporary name in the same folder; :mod:`biascorr_pydra.lock` knows these names and clears them away."""
+    """A temporary name in the same folder, as :func:`is_temporary` knows it."""
     return path.with_name(f".{secrets.token_hex(6)}.{path.name}"[:255])
 
 

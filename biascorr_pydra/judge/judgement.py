@@ -21,8 +21,20 @@ from biascorr_pydra.metrics import image_metrics, tissue_masks
 from .noise import Replicates
 from .tissue import Grid, consensus
 
-__all__ = ["ACQUIRED", "CANNOT_TELL", "LEAST_VOXELS", "RANKED_BY", "SAME", "Judgement", "Pair", "judge_images"]
+__all__ = [
+    "ACQUIRED",
+    "CANNOT_TELL",
+    "JUDGE_VERSION",
+    "LEAST_VOXELS",
+    "RANKED_BY",
+    "SAME",
+    "Judgement",
+    "Pair",
+    "judge_images",
+]
 
+#: Goes up with whatever changes a number or a verdict: records of another version are made anew.
+JUDGE_VERSION = 1
 ACQUIRED = "acquired"
 #: Metrics that both must be lower for a correction to be the better one.
 RANKED_BY = ("tissue_spread", "tissue_spread_to_contrast")

@@ -1,4 +1,8 @@
-"""Did it help: one scan measured before and after its correction, on one segmentation and one mask."""
+"""One scan measured before and after its correction, on the tissues that were segmented in the corrected image.
+
+What a user of that one method will see downstream; no number to compare methods by, for each is measured on tissue of
+its own. The judge (:mod:`biascorr_pydra.judge`) compares.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +45,7 @@ def measure(
     mask : boolean array, same shape
         Where the field is summarised, and whose intensities are counted.
     dseg : array, same shape, or None
-        1 GM, 2 WM, 3 CSF. The same segmentation scores both images.
+        1 GM, 2 WM, 3 CSF: the tissues of the corrected image, or given ones. They score both images.
     voxel_size_mm : three floats
     no_dseg_reason : str
         Why tissue metrics are undefined where there is no segmentation.
@@ -49,10 +53,10 @@ def measure(
     Returns
     -------
     dict
-        "before" and "after" (metric -> value or None), "field", "histogram" ("range" in units of the image's median in
-        the mask, and counts "before" and "after"), and "undefined" ("before.cjv" -> reason).
+        "own_before" and "own_after" (metric -> value or None), "field", "histogram" ("range" in units of the image's
+        median in the mask, and counts "before" and "after"), and "undefined" ("own_before.cjv" -> reason).
     """
-    images = {"before": acquired, "after": corrected}
+    images = {"own_before": acquired, "own_after": corrected}
     parts = {"field": field_metrics(bias, mask)}
     if dseg is None:
         parts |= {part: undefined_image_metrics(no_dseg_reason) for part in images}
@@ -63,11 +67,11 @@ def measure(
     undefined = {
         f"{part}.{name}": reason for part, values in parts.items() for name, reason in values.pop("undefined").items()
     }
-    histogram, reasons = normalized_histograms(images, mask)
+    histogram, reasons = normalized_histograms({"before": acquired, "after": corrected}, mask)
     undefined |= {f"histogram.{name}": reason for name, reason in reasons.items()}
     return {
-        "before": parts["before"],
-        "after": parts["after"],
+        "own_before": parts["own_before"],
+        "own_after": parts["own_after"],
         "field": parts["field"],
         "histogram": histogram,
         "undefined": undefined,

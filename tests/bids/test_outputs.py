@@ -66,7 +66,7 @@ def test_sidecars_of_what_was_made_and_of_nothing_else():
 def test_what_bids_does_not_know_is_ignored_by_the_validator(tiny, tmp_path):
     bids.prepare_dataset(tmp_path / "out/n4", tiny, "n4", "test")
     ignored = (tmp_path / "out/n4/.bidsignore").read_text().splitlines()
-    assert ignored == ["*_biasfield.*", "*_metrics.json", "*_normalization.json"]
+    assert ignored == ["*_biasfield.*", "*_metrics.json", "*_normalization.json", "*_judge.json"]
 
 
 def test_an_image_is_added_by_declaring_it(published, phantom_file):

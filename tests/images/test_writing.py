@@ -13,7 +13,6 @@ import pytest
 from biascorr_pydra.errors import OutputError, OutputExistsError
 from biascorr_pydra.images import files
 from biascorr_pydra.images.files import Hashes
-from biascorr_pydra.lock import TEMPORARY
 
 NAMES = ("a.nii.gz", "b.nii.gz", "c.json")
 NEW = {name: f"new {name}".encode() for name in NAMES}
@@ -185,7 +184,7 @@ def test_a_process_killed_between_two_renames_leaves_each_file_old_or_new(folder
     hidden = {name for name in left if name.startswith(".")}
     expected = before | {name: NEW[name] for name in NAMES[:after]}
     assert {name: content for name, content in left.items() if name not in hidden} == expected
-    assert all(TEMPORARY.match(name) for name in hidden)  # which the next run clears away
+    assert all(files.is_temporary(name) for name in hidden)  # which the next run clears away
 
 
 def test_files_written_together_replace_old_ones_and_leave_nothing_else(folder):

@@ -18,6 +18,10 @@ from biascorr_pydra.images import files, nifti
 from biascorr_pydra.metrics import cjv, residual_cov
 
 
+def judge_record(out, scan):
+    return json.loads(Path(str(out / "judge" / scan).replace("T1w.nii.gz", "desc-T1w_judge.json")).read_text())
+
+
 @pytest.mark.parametrize("worker", ["debug", "lanes"])
 def test_the_whole_path(dataset, phantoms, worker):
     done = run(dataset, "--scan-pages", worker=worker)
@@ -35,10 +39,14 @@ def test_the_whole_path(dataset, phantoms, worker):
         before = residual_cov(np.ones_like(bias), phantom.bias, phantom.brain)
         assert residual_cov(bias, phantom.bias, phantom.brain) < 0.5 * before
         record = json.loads(Path(f"{stem}_desc-T1w_metrics.json").read_text())
-        assert record["before"]["cjv"] == pytest.approx(
+        assert record["own_before"]["cjv"] == pytest.approx(
             cjv(phantom.acquired, phantom.dseg == 1, phantom.dseg == 2), rel=1e-5
         )
-        assert record["after"]["cjv"] < record["before"]["cjv"]
+        assert record["own_after"]["cjv"] < record["own_before"]["cjv"]
+        judged = judge_record(out, scan)
+        assert judged["judged"] == {"n4": record["work"]["key"]}
+        assert judged["work"]["run_id"] == record["work"]["run_id"]
+        assert [pair["verdict"] for pair in judged["pairs"]] == ["n4"], judged["reason"]
         sidecar = json.loads(Path(f"{stem}_desc-preproc_T1w.json").read_text())
         assert sidecar["SourceSHA256"] == files.sha256(dataset / scan)
         assert sidecar["Method"]["Name"] == "n4" and sidecar["SkullStripped"] is False
@@ -49,10 +57,10 @@ def test_the_whole_path(dataset, phantoms, worker):
 def test_the_validator_accepts_what_is_written(dataset):
     assert run(dataset).returncode == 0
     validator = shutil.which("bids-validator-deno") or Path(sys.executable).parent / "bids-validator-deno"
-    validated = subprocess.run(
-        [validator, "--ignoreWarnings", str(dataset.parent / "out/n4")], capture_output=True, text=True
-    )
-    assert validated.returncode == 0, validated.stdout + validated.stderr
+    for folder in ("n4", "judge"):
+        command = [validator, "--ignoreWarnings", str(dataset.parent / "out" / folder)]
+        validated = subprocess.run(command, capture_output=True, text=True)
+        assert validated.returncode == 0, validated.stdout + validated.stderr
 
 
 def test_a_second_run_computes_nothing_and_a_changed_scan_only_itself(dataset, phantoms):
@@ -152,6 +160,9 @@ def test_one_failing_method_does_not_stop_the_other(dataset):
     assert done.returncode == 1
     assert states(dataset) == ["done", "failed", "cached", "cached", "done", "done"]
     assert "was not written by biascorr_pydra" in done.stderr and foreign.read_text() == "by hand"
+    # The judge compares what there is of each scan.
+    out, compared = dataset.parent / "out", {"n4", "n4_antspy"}
+    assert [set(judge_record(out, scan)["judged"]) for scan in SCANS] == [{"n4"}, compared, compared]
 
 
 def test_dry_run_prints_the_plan_and_touches_nothing(dataset):
@@ -221,8 +232,8 @@ def test_under_pytest_with_the_debug_worker(dataset):
     corrected = nib.load(dataset.parent / "out/n4/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz")
     assert corrected.shape == (32, 36, 30)
     metrics = json.loads((dataset.parent / "out/n4/sub-01/anat/sub-01_desc-T1w_metrics.json").read_text())
-    assert metrics["after"]["cjv"] is None
-    assert metrics["undefined"]["before.cjv"] == "no tissue segmentation was asked for"
+    assert metrics["own_after"]["cjv"] is None
+    assert metrics["undefined"]["own_before.cjv"] == "no tissue segmentation was asked for"
 
 
 def test_changed_bytes_with_the_old_time_recompute(dataset, phantoms):

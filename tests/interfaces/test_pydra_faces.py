@@ -184,7 +184,7 @@ def test_the_workflow_nested_in_anothers_workflow(tmp_path, phantom, phantom_fil
     most = np.argmax([nib.load(file).get_fdata() for file in outputs.tpms], axis=0) + 1
     assert np.mean(most[brain] == dseg[brain]) > 0.95
     metrics = json.loads(Path(outputs.metrics).read_text())
-    assert metrics["after"]["cjv"] < metrics["before"]["cjv"]
+    assert metrics["own_after"]["cjv"] < metrics["own_before"]["cjv"]
 
 
 def test_the_workflow_takes_a_series_and_every_option(tmp_path, phantom, mask_file):
@@ -218,7 +218,7 @@ def test_the_workflow_takes_a_series_and_every_option(tmp_path, phantom, mask_fi
     corrected = nib.load(expected).get_fdata(dtype="float32")
     brain = nib.load(outputs.out_file).get_fdata(dtype="float32")
     np.testing.assert_array_equal(brain, np.where(phantom.brain[..., None], corrected, 0))
-    assert json.loads(Path(outputs.out_metrics).read_text())["after"]
+    assert json.loads(Path(outputs.out_metrics).read_text())["own_after"]
 
 
 def test_without_a_segmentation_the_metrics_say_why(tmp_path, phantom_file, mask_file):

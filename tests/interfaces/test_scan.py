@@ -48,10 +48,9 @@ def test_a_scan_needs_as_much_memory_as_its_greediest_method(task_for, monkeypat
     assert memory(task_for("n4", options=CorrectionOptions(fallback="ubc"))) > GREEDY_GB
 
 
-def test_the_method_by_whose_image_the_tissues_are_found_counts(task_for, monkeypatch):
+def test_only_the_methods_asked_for_count(task_for, monkeypatch):
     monkeypatch.setattr(get_corrector("n4"), "memory_gb", GREEDY_GB)
-    assert memory(task_for("ubc", "deepem", segmentation="atropos")) > GREEDY_GB
-    assert memory(task_for("ubc", "deepem")) < GREEDY_GB
+    assert memory(task_for("ubc", "deepem", skull_strip="template", segmentation="atropos")) < GREEDY_GB
 
 
 def test_mask_and_segmentation_count(task_for):
@@ -78,7 +77,8 @@ def test_tissues_are_segmented_on_the_runs_device_and_ask_for_a_gpu_where_they_r
     task_for, segmentation, device, gpus
 ):
     task = task_for("n4", skull_strip="template", segmentation=segmentation, options=CorrectionOptions(device=device))
-    tissue = next(node for node in task.construct().nodes if node.name == "tissue")
+    by_method = CorrectByMethod(in_file=task.in_file, work=task.work, spec="n4", key="key", mask=task.in_file)
+    tissue = next(node for node in by_method.construct().nodes if node.name == "tissue")
     assert tissue.inputs.device == device
     step = SegmentTissue(in_file=task.in_file, method=segmentation, device=device)
     assert declared(step).gpus == gpus
@@ -89,7 +89,7 @@ def test_every_declared_image_and_record_is_an_input_of_what_publishes_it():
     shared = {field.name for field in get_fields(CorrectByMethod)}
     for image in CORRECTED.images:
         assert image.kind in published and f"{image.step}_record" in published
-        assert (image.kind in shared) is (image.step in ("brain", "tissue"))
+        assert (image.kind in shared) is (image.step == "brain")
 
 
 def test_a_scan_that_changed_during_the_run_is_not_published(task_for, tmp_path, phantom_file):

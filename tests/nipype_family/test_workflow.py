@@ -86,7 +86,7 @@ def test_it_runs_nested_in_a_workflow_and_writes_reportlets(tmp_path, phantom, b
     most = np.argmax([nib.load(file).get_fdata() for file in collected["out_tpms"]], axis=0) + 1
     assert np.mean(most[brain] == dseg[brain]) > 0.95
     metrics = json.loads(Path(collected["out_metrics"][0]).read_text())
-    assert metrics["after"]["cjv"] < metrics["before"]["cjv"]
+    assert metrics["own_after"]["cjv"] < metrics["own_before"]["cjv"]
     assert [Path(file).suffix for file in collected["out_report"]] == [".svg", ".svg"]
     assert sorted(path.name for path in (tmp_path / "out/sub-01/figures").iterdir()) == [
         "sub-01_desc-biascorr_T1w.svg",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -68,10 +69,13 @@ def _show_rows(rows: list[Any], everything: bool) -> None:
 def report(out_dir: str, figures: str | None, **options: Any) -> None:
     """Make the report of the cohort, or of the study of several, in OUT from its written files, at any time.
 
+    Scans that the judge has not compared as they are now are judged first, unless a run is at work.
     Writes OUT/report.html, OUT/metrics.tsv, and tables and the scans' pages in OUT/reports.
     """
+    from biascorr_pydra.interfaces.judging import judge_study_aloud
     from biascorr_pydra.report import write_report
 
+    judge_study_aloud(Path(out_dir))
     paths = write_report(out_dir, figures=figures, **options)
     click.echo(f"Metrics: {paths.metrics_tsv}\nReport:  {paths.html}")
     if figures:

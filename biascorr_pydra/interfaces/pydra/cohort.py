@@ -11,9 +11,11 @@ from pydra.compose import python, workflow
 from biascorr_pydra import bids, report
 from biascorr_pydra.bids import Job
 from biascorr_pydra.cohort import SHARED, CorrectionPlan, Settings, plan_correction, status
+from biascorr_pydra.cohort.judging import prepare_judge, unjudged
 from biascorr_pydra.correction.options import DEFAULTS, CorrectionOptions
 from biascorr_pydra.errors import InvalidParameterError
-from biascorr_pydra.methods import DEFAULT_METHOD, REFERENCE_METHOD, get_corrector
+from biascorr_pydra.interfaces.judging import judge_aloud
+from biascorr_pydra.methods import DEFAULT_METHOD, get_corrector
 from biascorr_pydra.methods.spec import MethodSpec
 
 from .scan import GIVEN, CorrectScan
@@ -26,7 +28,7 @@ __all__ = ["CorrectBids", "options_of", "plan_of", "prepare", "require_absolute"
 def WriteReport(  # noqa: N802
     out_dir: str, rows: list[list[str]], run_id: str, scan_pages: bool = True, metrics_files: list | None = None
 ) -> str:
-    """Write the status table, the group metrics and the report of a cohort.
+    """Judge what has not been judged, and write the status table, the group metrics and the report of a cohort.
 
     Parameters
     ----------
@@ -46,6 +48,7 @@ def WriteReport(  # noqa: N802
     report_file : str
         the report
     """
+    judge_aloud(Path(out_dir), run_id)
     status.write(Path(out_dir), status.judged(Path(out_dir), [status.Row(*row) for row in rows]))
     return str(report.write_report(Path(out_dir), scan_pages=scan_pages).html)
 
@@ -90,7 +93,7 @@ def CorrectBids(
     skull_strip : str
         brain mask: auto (deepbet for T1w, template for the rest), deepbet, template, given or none
     segmentation : str
-        tissues that score the methods: atropos, kmeans, deepnormalize, given or none
+        tissues of each corrected image: atropos, kmeans, deepnormalize, given or none
     derivatives : Path
         a BIDS derivative data set with the masks and segmentations for `given`
     device : str
@@ -130,7 +133,7 @@ def CorrectBids(
         scans = workflow.add(CorrectScan().split(fields, **values).combine("in_file"), name="scan")
         metrics_files = scans.metrics_files
     rows = [list(row) for row in status.expected(plan)]
-    if not plan.pending and report.is_up_to_date(settings.out_dir):
+    if not plan.pending and report.is_up_to_date(settings.out_dir) and not unjudged(settings.out_dir):
         status.write(settings.out_dir, status.judged(settings.out_dir, [status.Row(*row) for row in rows]))
         return str(report.ReportPaths.inside(settings.out_dir).html)
     written = workflow.add(
@@ -177,7 +180,6 @@ def settings_of(task: workflow.Task) -> Settings:
         derivatives=Path(task.derivatives) if task.derivatives else None,
         options=options_of(task),
         overwrite=task.overwrite,
-        reference_method=REFERENCE_METHOD,
         allow_undescribed=task.allow_undescribed,
         scan_pages=task.scan_pages,
     )
@@ -206,6 +208,7 @@ def prepare(plan: CorrectionPlan) -> None:
             f"{method.summary} (preset {preset})",
             overwrite=plan.settings.overwrite,
         )
+    prepare_judge(plan.settings.out_dir, plan.settings.bids_dir, overwrite=plan.settings.overwrite)
     status.begin(plan)
     plan.hashes.keep()
 
@@ -222,7 +225,6 @@ def scan_task(
         "out_dir": str(settings.out_dir),
         "skull_strip": settings.skull_strip,
         "segmentation": settings.segmentation,
-        "reference": str(settings.reference),
         "options": {name: getattr(settings.options, name) for name in SHARED},
         "overwrite": settings.overwrite,
         "run_id": run_id,

@@ -17,6 +17,7 @@ from pydra.compose import workflow
 from biascorr_pydra import lock, report
 from biascorr_pydra.cohort import CorrectionPlan, status
 from biascorr_pydra.errors import InvalidParameterError, ResourceError
+from biascorr_pydra.interfaces.judging import judge_aloud
 from biascorr_pydra.resources import Resources, declared, resolve_device
 from biascorr_pydra.workers import is_remote
 from biascorr_pydra.workers.engine import Worker, checksum_of, stored_result
@@ -29,7 +30,7 @@ __all__ = ["Submit", "check_resources", "complete", "device_for", "hooks", "name
 
 Submit = Callable[[workflow.Task], Any]  # runs a task; its result, or the exception that the engine raised instead
 # the workflow's nodes, as --resources names them
-STEPS = ("scan", "brain", "reference", "tissue", "by_method", "correct", "measure", "publish", "report")
+STEPS = ("scan", "brain", "by_method", "correct", "tissue", "measure", "publish", "judge", "report")
 
 
 class CohortHooks:
@@ -93,6 +94,7 @@ class CohortHooks:
             if row.state in ("failed", "rejected"):
                 click.echo(f"{row.state.upper()}  {row.scan}  {row.method}\n        {row.reason}", err=True)
         paths = report.ReportPaths.inside(plan.settings.out_dir)
+        judge_aloud(plan.settings.out_dir, task.run_id)
         status.write(plan.settings.out_dir, rows)
         if not report.is_up_to_date(plan.settings.out_dir):  # usually the workflow's last node has made it
             report.write_report(plan.settings.out_dir, scan_pages=plan.settings.scan_pages)

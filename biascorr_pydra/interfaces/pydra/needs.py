@@ -14,7 +14,7 @@ from biascorr_pydra.errors import UnknownMethodError
 from biascorr_pydra.methods import Corrector, MethodSpec, get_corrector
 from biascorr_pydra.resources import Resources
 
-__all__ = ["for_brain", "for_correction", "for_measure", "for_normalization", "for_tissue", "memory_gb"]
+__all__ = ["for_brain", "for_correction", "for_judge", "for_measure", "for_normalization", "for_tissue", "memory_gb"]
 
 STEP_GB = 0.1  # memory is asked for in these steps
 
@@ -70,6 +70,11 @@ def for_normalization(task) -> Resources:
 def _for_networks(task, name: str) -> Resources:
     method = get_corrector(name)
     return Resources(mem_gb=memory_gb(task.in_file, method.memory_gb, method.bytes_per_voxel))
+
+
+def for_judge(task) -> Resources:
+    """One image at a time in full, however many there are; the rest is on a coarse grid."""
+    return Resources(mem_gb=memory_gb(task.in_file, 0.4, 40))
 
 
 def for_measure(task) -> Resources:

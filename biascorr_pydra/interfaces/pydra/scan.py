@@ -1,15 +1,15 @@
 """One scan of a cohort: one nested Pydra workflow per scan, so that a scan that fails never stops another.
 
-Per scan: a brain mask on the acquired image; tissues segmented once, on the scan as its only method corrects it, or the
-reference method where several are compared; then one nested workflow per method, which corrects, measures on that one
-segmentation, and puts the files under their BIDS names.
+Per scan: a brain mask on the acquired image; then one nested workflow per method, which corrects, segments the tissues
+in its own corrected image, measures on them, and puts the files under their BIDS names; last the judge, whose tissue is
+no method's own, compares what has been published.
 
 Files travel from step to step under the kinds by which :data:`biascorr_pydra.bids.CORRECTED` declares them: an image
 that is declared there, and that its step makes, is published without an edit here.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,9 +21,9 @@ from pydra.compose import python, workflow
 from biascorr_pydra import __version__
 from biascorr_pydra.anatomy.tissue import reason_against
 from biascorr_pydra.bids import CORRECTED, TISSUES, Job
-from biascorr_pydra.cohort.correction import UNSEGMENTED
+from biascorr_pydra.cohort.judging import judge_scan
 from biascorr_pydra.cohort.publish import metrics_record, publish
-from biascorr_pydra.errors import InvalidImageError
+from biascorr_pydra.errors import BiasCorrError, InvalidImageError
 from biascorr_pydra.methods.spec import NO_FALLBACK, MethodSpec
 from biascorr_pydra.resources import Resources, requires
 
@@ -41,8 +41,19 @@ __all__ = ["GIVEN", "CorrectByMethod", "CorrectScan"]
 
 #: Inputs of CorrectScan for the files that --derivatives gives, by kind.
 GIVEN = {kind: f"given_{kind.lower()}" for kind in ("mask", "dseg", *TISSUES)}
-ONCE = ("brain", "tissue")  # steps that a scan takes once, whatever its methods
-BY_METHOD = ("correction", "metrics")
+GIVEN_TISSUE = {kind: name for kind, name in GIVEN.items() if kind != "mask"}
+ONCE = ("brain",)  # steps that a scan takes once, whatever its methods, and whose files they share
+BY_METHOD = ("correction", "tissue", "metrics")
+#: What was segmented, in the records of those who measure on it.
+OWN_IMAGE = "the method's own corrected image"
+GIVEN_IMAGE = "the given segmentation's own image"
+
+
+def _given(arg: Callable, names: Mapping[str, str]) -> dict[str, Any]:
+    """Inputs of a task for files of --derivatives, as :data:`GIVEN` names them."""
+    return {
+        name: arg(type=File | None, default=None, help=f"{kind} from --derivatives") for kind, name in names.items()
+    }
 
 
 def _inputs_for(arg: Callable, steps: tuple[str, ...]) -> dict[str, Any]:
@@ -101,9 +112,11 @@ def PublishScan(work: str, spec: str, key: str, segmentation: str, **files: File
     return str(record_file)
 
 
-@workflow.define(inputs=_inputs_for(workflow.arg, ONCE), outputs=["metrics_file"])
-def CorrectByMethod(in_file: File, work: str, spec: str, key: str, segmentation: str, **shared: File | None) -> str:
-    """Correct one scan by one method, measure it, and put the results under their BIDS names.
+@workflow.define(
+    inputs={**_inputs_for(workflow.arg, ONCE), **_given(workflow.arg, GIVEN_TISSUE)}, outputs=["metrics_file"]
+)
+def CorrectByMethod(in_file: File, work: str, spec: str, key: str, **files: File | None) -> str:
+    """Correct one scan by one method, segment and measure the result, and put all under their BIDS names.
 
     Parameters
     ----------
@@ -115,22 +128,29 @@ def CorrectByMethod(in_file: File, work: str, spec: str, key: str, segmentation:
         the method, name or name:preset
     key : str
         what this work is called
-    segmentation : str
-        which image was segmented, or why none was
 
     Returns
     -------
     metrics_file : str
         the metrics file among the outputs
     """
-    correction = workflow.add(_correction(in_file, work, MethodSpec.parse(spec), shared["mask"]), name="correct")
+    given = {name: files.pop(name) for name in GIVEN_TISSUE.values()}
+    chosen, mask = json.loads(work), files["mask"]
+    correction = workflow.add(_correction(in_file, work, MethodSpec.parse(spec), mask), name="correct")
+    made = _made("correction", correction)
+    method, masked = chosen["segmentation"], chosen["skull_strip"] != "none"
+    segmentation = reason_against(chosen["job"]["suffix"], method, masked=masked)
+    if not segmentation:
+        is_given = method == "given"  # then one segmentation, which is checked once for all methods
+        segmented, segmentation = (in_file, GIVEN_IMAGE) if is_given else (correction.out_file, OWN_IMAGE)
+        made |= _made("tissue", _add_tissue(segmented, work, mask, given))
     metrics = workflow.add(
         MeasureBias(
             in_file=in_file,
             out_file=correction.out_file,
             bias_file=correction.bias_file,
-            mask_file=shared["mask"],
-            dseg_file=shared["dseg"],
+            mask_file=mask,
+            dseg_file=made.get("dseg"),
             no_dseg_reason=segmentation,
             implementation=_implementation(work),
         ),
@@ -143,8 +163,8 @@ def CorrectByMethod(in_file: File, work: str, spec: str, key: str, segmentation:
             key=key,
             segmentation=segmentation,
             metrics_record=metrics.metrics_file,
-            **_made("correction", correction),
-            **shared,
+            **made,
+            **files,
         ),
         name="publish",
     )
@@ -183,8 +203,6 @@ def _scan_needs(task: Any) -> Resources | None:
 def _step_needs(in_file: Any, chosen: dict[str, Any], specs: list[str]) -> list[Resources]:
     """What each step of a scan needs by itself; they run one after another."""
     named = list(specs)
-    if chosen["segmentation"] not in UNSEGMENTED:
-        named.append(chosen["reference"])
     if chosen["options"]["fallback"] != NO_FALLBACK:
         named.append(chosen["options"]["fallback"])
     step = partial(SimpleNamespace, in_file=in_file, device="cpu", suffix=chosen["job"]["suffix"])
@@ -193,19 +211,39 @@ def _step_needs(in_file: Any, chosen: dict[str, Any], specs: list[str]) -> list[
         asked.append(needs.for_brain(step(method=chosen["skull_strip"])))
     if chosen["segmentation"] != "none":
         asked.append(needs.for_tissue(step(method=chosen["segmentation"])))
-    return [*asked, needs.for_measure(step())]
+    return [*asked, needs.for_measure(step()), needs.for_judge(step())]
+
+
+@requires(needs.for_judge)
+@python.define(outputs=["judge_file"])
+def JudgeScan(in_file: File, work: str, metrics_files: list[str]) -> str | None:  # noqa: N802
+    """Compare what a scan's methods have delivered, on tissue that none of them made.
+
+    Parameters
+    ----------
+    in_file : File
+        the acquired image
+    work : str
+        the scan and the run's choices, JSON
+    metrics_files : list
+        the methods' metrics files, to wait for
+
+    Returns
+    -------
+    judge_file : str
+        the judge's record; None where it could not be made, which whoever writes the report tries again and tells
+    """
+    chosen = json.loads(work)
+    try:
+        return str(judge_scan(Path(chosen["out_dir"]), Job.from_dict(chosen["job"]), run_id=chosen["run_id"]))
+    except BiasCorrError:
+        return None
 
 
 @requires(_scan_needs)
-@workflow.define(
-    inputs={
-        name: workflow.arg(type=File | None, default=None, help=f"{kind} from --derivatives")
-        for kind, name in GIVEN.items()
-    },
-    outputs=["metrics_files"],
-)
+@workflow.define(inputs=_given(workflow.arg, GIVEN), outputs=["metrics_files"])
 def CorrectScan(in_file: File, work: str, specs: list[str], keys: list[str], **given: File | None) -> list[str]:
-    """Correct one scan by every method asked for, on one mask and one segmentation.
+    """Correct one scan by every method asked for, on one mask, and judge what they deliver.
 
     Parameters
     ----------
@@ -227,20 +265,14 @@ def CorrectScan(in_file: File, work: str, specs: list[str], keys: list[str], **g
     shared: dict[str, Any] = {}
     if chosen["skull_strip"] != "none":
         shared |= _made("brain", _add_brain(in_file, work, given["given_mask"]))
-    reason = reason_against(chosen["job"]["suffix"], chosen["segmentation"], masked="mask" in shared)
-    segmented = reason or "the given segmentation's own image"
-    if not reason:
-        reference = in_file
-        if chosen["segmentation"] != "given":
-            reference = _add_reference(in_file, work, shared.get("mask")).out_file
-            segmented = f"the scan as corrected by {chosen['reference']}, for every method of the run"
-        shared |= _made("tissue", _add_tissue(reference, work, shared.get("mask"), given))
+    tissue = {name: given[name] for name in GIVEN_TISSUE.values()}
     by_method = workflow.add(
-        CorrectByMethod(in_file=in_file, work=work, segmentation=segmented, **shared)
+        CorrectByMethod(in_file=in_file, work=work, **shared, **tissue)
         .split(("spec", "key"), spec=specs, key=keys)
         .combine("spec"),
         name="by_method",
     )
+    workflow.add(JudgeScan(in_file=in_file, work=work, metrics_files=by_method.metrics_file), name="judge")
     return by_method.metrics_file
 
 
@@ -259,11 +291,6 @@ def _add_brain(in_file: Any, work: str, given_mask: Any) -> Any:
     )
 
 
-def _add_reference(in_file: Any, work: str, mask: Any) -> Any:
-    reference = MethodSpec.parse(json.loads(work)["reference"])
-    return workflow.add(_correction(in_file, work, reference, mask), name="reference")
-
-
 def _add_tissue(in_file: Any, work: str, mask: Any, given: dict[str, Any]) -> Any:
     chosen = json.loads(work)
     return workflow.add(
@@ -274,7 +301,7 @@ def _add_tissue(in_file: Any, work: str, mask: Any, given: dict[str, Any]) -> An
             suffix=chosen["job"]["suffix"],
             device=chosen["options"]["device"],
             implementation=segmenter_implementation(chosen["segmentation"], _implementation(work)),
-            **{name: file for name, file in given.items() if name != "given_mask"},
+            **given,
         ),
         name="tissue",
     )

@@ -243,7 +243,7 @@ def EvaluateAbide(  # noqa: N802
     skull_strip : str
         brain mask: auto (deepbet for T1w, template for the rest), deepbet, template, given or none
     segmentation : str
-        tissues that score all methods: atropos, kmeans, deepnormalize, given or none
+        tissues of each corrected image: atropos, kmeans, deepnormalize, given or none
     derivatives : Path
         masks and segmentations for `given`, laid out as the study: one derivative data set, or one a site folder
     device : str

@@ -1,0 +1,344 @@
+"""Judge the scans of an output folder from their published files, whoever published them and when.
+
+A scan's record in OUT/judge says which work of which methods it was made of. Where that differs from what lies in the
+methods' data sets, or another version of the judge made it, it is made anew; so nothing has to be known of the run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from biascorr_pydra import bids
+from biascorr_pydra.bids import CORRECTED, JUDGED, NOT_CORRECTED, Job
+from biascorr_pydra.errors import BiasCorrError
+from biascorr_pydra.images import nifti
+from biascorr_pydra.judge import ACQUIRED, JUDGE_VERSION, Judgement, judge_images
+
+from .plan import is_complete, key_of
+from .publish import publish
+
+__all__ = ["judge_rest", "judge_scan", "prepare_judge", "unjudged"]
+
+NO_MASK = "there is no brain mask: the corrections were made without skull stripping"
+OTHER_SOURCE = "made of another version of the acquired image than the last one"
+RECORDS = "*/sub-*/**/*_metrics.json"
+#: What a record that is absent, damaged or another one's raises.
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What one method has delivered of a scan, complete.
+
+    Attributes
+    ----------
+    label : folder name of the method's data set
+    key : what the work is called
+    source_sha256 : of the acquired image that it was made of
+    unapplied : why the image was delivered as acquired; empty where a field was divided out
+    paths : of the images, by kind
+    written_ns : when the record was written
+    """
+
+    label: str
+    key: str
+    source_sha256: str
+    unapplied: str
+    paths: Mapping[str, Path]
+    written_ns: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """The images of a scan that are compared, and those that are not, with the reasons."""
+
+    present: tuple[Delivered, ...]
+    left_out: Mapping[str, str]
+    not_compared: Mapping[str, str]
+
+    @property
+    def judged(self) -> dict[str, str]:
+        """Label -> key of the work, of the methods whose images are compared."""
+        aside = {*self.left_out, *self.not_compared}
+        return {one.label: one.key for one in self.present if one.label not in aside}
+
+    @property
+    def key(self) -> str:
+        """What this judgement is called: another one where anything that it is made of differs."""
+        of_same_source = {one.label: one.key for one in self.present if one.label not in self.not_compared}
+        return key_of({"version": JUDGE_VERSION, "made of": of_same_source, "aside": [*self.not_compared]})
+
+    @classmethod
+    def of(cls, out_dir: Path, job: Job) -> Case:
+        """What lies in the methods' data sets of a scan now."""
+        present = tuple(_delivered(out_dir, job))
+        last = max(present, key=lambda one: (one.written_ns, one.label), default=None)
+        other = {one.label: OTHER_SOURCE for one in present if last and one.source_sha256 != last.source_sha256}
+        left_out = {one.label: one.unapplied for one in present if one.unapplied and one.label not in other}
+        return cls(present, left_out, other)
+
+
+def judge_scan(out_dir: Path, job: Job, *, run_id: str | None = None) -> Path | None:
+    """Compare what the methods have delivered of a scan; nothing is done where that has been done.
+
+    Parameters
+    ----------
+    out_dir : folder with the methods' data sets; the judge's is made beside them
+    job : Job
+    run_id : the run that does it
+
+    Returns
+    -------
+    Path of the record; None where no method has delivered anything, and then no earlier record stays.
+
+    Raises
+    ------
+    UnreadableImageError
+        A published image is damaged.
+    OutputExistsError, OutputError
+        The judge's folder is not this package's, or cannot be written to.
+    """
+    started = time.perf_counter()
+    case, record = Case.of(out_dir, job), JUDGED.record_file(job, out_dir / bids.JUDGE)
+    if not case.present:
+        _forget(job, out_dir)
+        return None
+    if is_complete(record, out_dir / bids.JUDGE, case.key):
+        return record
+    if not (out_dir / bids.JUDGE / bids.DATASET_DESCRIPTION).is_file():
+        prepare_judge(out_dir, _raw_of(out_dir / case.present[0].label))
+    judgement, affine = _judge(case, job)
+    content = _record(case, job, judgement)
+    with tempfile.TemporaryDirectory(prefix="biascorr-judge-") as folder:
+        files = {}
+        if judgement.tissue is not None and judgement.grid is not None:
+            files["dseg"] = Path(folder) / "dseg.nii.gz"
+            img = nib.Nifti1Image(judgement.tissue.astype(np.uint8), judgement.grid.affine(affine))
+            img.header.set_xyzt_units("mm")
+            nifti.save(img, files["dseg"])
+        content["runtime_s"] = round(time.perf_counter() - started, 3)
+        about = {"judge": {"Name": "consensus", "Version": JUDGE_VERSION, "Images": [ACQUIRED, *case.judged]}}
+        return publish(job, JUDGED, out_dir / bids.JUDGE, files, about, content, key=case.key, run_id=run_id)
+
+
+def unjudged(out_dir: Path) -> list[Job]:
+    """Scans whose record is not there, or not of what their methods have delivered; reads every record there is."""
+    jobs = _scans(out_dir)
+    return [job for _, job in sorted(jobs.items()) if not _is_judged(out_dir, job)]
+
+
+def judge_rest(
+    out_dir: Path, *, run_id: str | None = None, progress: Callable[[int, int], None] | None = None
+) -> dict[str, str]:
+    """Judge every scan of a folder that is not, and remove the records of scans that no method has delivered.
+
+    Parameters
+    ----------
+    out_dir : folder with the methods' data sets
+    run_id : the run that does it
+    progress : called with the number of scans judged, and to judge, before each and at the end
+
+    Returns
+    -------
+    Scan -> why it could not be judged.
+    """
+    _forget_removed(out_dir)
+    jobs, problems = unjudged(out_dir), {}
+    for number, job in enumerate(jobs):
+        if progress:
+            progress(number, len(jobs))
+        try:
+            judge_scan(out_dir, job, run_id=run_id)
+        except BiasCorrError as error:
+            problems[job.relative] = f"{type(error).__name__}: {error}"
+    if progress and jobs:
+        progress(len(jobs), len(jobs))
+    return problems
+
+
+def prepare_judge(out_dir: Path, bids_dir: Path, *, overwrite: bool = False) -> None:
+    """Make the root of the judge's data set.
+
+    Raises
+    ------
+    OutputExistsError
+        The folder holds something that this package did not write.
+    """
+    bids.prepare_dataset(
+        out_dir / bids.JUDGE,
+        bids_dir,
+        "consensus tissue",
+        f"corrections compared on tissue that no method made (version {JUDGE_VERSION} of the judge)",
+        overwrite=overwrite,
+        action="Comparison of corrections",
+        readme=bids.JUDGE_README,
+    )
+
+
+# --- what has been delivered
+
+
+def _delivered(out_dir: Path, job: Job) -> Iterator[Delivered]:
+    for dataset in sorted(path for path in out_dir.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        paths = CORRECTED.paths(job, dataset)
+        record_file = paths[CORRECTED.record]
+        try:
+            record = json.loads(record_file.read_text())
+            gate, key, written = record["gate"], record["work"]["key"], record_file.stat().st_mtime_ns
+            about = json.loads(bids.sidecar(paths["corrected"]).read_text())
+        except UNREADABLE:
+            continue  # not of this method, or damaged: the next run makes it again
+        if is_complete(record_file, dataset, key):
+            passed_on = gate["applied"] == NOT_CORRECTED
+            unapplied = f"{gate['verdict']} by the gate: delivered as acquired" if passed_on else ""
+            yield Delivered(dataset.name, key, about.get("SourceSHA256", ""), unapplied, paths, written)
+
+
+def _scans(out_dir: Path) -> dict[str, Job]:
+    """The scans that any method has delivered, by their path in the data set that they are of."""
+    jobs = {}
+    for path in out_dir.glob(RECORDS):
+        try:
+            job = _job_of(path)
+            jobs[job.relative] = job
+        except UNREADABLE:
+            continue
+    return jobs
+
+
+def _job_of(record_file: Path) -> Job:
+    """The scan that a record is of; raises one of UNREADABLE."""
+    record = json.loads(record_file.read_text())
+    relative = record["source"].split(":", 2)[2]
+    entities = tuple((str(key), str(value)) for key, value in record["entities"].items())
+    return Job(Path(relative), relative, entities, record["suffix"])
+
+
+def _is_judged(out_dir: Path, job: Job) -> bool:
+    case = Case.of(out_dir, job)
+    return not case.present or is_complete(
+        JUDGED.record_file(job, out_dir / bids.JUDGE), out_dir / bids.JUDGE, case.key
+    )
+
+
+def _raw_of(dataset: Path) -> Path:
+    """The data set that a derivative data set says it was made of; itself where it does not say."""
+    try:
+        link = json.loads((dataset / bids.DATASET_DESCRIPTION).read_text())["DatasetLinks"]["raw"]
+    except UNREADABLE:
+        return dataset
+    return dataset / str(link)
+
+
+# --- judging
+
+
+class _Images(Mapping[str, np.ndarray]):
+    """Images that are read as they are asked for, so that one at a time is in memory."""
+
+    def __init__(self, readers: Mapping[str, Callable[[], np.ndarray]]):
+        self._readers = readers
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._readers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._readers)
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+
+def _judge(case: Case, job: Job) -> tuple[Judgement, np.ndarray]:
+    """The judgement, and the images' affine."""
+    compared = [one for one in case.present if one.label not in case.not_compared]
+    first = _load(compared[0].paths["corrected"])
+    masks = [one.paths["mask"] for one in compared if one.paths["mask"].is_file()]
+    if not masks:
+        return Judgement(NO_MASK), first.affine
+    mask = np.all([_read(path) > 0 for path in masks], axis=0)
+    readers = {ACQUIRED: lambda: _acquired(compared[0])}
+    for one in compared:
+        if not one.unapplied:
+            readers[one.label] = lambda one=one: _read(one.paths["corrected"])
+    return judge_images(_Images(readers), mask, nifti.voxel_size_mm(first), suffix=job.suffix), first.affine
+
+
+def _acquired(one: Delivered) -> np.ndarray:
+    """The acquired image: by definition the corrected one times the field, wherever the source may have gone."""
+    return _read(one.paths["corrected"]) * _read(one.paths["bias"])
+
+
+def _load(path: Path) -> nib.Nifti1Image:
+    """An image in RAS+ order, so that a judgement does not depend on how images are stored."""
+    return nib.as_closest_canonical(nifti.load(path))
+
+
+def _read(path: Path) -> np.ndarray:
+    img = _load(path)
+    return np.asarray(img.dataobj, np.float32).reshape(img.shape[:3])
+
+
+def _record(case: Case, job: Job, judgement: Judgement) -> dict[str, Any]:
+    grid = judgement.grid
+    content = {
+        "source": bids.bids_uri(job),
+        "subject": job.entity("sub"),
+        "session": job.entity("ses"),
+        "entities": dict(job.entities),
+        "suffix": job.suffix,
+        "judge_version": JUDGE_VERSION,
+        "judged": case.judged,
+        "left_out": dict(case.left_out),
+        "not_compared": dict(case.not_compared),
+        "reason": judgement.reason,
+        "voxels": dict(judgement.voxels),
+        "grid_mm": [] if grid is None else [round(size, 6) for size in grid.voxel_size_mm],
+        "images": judgement.metrics,
+        "pairs": [asdict(pair) for pair in judgement.pairs],
+    }
+    return _finite(content)
+
+
+def _finite(value: Any) -> Any:
+    """A value as JSON can hold it: what is not finite becomes None."""
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_finite(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+# --- what no method delivers any more
+
+
+def _forget(job: Job, out_dir: Path) -> None:
+    """Remove what the judge has of a scan, the record first."""
+    paths = JUDGED.paths(job, out_dir / bids.JUDGE)
+    paths.pop(JUDGED.record).unlink(missing_ok=True)
+    for path in paths.values():
+        path.unlink(missing_ok=True)
+        bids.sidecar(path).unlink(missing_ok=True)
+
+
+def _forget_removed(out_dir: Path) -> None:
+    for path in (out_dir / bids.JUDGE).glob("sub-*/**/*_judge.json"):
+        try:
+            job = _job_of(path)
+        except UNREADABLE:
+            path.unlink(missing_ok=True)  # damaged: made again where there is something to judge
+            continue
+        if not any(True for _ in _delivered(out_dir, job)):
+            _forget(job, out_dir)

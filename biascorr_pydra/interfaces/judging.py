@@ -1,0 +1,34 @@
+"""Judge what output folders have unjudged, with words on what is going on: for every face that writes a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from biascorr_pydra import lock
+from biascorr_pydra.bids import GROUP_FILES
+from biascorr_pydra.cohort.judging import judge_rest
+
+__all__ = ["judge_aloud", "judge_study_aloud"]
+
+STEP = 20  # scans between two lines
+
+
+def judge_aloud(out_dir: Path, run_id: str | None = None) -> None:
+    """Judge the scans of a folder that are not judged, and tell on standard error how many, and what could not be."""
+    for scan, reason in judge_rest(out_dir, run_id=run_id, progress=_tell).items():
+        click.echo(f"NOT JUDGED  {scan}\n        {reason}", err=True)
+
+
+def judge_study_aloud(out_dir: Path) -> None:
+    """The same for a cohort's folder, or each data set's of a study, where no run is at work that will do it itself."""
+    one = not out_dir.is_dir() or (out_dir / GROUP_FILES[0]).is_file() or any(out_dir.glob("*/sub-*"))
+    for folder in [out_dir] if one else sorted(path.parent for path in out_dir.glob(f"*/{GROUP_FILES[0]}")):
+        if folder.is_dir() and not (lock.alive(folder) or lock.alive(out_dir)):
+            judge_aloud(folder)
+
+
+def _tell(done: int, of: int) -> None:
+    if done % STEP == 0 or done == of:
+        click.echo(f"judged {done} of {of}", err=True)

@@ -1,0 +1,210 @@
+"""Records of the judge, from what methods have published: with the fields known, and whatever is published when."""
+
+import json
+import threading
+
+import nibabel as nib
+import numpy as np
+import pytest
+from judged_cohort import T1W, job_of
+
+from biascorr_pydra import bids
+from biascorr_pydra.cohort import judging
+from biascorr_pydra.cohort.judging import judge_rest, judge_scan, unjudged
+from biascorr_pydra.errors import UnreadableImageError
+from biascorr_pydra.metrics import image_metrics
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def judged(delivery, scan=T1W):
+    return read(judge_scan(delivery.out, job_of(scan)))
+
+
+def verdicts(record):
+    return {(pair["first"], pair["second"]): pair["verdict"] for pair in record["pairs"]}
+
+
+def times(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_order_of_the_true_fields_is_the_judges(delivery, phantom):
+    delivery.put("true", phantom.bias)
+    delivery.put("half", phantom.bias**0.5)
+    delivery.put("wrong", 1 / phantom.bias)
+    record = judged(delivery)
+    assert verdicts(record) == {
+        ("acquired", "half"): "half",
+        ("acquired", "true"): "true",
+        ("acquired", "wrong"): "acquired",
+        ("half", "true"): "true",
+        ("half", "wrong"): "half",
+        ("true", "wrong"): "true",
+    }
+    assert record["judged"] == {"half": "half 1", "true": "true 1", "wrong": "wrong 1"}
+    assert record["left_out"] == record["not_compared"] == {} and record["reason"] is None
+    for pair in record["pairs"]:
+        for change, low, high in pair["changes"].values():
+            assert low <= change <= high
+
+
+def test_the_numbers_are_those_of_the_images_on_the_tissue_that_is_published(delivery, phantom):
+    delivery.put("n4", phantom.bias)
+    record = judged(delivery)
+    path = bids.JUDGED.paths(job_of(), delivery.out / "judge")["dseg"]
+    tissue = nib.load(path)
+    assert path.name == "sub-01_desc-judge_dseg.nii.gz" and tissue.get_data_dtype() == np.uint8
+    # Voxels of 4 mm are left as they are, and the grid is the box of the brain: its voxels lie on the phantom's.
+    start = np.rint(np.linalg.inv(phantom.affine) @ tissue.affine[:, 3])[:3].astype(int)
+    box = tuple(slice(begin, begin + n) for begin, n in zip(start, tissue.shape, strict=True))
+    labels = np.asarray(tissue.dataobj)
+    assert record["voxels"] == {"WM": int((labels == 2).sum()), "GM": int((labels == 1).sum())}
+    assert set(np.unique(labels)) == {0, 1, 2} and (phantom.dseg[box][labels > 0] == labels[labels > 0]).mean() > 0.99
+    acquired = image_metrics(phantom.acquired[box], labels == 1, labels == 2, voxel_size_mm=(4, 4, 4))
+    for name in ("cjv", "cv_wm", "cv_gm", "wm_gm_contrast", "tissue_spread", "tissue_spread_to_contrast"):
+        assert record["images"]["acquired"][name] == pytest.approx(acquired[name], rel=1e-5)
+    assert record["grid_mm"] == [4, 4, 4] and record["source"] == f"bids:raw:{T1W}"
+
+
+def test_a_rejected_field_is_left_out_and_changes_nothing(delivery, phantom):
+    delivery.put("n4", phantom.bias)
+    before = judged(delivery)
+    delivery.put("ubc", 1.0, verdict="rejected")
+    record = judged(delivery)
+    assert record["left_out"] == {"ubc": "rejected by the gate: delivered as acquired"}
+    assert "ubc" not in record["judged"] and set(record["images"]) == {"acquired", "n4"}
+    assert record["images"] == before["images"] and record["pairs"] == before["pairs"]
+
+
+def test_where_every_field_was_rejected_the_acquired_image_is_measured_alone(delivery):
+    delivery.put("n4", 1.0, verdict="rejected")
+    record = judged(delivery)
+    assert list(record["images"]) == ["acquired"] and record["images"]["acquired"]["cjv"] > 0 and not record["pairs"]
+
+
+def test_without_a_brain_mask_nothing_is_judged_and_the_record_says_why(delivery, phantom):
+    delivery.put("n4", phantom.bias, mask=False)
+    record = judged(delivery)
+    assert "no brain mask" in record["reason"] and record["images"] == {} and record["pairs"] == []
+    assert unjudged(delivery.out) == []
+
+
+def test_a_contrast_of_unknown_order_is_not_judged(delivery, phantom):
+    scan = T1W.replace("T1w", "PDw")
+    delivery.put("n4", phantom.bias, scan=scan)
+    assert "PDw" in judged(delivery, scan)["reason"]
+
+
+@pytest.mark.parametrize("codes", ["LPS", "PIR", "SAL"])
+def test_a_record_does_not_depend_on_how_the_images_are_stored(delivery, phantom, codes):
+    delivery.put("n4", phantom.bias)
+    before = judged(delivery)
+    dseg = bids.JUDGED.paths(job_of(), delivery.out / "judge")["dseg"]
+    tissue = dseg.read_bytes()
+    delivery.put("n4", phantom.bias, codes=codes, key="2")
+    after = judged(delivery)
+    assert after["judged"] != before["judged"]
+    changing = ("judged", "work", "runtime_s")
+    assert {k: v for k, v in after.items() if k not in changing} == {
+        k: v for k, v in before.items() if k not in changing
+    }
+    assert dseg.read_bytes() == tissue
+
+
+# --- when
+
+
+def test_what_is_judged_is_not_judged_again(delivery, phantom):
+    delivery.put("n4", phantom.bias)
+    judged(delivery)
+    before = times(delivery.out)
+    assert unjudged(delivery.out) == [] and judge_rest(delivery.out) == {}
+    judged(delivery)
+    assert times(delivery.out) == before
+
+
+def test_another_method_another_version_of_one_and_one_that_goes_are_judged_anew(delivery, phantom):
+    delivery.put("n4", phantom.bias)
+    judged(delivery)
+    delivery.put("ubc", phantom.bias**0.5)
+    assert [job.relative for job in unjudged(delivery.out)] == [T1W]
+    assert verdicts(judged(delivery))["n4", "ubc"] == "n4"
+    delivery.put("n4", 1 / phantom.bias, key="2")
+    assert verdicts(judged(delivery))["n4", "ubc"] == "ubc"
+    bids.output_paths(job_of(), delivery.out / "ubc")["metrics"].unlink()
+    assert judge_rest(delivery.out) == {}
+    record = read(delivery.record())
+    assert record["judged"] == {"n4": "n4 2"} and set(record["images"]) == {"acquired", "n4"}
+
+
+def test_another_version_of_the_judge_judges_anew(delivery, phantom, monkeypatch):
+    delivery.put("n4", phantom.bias)
+    judged(delivery)
+    monkeypatch.setattr(judging, "JUDGE_VERSION", 1000)
+    assert len(unjudged(delivery.out)) == 1
+    assert judged(delivery)["judge_version"] == 1000
+
+
+def test_the_records_of_scans_that_nobody_delivers_any_more_go(delivery, phantom):
+    other = T1W.replace("01", "02")
+    for scan in (T1W, other):
+        delivery.put("n4", phantom.bias, scan=scan)
+        judged(delivery, scan)
+    bids.output_paths(job_of(other), delivery.out / "n4")["metrics"].unlink()
+    judge_rest(delivery.out)
+    assert delivery.record().is_file()
+    assert not list((delivery.out / "judge/sub-02").rglob("*.*"))
+
+
+def test_a_method_that_corrected_another_version_of_the_scan_is_not_compared(delivery, phantom):
+    delivery.put("n4", phantom.bias, source="old")
+    delivery.put("ubc", phantom.bias**0.5, source="new")
+    record = judged(delivery)
+    assert set(record["images"]) == {"acquired", "ubc"} and record["left_out"] == {}
+    assert list(record["not_compared"]) == ["n4"] and "another version" in record["not_compared"]["n4"]
+
+
+def test_a_run_that_was_killed_before_the_judge_and_one_within_are_made_good(delivery, phantom):
+    scans = [T1W.replace("01", number) for number in ("01", "02")]
+    for scan in scans:
+        delivery.put("n4", phantom.bias, scan=scan)
+    judged(delivery, scans[0])
+    delivery.record(scans[0]).unlink()  # it is written last: the tissue is there, the record is not
+    said = []
+    assert judge_rest(delivery.out, progress=lambda *numbers: said.append(numbers)) == {}
+    assert said == [(0, 2), (1, 2), (2, 2)]
+    assert [read(delivery.record(scan))["source"] for scan in scans] == [f"bids:raw:{scan}" for scan in scans]
+
+
+def test_two_at_once_leave_one_whole_record(delivery, phantom):
+    delivery.put("n4", phantom.bias)
+    threads = [threading.Thread(target=judge_scan, args=(delivery.out, job_of())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read(delivery.record())["judged"] == {"n4": "n4 1"} and unjudged(delivery.out) == []
+
+
+def test_a_damaged_image_is_named_and_the_other_scans_are_judged(delivery, phantom):
+    other = T1W.replace("01", "02")
+    for scan in (T1W, other):
+        delivery.put("n4", phantom.bias, scan=scan)
+    corrected = bids.output_paths(job_of(), delivery.out / "n4")["corrected"]
+    corrected.write_bytes(bytes(corrected.stat().st_size))
+    problems = judge_rest(delivery.out)
+    assert list(problems) == [T1W] and str(corrected) in problems[T1W]
+    assert delivery.record(other).is_file() and not delivery.record().exists()
+    with pytest.raises(UnreadableImageError):
+        judge_scan(delivery.out, job_of())
+
+
+def test_the_judges_folder_is_a_data_set_of_its_own_made_from_the_same_raw_one(delivery, phantom):
+    delivery.put("n4", phantom.bias)
+    judged(delivery)
+    about = read(delivery.out / "judge/dataset_description.json")
+    assert about["DatasetLinks"] == {"raw": "../../raw"} and about["DatasetType"] == "derivative"
+    assert "*_judge.json" in (delivery.out / "judge/.bidsignore").read_text().splitlines()
