@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from biascorr_pydra import lock
-from biascorr_pydra.bids import GROUP_FILES
+from biascorr_pydra.bids import output_folders
 from biascorr_pydra.cohort.judging import judge_rest
 
 __all__ = ["judge_aloud", "judge_study_aloud"]
@@ -21,11 +21,16 @@ def judge_aloud(out_dir: Path, run_id: str | None = None) -> None:
         click.echo(f"NOT JUDGED  {scan}\n        {reason}", err=True)
 
 
-def judge_study_aloud(out_dir: Path) -> None:
-    """The same for a cohort's folder, or each data set's of a study, where no run is at work that will do it itself."""
-    one = not out_dir.is_dir() or (out_dir / GROUP_FILES[0]).is_file() or any(out_dir.glob("*/sub-*"))
-    for folder in [out_dir] if one else sorted(path.parent for path in out_dir.glob(f"*/{GROUP_FILES[0]}")):
-        if folder.is_dir() and not (lock.alive(folder) or lock.alive(out_dir)):
+def judge_study_aloud(out_dir: Path, *, study: bool = False) -> None:
+    """The same for a cohort's folder, or each data set's of a study, where no run is at work that will do it itself.
+
+    Raises
+    ------
+    BIDSError
+        It is no output folder; see :func:`biascorr_pydra.bids.output_folders`.
+    """
+    for folder in output_folders(out_dir, study=study):
+        if not (lock.alive(folder) or lock.alive(out_dir)):
             judge_aloud(folder)
 
 

@@ -75,7 +75,7 @@ def report(out_dir: str, figures: str | None, **options: Any) -> None:
     from biascorr_pydra.interfaces.judging import judge_study_aloud
     from biascorr_pydra.report import write_report
 
-    judge_study_aloud(Path(out_dir))
+    judge_study_aloud(Path(out_dir), study=options["study"])
     paths = write_report(out_dir, figures=figures, **options)
     click.echo(f"Metrics: {paths.metrics_tsv}\nReport:  {paths.html}")
     if figures:
