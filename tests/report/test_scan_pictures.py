@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from written_cohort import AFFINE, volumes, write_scan, write_tissues
 
-from biascorr_pydra.report.scan import geometry, histograms, mosaic
+from biascorr_pydra.report.scan import geometry, histograms, mosaic, plots
 from biascorr_pydra.report.scan.volumes import ScanImages
 
 FOLDER = "n4/sub-01/ses-1/anat/sub-01_ses-1"
@@ -130,15 +130,15 @@ def test_field_scale_is_symmetric_around_one(fields, top):
 
 def test_field_colors():
     paint = mosaic.field_colors(2.0)
-    dark, one, bright, beyond = (paint(np.full((4, 4), value), (8, 8))[4, 4].astype(int) for value in (0.5, 1, 2, 9))
+    dark, one, bright, beyond = (paint(np.full((4, 4), value))[2, 2].astype(int) for value in (0.5, 1, 2, 9))
     assert dark[2] > dark[0] + 60
     assert one.min() > 240
     assert bright[0] > bright[2] + 60
     assert (beyond == bright).all()
-    assert (paint(np.full((4, 4), np.nan), (8, 8)) == 0).all()
+    assert (paint(np.full((4, 4), np.nan)) == 0).all()
     # Twice too bright and twice too dark are equally far from the middle of the table.
     table = mosaic.field_colors(4.0)
-    half, double = (table(np.full((2, 2), value), (2, 2))[0, 0].astype(int) for value in (0.5, 2.0))
+    half, double = (table(np.full((2, 2), value))[0, 0].astype(int) for value in (0.5, 2.0))
     assert half[2] > half[0] and double[0] > double[2]
 
 
@@ -156,6 +156,39 @@ def test_outlines_of_mask_and_tissues_are_where_they_are(out):
     cols = np.nonzero(blue[:, :100])[1]
     orange = drawn[:, :100, 0] - drawn[:, :100, 2] > 60
     assert np.nonzero(orange)[1].min() < cols.min() and np.nonzero(orange)[1].max() > cols.max()
+
+
+def test_what_is_enlarged_has_the_colors_of_its_voxels(out):
+    """Colors are interpolated, not values: a field of two halves is drawn in their two colors, but at the border."""
+    images = read_images(out)
+    halves = {
+        plane: [np.where(np.arange(s.shape[1]) < s.shape[1] // 2, 0.8, 1.25) * np.ones(s.shape) for s in slices]
+        for plane, slices in images.outline.items()
+    }
+    drawn = pixels(mosaic.draw_field(images, halves, None, (0.5, 2.0)))
+    paint = mosaic.field_colors(2.0)
+    for columns, value in ((slice(24, 34), 0.8), (slice(74, 84), 1.25)):  # beside the letters, in the first slice
+        wanted = paint(np.full((2, 2), value))[0, 0].astype(int)
+        shown = np.median(drawn[30:34, columns], axis=(0, 1))
+        assert np.abs(shown - wanted).max() < 14  # the black outline is near, and it is a JPEG
+
+
+def test_an_outline_is_where_the_mask_ends_wherever_it_lies():
+    """Half a voxel beyond the outermost voxels, in a corner as in the middle; the picture's own edge is none."""
+    for first in (3, 9):
+        mask = np.zeros((16, 20), bool)
+        mask[first : first + 4, first + 1 : first + 7] = True
+        (line,) = mosaic.contours(mask)
+        assert (line.min(0), line.max(0)) == (
+            pytest.approx([first + 0.5, first - 0.5]),
+            pytest.approx([first + 6.5, first + 3.5]),
+        )
+    mask = np.zeros((16, 20), bool)
+    mask[:, :5] = True
+    (line,) = mosaic.contours(mask)
+    assert set(line[:, 0]) == {4.5}
+    assert mosaic.contours(np.zeros((16, 20), bool)) == []
+    assert mosaic.contours(np.ones((1, 20), bool)) == []
 
 
 # --- histograms
@@ -182,6 +215,38 @@ def test_counts_are_numpys():
     np.testing.assert_array_equal(histograms.joint_counts(x, y, edges), np.histogram2d(y, x, (edges, edges))[0])
 
 
+def test_counts_by_tissue_and_of_some_of_many_voxels(monkeypatch):
+    """Of 9 voxels a third is counted, the first, fourth and seventh: one of each tissue, its bin by hand."""
+    monkeypatch.setattr(histograms, "MOST_COUNTED", 3)
+    labels = np.array([3, 0, 0, 1, 0, 0, 2, 0, 7], np.int8)
+    values = np.array([5.0, 1, 1, 15, 1, 1, 25, 1, 1])
+    seen = []
+    monkeypatch.setattr(histograms, "draw_curves", lambda picture, box, edges, curves, title: seen.extend(curves))
+    monkeypatch.setattr(histograms, "histogram_edges", lambda *arguments: np.array([0.0, 10, 20, 30]))
+    histograms.draw_histograms(values, values + 10, labels, (0.0, 30.0))
+    assert {curve.name: curve.before.tolist() for curve in seen} == {
+        "CSF": pytest.approx([1 / 3, 0, 0]),
+        "GM": pytest.approx([0, 1 / 3, 0]),
+        "WM": pytest.approx([0, 0, 1 / 3]),
+    }
+    assert {curve.name: curve.after.tolist() for curve in seen} == {
+        "CSF": pytest.approx([0, 1 / 3, 0]),
+        "GM": pytest.approx([0, 0, 1 / 3]),
+        "WM": [0, 0, 0],  # 35 is in no bin
+    }
+
+
+def test_axes_of_the_joint_histogram_are_where_the_numbers_are():
+    """Voxels of one value, 30 before and 10 after, are one dark block at 30 across and 10 up."""
+    counts = histograms.joint_counts(np.full(50, 30.5), np.full(50, 10.5), np.linspace(0, 64, 65))
+    picture = Image.new("RGB", (400, 330), "white")
+    plots.draw_joint(picture, (100, 20, 256, 256), np.linspace(0, 64, 65), counts)
+    colored = np.asarray(picture, int)[20:276, 102:356]
+    rows, columns = np.nonzero(np.ptp(colored, axis=2) > 20)  # axes, texts and the dots of no change are black
+    assert (columns.min() + 2, columns.max() + 3) == (120, 124)
+    assert (256 - rows.max() - 1, 256 - rows.min()) == (40, 44)
+
+
 def test_histograms_show_tissues_that_became_narrower():
     """White matter's line, blue, ends up narrower and taller than its area; without labels there is one of each."""
     rng = np.random.default_rng(0)
@@ -189,7 +254,7 @@ def test_histograms_show_tissues_that_became_narrower():
     means = np.repeat([80.0, 110, 30], 4000)
     before, after = means + 8 * rng.standard_normal(12000), means + 4 * rng.standard_normal(12000)
     drawn = pixels(histograms.draw_histograms(before, after, labels, (10.0, 130.0)))[:, 330:680]  # beside the legend
-    blue = (drawn == np.array([0, 114, 178])).all(2)
+    blue = (np.abs(drawn - (0, 114, 178)) < 12).all(2)  # the palette is of 96 colors
     area = np.abs(drawn - (255 - 0.28 * (255 - np.array([0, 114, 178])))).max(2) < 6
     assert blue.any() and area.any()
     line_top, area_top = np.flatnonzero(blue.any(1))[0], np.flatnonzero(area.sum(1) > 20)[0]  # without soft edges

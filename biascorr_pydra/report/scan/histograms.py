@@ -1,6 +1,6 @@
 """Histograms of one scan and method: tissues before and after, and the joint histogram of before and after, as PNG.
 
-Drawn through matplotlib's objects on the Agg canvas, so that no global state is touched.
+The counting is here, the drawing in :mod:`biascorr_pydra.report.scan.plots`.
 """
 
 from __future__ import annotations
@@ -8,22 +8,27 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from biascorr_pydra.metrics import DSEG_LABELS
+
+from .plots import Curve, draw_curves, draw_joint
 
 __all__ = ["counts_of", "draw_histograms", "histogram_edges", "joint_counts"]
 
 BINS = 128
 MOST_VALUES = 200_000  # from which the levels of an image stored as integers are known
-SIZE_IN, DPI, FONT_PT = (10.8, 3.7), 100, 11
-LEFT, RIGHT = (0.01, 0.17, 0.62, 0.73), (0.72, 0.17, 0.27, 0.73)  # an automatic layout takes as long as the rest
-#: By tissue: color (Okabe and Ito) and line.
-TISSUES = {"CSF": ("#009E73", "-."), "GM": ("#D55E00", "--"), "WM": ("#0072B2", "-")}
+MOST_COUNTED = 600_000  # evenly taken out of more: a curve of 128 bins is then known to a pixel
+SIZE_PX = (1080, 370)
+COLORS = 96
+N_LABELS = max(DSEG_LABELS.values())
+LEFT, RIGHT = (11, 37, 669, 270), (803, 37, 256, 270)  # of the two plots: from the left, from the top, width, height
+#: By tissue: color (Okabe and Ito) and dashes in pixels, drawn and left out by turns.
+TISSUES = {
+    "CSF": ("#009E73", (18, 5, 4, 5)),
+    "GM": ("#D55E00", (11, 5)),
+    "WM": ("#0072B2", ()),
+}
 
 
 def draw_histograms(
@@ -39,15 +44,31 @@ def draw_histograms(
     """
     low, high = min(0.0, limits[0]), limits[1] + 0.15 * (limits[1] - limits[0])
     edges = histogram_edges(before, low, high)
-    figure = Figure(figsize=SIZE_IN, dpi=DPI, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-    _draw_tissues(figure.add_axes(LEFT), before, after, labels, edges)
-    _draw_joint(figure.add_axes(RIGHT), before, after, np.linspace(low, high, BINS + 1))
+    picture = Image.new("RGB", SIZE_PX, "white")
+    title = "Tissues: before (areas) and after (lines)" if labels is not None else "Before and after"
+    draw_curves(picture, LEFT, edges, _curves(before, after, labels, edges), title)
+    joint_edges = np.linspace(low, high, BINS + 1)
+    draw_joint(picture, RIGHT, joint_edges, joint_counts(before, after, joint_edges))
     stream = io.BytesIO()
-    canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    picture.quantize(96, dither=Image.Dither.NONE).save(stream, "png", optimize=True)
+    picture.quantize(COLORS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(stream, "png")
     return stream.getvalue()
+
+
+def _curves(before: np.ndarray, after: np.ndarray, labels: np.ndarray | None, edges: np.ndarray) -> list[Curve]:
+    """A curve for each tissue, as parts of all voxels; one for all of them where there are no labels."""
+    step = max(1, before.size // MOST_COUNTED)
+    before, after = before[::step], after[::step]
+    labels = labels if labels is None else labels[::step]
+    total = max(before.size, 1)
+    if labels is None:
+        counts = [counts_of(values, edges) / total for values in (before, after)]
+        return [Curve("mask", *TISSUES["WM"], *counts)]
+    by_label = [_counts_by_label(values, labels, edges) / total for values in (before, after)]
+    return [
+        Curve(name, *style, *(counts[DSEG_LABELS[name]] for counts in by_label))
+        for name, style in TISSUES.items()
+        if (labels == DSEG_LABELS[name]).any()
+    ]
 
 
 def histogram_edges(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -69,62 +90,29 @@ def histogram_edges(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _bins(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Number of each value's bin among bins of one width (numpy sorts, which takes longer than all the rest)."""
+    """Number of each value's bin among bins of one width, from 1; 0 for what is outside of them or not finite.
+
+    numpy's own histogram sorts, which takes longer than all the rest.
+    """
     with np.errstate(invalid="ignore"):
-        bins = np.floor((values - edges[0]) / (edges[1] - edges[0]))
-    return np.where((bins >= 0) & (bins < edges.size - 1), bins, -1).astype(np.int64)
+        bins = (values - edges[0]) * (1 / (edges[1] - edges[0])) + 1
+        bins[~((bins >= 1) & (bins < edges.size))] = 0
+        return bins.astype(np.int32)
 
 
 def counts_of(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Values in each bin, array (bins,); what is outside of the bins, or not finite, is not counted."""
-    return np.bincount(_bins(values, edges) + 1, minlength=edges.size)[1:]
+    return np.bincount(_bins(values, edges), minlength=edges.size)[1:]
+
+
+def _counts_by_label(values: np.ndarray, labels: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """As :func:`counts_of` for each label from 0 to 3, array (4, bins)."""
+    known = np.where((labels >= 0) & (labels <= N_LABELS), labels, 0).astype(np.int32)
+    counts = np.bincount(known * edges.size + _bins(values, edges), minlength=(N_LABELS + 1) * edges.size)
+    return counts.reshape(N_LABELS + 1, edges.size)[:, 1:]
 
 
 def joint_counts(before: np.ndarray, after: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Voxels by their values after (rows) and before (columns), array (bins, bins)."""
-    x, y, n = _bins(before, edges), _bins(after, edges), edges.size - 1
-    inside = (x >= 0) & (y >= 0)
-    return np.bincount(y[inside] * n + x[inside], minlength=n * n).reshape(n, n)
-
-
-def _draw_tissues(axes, before: np.ndarray, after: np.ndarray, labels: np.ndarray | None, edges: np.ndarray) -> None:
-    centers = (edges[1:] + edges[:-1]) / 2
-    if labels is None:
-        parts = {"mask": (np.ones(before.size, bool), "#0072B2", "-")}
-    else:
-        inside_of = {name: labels == DSEG_LABELS[name] for name in TISSUES}
-        parts = {name: (inside_of[name], *style) for name, style in TISSUES.items() if inside_of[name].any()}
-    for name, (inside, color, line) in parts.items():
-        for values, is_before in ((before, True), (after, False)):
-            counts = counts_of(values[inside], edges) / max(before.size, 1)
-            if is_before:
-                axes.fill_between(centers, counts, color=color, alpha=0.28, linewidth=0, label=f"{name} before")
-            else:
-                axes.plot(centers, counts, color=color, linestyle=line, linewidth=2, label=f"{name} after")
-    axes.set(xlim=(edges[0], edges[-1]), ylim=(0, None), yticks=[])
-    axes.set_xlabel("intensity", fontsize=FONT_PT)
-    axes.set_title(
-        "Tissues: before (areas) and after (lines)" if labels is not None else "Before and after", loc="left"
-    )
-    axes.legend(frameon=False, fontsize=FONT_PT - 1, ncols=2 if len(parts) > 1 else 1, loc="upper left")
-    _plain(axes)
-
-
-def _draw_joint(axes, before: np.ndarray, after: np.ndarray, edges: np.ndarray) -> None:
-    counts = joint_counts(before, after, edges)
-    shown = np.ma.masked_less(counts, 1)
-    axes.pcolormesh(edges, edges, shown, norm=LogNorm(1, max(float(counts.max()), 2.0)), cmap="cividis_r")
-    axes.plot(edges[[0, -1]], edges[[0, -1]], color="black", linewidth=1, linestyle=":")
-    axes.set(xlim=edges[[0, -1]], ylim=edges[[0, -1]], aspect="equal")
-    axes.set_xlabel("before", fontsize=FONT_PT)
-    axes.set_ylabel("after", fontsize=FONT_PT)
-    axes.set_title("Joint (log counts)", loc="left")
-    axes.yaxis.set_major_locator(MaxNLocator(4))
-    _plain(axes)
-
-
-def _plain(axes) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.tick_params(labelsize=FONT_PT)
-    axes.title.set_fontsize(FONT_PT + 0.5)
-    axes.spines[["right", "top"]].set_visible(False)
+    counts = np.bincount(_bins(after, edges) * edges.size + _bins(before, edges), minlength=edges.size**2)
+    return counts.reshape(edges.size, edges.size)[1:, 1:]

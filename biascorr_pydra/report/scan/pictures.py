@@ -28,7 +28,7 @@ from .volumes import ScanImages
 
 __all__ = ["MethodPictures", "Picture", "ScanPictures", "draw", "key_of"]
 
-VERSION = 2  # changes when the same results would be drawn differently
+VERSION = 3  # changes when the same results would be drawn differently
 
 
 @dataclass(frozen=True)

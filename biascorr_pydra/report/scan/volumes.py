@@ -16,9 +16,10 @@ from biascorr_pydra.metrics import DSEG_LABELS
 from .coarse import labels_on
 from .geometry import PLANES, View, field_limits, intensity_limits
 
-__all__ = ["MethodImages", "ScanImages", "Slices"]
+__all__ = ["Lines", "MethodImages", "ScanImages", "Slices"]
 
 Slices = dict[str, list[np.ndarray]]
+Lines = dict[str, list[list[np.ndarray]]]  # by plane and slice, arrays (N, 2) of columns and rows
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class ScanImages:
     of_judge : whether that segmentation is the judge's tissue
     affine : of the images (4, 4)
     methods : by name
+    mask_outlines : contours of ``outline``, once a picture has needed them
     """
 
     view: View | None = None
@@ -66,7 +68,9 @@ class ScanImages:
     of_judge: bool = False
     affine: np.ndarray = field(default_factory=lambda: np.eye(4))
     methods: dict[str, MethodImages] = field(default_factory=dict)
+    mask_outlines: Lines | None = None
     _mask: np.ndarray | None = None
+    _inside_mask: np.ndarray | None = None  # flat indices: taken three times as fast as by the mask itself
 
     def add(self, method: str, files: dict[str, Path]) -> None:
         """Read one method's images.
@@ -119,13 +123,13 @@ class ScanImages:
             As :meth:`add`, or none of the labels of gray matter, white matter and CSF is in it.
         """
         img = _read(file)
-        labels = np.asarray(img.dataobj).reshape(img.shape[:3]).astype(np.int16)
+        labels = np.asarray(img.dataobj).reshape(img.shape[:3])
         if not of_judge or self._mask is None:
             self._check_grid(img, img, file)
         else:
             labels = labels_on(labels, img.affine, self._mask.shape, self.affine)
         self.of_judge = of_judge
-        if not np.isin(labels, list(DSEG_LABELS.values())).any():
+        if not any((labels == label).any() for label in DSEG_LABELS.values()):
             raise InvalidImageError("none of the labels 1 (GM), 2 (WM), 3 (CSF) is in it", file=file.name)
         view, _ = self.chosen()
         self.tissues = view.slices(labels)
@@ -163,10 +167,13 @@ class ScanImages:
 
     def _inside(self, array: np.ndarray) -> np.ndarray:
         """Values in the mask, always in one order: that of NIfTI files, which is many times faster to go through."""
-        return array.T if self._mask is None else array.T[self._mask.T]
+        if self._inside_mask is None:
+            return array.T.ravel()
+        return array.T.ravel().take(self._inside_mask)
 
     def _choose(self, mask: np.ndarray, img: nib.Nifti1Image) -> None:
         self._mask, self.affine = mask, img.affine
+        self._inside_mask = np.flatnonzero(mask.T)
         self.view = view = View.through(mask, nifti.voxel_size_mm(img))
         self.outline = view.slices(mask)
         middle = [(a + b - 1) / 2 for a, b in zip(view.start, view.stop, strict=True)]
