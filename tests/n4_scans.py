@@ -1,5 +1,7 @@
 """Scans for the tests of n4, and how its fields are compared with those of other programs: fixtures and helpers."""
 
+from functools import cache
+
 import ants
 import numpy as np
 import pytest
@@ -13,10 +15,16 @@ N4, AntsN4 = get_corrector("n4"), get_corrector("ants-n4")
 QUICK = {"shrink_factor": 2, "iterations": (4, 2)}
 
 
+@cache
+def template():
+    """The MNI152 T1w at 1 mm; not to be written to."""
+    return load_mni152_template(resolution=1).get_fdata(dtype=np.float32)
+
+
 def acquisition(shape, step=2, contrast="T1w", seed=0, spacing=None):
     """A part of the MNI152 T1w with an injected field and noise: data, brain, field, spacing."""
-    template = load_mni152_template(resolution=1).get_fdata(dtype=np.float32)[::step, ::step, ::step]
-    data = template[tuple(slice((a - n) // 2, (a - n) // 2 + n) for a, n in zip(template.shape, shape, strict=True))]
+    whole = template()[::step, ::step, ::step]
+    data = whole[tuple(slice((a - n) // 2, (a - n) // 2 + n) for a, n in zip(whole.shape, shape, strict=True))]
     brain = data > 0
     data = data / data.max() * 900
     if contrast != "T1w":

@@ -1,14 +1,12 @@
 """A small data set of phantoms, and running the cohort workflow on it: fixtures that several test files share."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import make_phantom
+from forked import PYDRA, program
 
 from biascorr_pydra.images import nifti
 
@@ -43,20 +41,12 @@ def dataset(tmp_path, phantoms):
 
 def run(dataset, *arguments, worker="debug", out="out"):
     folder = dataset.parent
-    code = "from biascorr_pydra.interfaces.pydra.run import main; main()"
     given = ("--skull-strip", "given", "--segmentation", "given", "--derivatives", str(folder / "truth"))
     inputs = ("--bids-dir", str(dataset), "--out-dir", str(folder / out), "--worker", worker)
     masks = () if "--skull-strip" in arguments else given
     pages = () if "--scan-pages" in arguments else ("--no-scan-pages",)  # they take most of a small cohort's time
     method = () if "--method" in arguments else ("--method", "n4")  # these phantoms are no heads
-    return subprocess.run(
-        [sys.executable, "-c", code, "run", str(WORKFLOW), *inputs, *masks, *pages, *method, *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "NO_ET": "1"},
-        timeout=300,
-    )
+    return program(PYDRA, "run", WORKFLOW, *inputs, *masks, *pages, *method, *arguments, cwd=folder)
 
 
 def states(dataset, out="out"):

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from forked import BIASCORR, program
 from small_cohort import SCANS, WITHOUT, WORKFLOW, run, states
 
 from biascorr_pydra import lock
@@ -22,8 +23,7 @@ CODE = "from biascorr_pydra.interfaces.pydra.run import main; main()"
 
 def biascorr_status(out):
     """What `biascorr status` says, and its exit code."""
-    code = "from biascorr_pydra.interfaces.cli.main import main; main()"
-    done = subprocess.run([sys.executable, "-c", code, "status", str(out)], capture_output=True, text=True)
+    done = program(BIASCORR, "status", out)
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr, done.returncode
 

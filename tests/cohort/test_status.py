@@ -4,12 +4,15 @@ import json
 from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner
 from tiny_cohort import implementation, put, settings
 
 from biascorr_pydra import bids, lock
+from biascorr_pydra.bids import NORMALIZED
 from biascorr_pydra.cohort import plan_correction, status
 from biascorr_pydra.cohort.status import Row
 from biascorr_pydra.errors import BIDSError
+from biascorr_pydra.interfaces.cli.main import cli
 
 
 def test_status_gives_the_reason(published):
@@ -142,3 +145,13 @@ def test_now_speaks_of_each_data_set_of_a_study_and_of_folders_without_a_table(t
         status.write(tmp_path / site, [Row("sub-1_T1w.nii.gz", "n4", "failed", "why")])
     bids.mark_study(tmp_path)
     assert [row.scan for row in status.now(tmp_path)[0]] == ["Caltech/sub-1_T1w.nii.gz", "KKI/sub-1_T1w.nii.gz"]
+
+
+def test_what_is_normalized_is_not_called_corrected(tmp_path):
+    scans = [Row("a", "n4", "done"), Row("b", NORMALIZED, "done"), Row("c", NORMALIZED, "failed", "why")]
+    assert status.meaning("done", scans[:1]) == "corrected in the last run"
+    assert status.meaning("done", scans) == "corrected or normalized in the last run"
+    status.write(tmp_path, scans[1:])
+    shown = CliRunner().invoke(cli, ["status", str(tmp_path)]).output
+    assert "normalized in the last run" in shown and "not normalized, with the reason" in shown
+    assert "corrected" not in shown

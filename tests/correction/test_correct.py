@@ -46,14 +46,15 @@ def test_field_has_mean_one_in_the_mask_and_acquired_is_corrected_times_bias(pha
 
 
 def test_without_a_mask_the_field_has_mean_one_over_the_detected_head(phantom):
-    result = correct_image(phantom.image())
+    result = correct_image(phantom.image(), method="n4")
     head = detect_head(phantom.acquired)
     assert result.bias.get_fdata()[head].mean() == pytest.approx(1, abs=1e-6)
     assert result.correction.scaled_over == "detected head"
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LAS", "LPS", "oblique"])
-def test_header_is_kept_and_the_field_follows_the_voxels(tmp_path, phantom, codes):
+@pytest.mark.parametrize("method", ["n4", pytest.param("deepem", marks=pytest.mark.slow)])
+def test_header_is_kept_and_the_field_follows_the_voxels(tmp_path, phantom, codes, method):
     img = reorient(phantom.image(), codes)
     img.header["descrip"] = b"by hand"
     mask = reorient(phantom.image(phantom.brain, np.uint8), codes)
@@ -64,6 +65,7 @@ def test_header_is_kept_and_the_field_follows_the_voxels(tmp_path, phantom, code
         tmp_path / "out.nii.gz",
         mask_file=tmp_path / "mask.nii.gz",
         bias_file=tmp_path / "b.nii.gz",
+        method=method,
     )
     source = nib.load(tmp_path / "in.nii.gz")
     for name in ("out.nii.gz", "b.nii.gz"):
@@ -81,8 +83,8 @@ def test_header_is_kept_and_the_field_follows_the_voxels(tmp_path, phantom, code
 def test_data_types_give_the_same_field(tmp_path, phantom, dtype):
     values = np.clip(np.round(phantom.acquired / 8), 0, 255)
     mask = phantom.image(phantom.brain, np.uint8)
-    estimated = correct_image(phantom.image(values, dtype), mask=mask).bias.get_fdata()
-    expected = correct_image(phantom.image(values, np.float32), mask=mask).bias.get_fdata()
+    estimated = correct_image(phantom.image(values, dtype), mask=mask, method="n4").bias.get_fdata()
+    expected = correct_image(phantom.image(values, np.float32), mask=mask, method="n4").bias.get_fdata()
     np.testing.assert_array_equal(estimated, expected)
 
 
@@ -90,7 +92,7 @@ def test_thick_slices(phantom):
     thick = phantom.acquired[:, :, ::2], phantom.bias[:, :, ::2], phantom.brain[:, :, ::2]
     affine = phantom.affine @ np.diag([1, 1, 2, 1])
     img, mask = nib.Nifti1Image(thick[0], affine), nib.Nifti1Image(thick[2].astype(np.uint8), affine)
-    estimated = correct_image(img, mask=mask).bias.get_fdata()
+    estimated = correct_image(img, mask=mask, method="n4").bias.get_fdata()
     assert residual_cov(estimated, thick[1], thick[2]) < 0.4 * residual_cov(np.ones_like(estimated), thick[1], thick[2])
 
 
@@ -98,8 +100,8 @@ def test_odd_voxels_are_handled_and_recorded(phantom):
     data = phantom.acquired.copy()
     data[20:24, 28, 22] = [np.nan, np.inf, -5, 0]
     mask = phantom.image(phantom.brain, np.uint8)
-    result = correct_image(phantom.image(data), mask=mask)
-    clean = correct_image(phantom.image(), mask=mask)
+    result = correct_image(phantom.image(data), mask=mask, method="n4")
+    clean = correct_image(phantom.image(), mask=mask, method="n4")
     np.testing.assert_allclose(result.bias.get_fdata(), clean.bias.get_fdata(), rtol=0.01)
     corrected = result.corrected.get_fdata()
     assert corrected[20, 28, 22] == 0 and corrected[21, 28, 22] == 0 and corrected[23, 28, 22] == 0
@@ -132,7 +134,7 @@ def test_apply_inverts_the_field_of_every_volume(tmp_path, phantom):
 
 
 def test_applying_the_field_that_was_written_gives_the_corrected_bytes(tmp_path, phantom_file):
-    correct_file(phantom_file, tmp_path / "a.nii.gz", bias_file=tmp_path / "bias.nii.gz")
+    correct_file(phantom_file, tmp_path / "a.nii.gz", bias_file=tmp_path / "bias.nii.gz", method="n4")
     apply_file(tmp_path / "bias.nii.gz", phantom_file, tmp_path / "b.nii.gz")
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
 
@@ -217,7 +219,7 @@ def test_a_mask_on_another_grid_is_resampled_and_said_so(tmp_path, phantom, phan
         phantom.affine @ np.array([[0.5, 0, 0, -0.25], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
     )
     nifti.save(fine, tmp_path / "fine.nii.gz")
-    record = correct_file(phantom_file, tmp_path / "out.nii.gz", mask_file=tmp_path / "fine.nii.gz")
+    record = correct_file(phantom_file, tmp_path / "out.nii.gz", mask_file=tmp_path / "fine.nii.gz", method="n4")
     assert record.mask_resampled and record.n_mask_voxels == phantom.brain.sum()
     assert any("resampled" in warning for warning in record.warnings)
 
@@ -236,7 +238,7 @@ def test_outputs_are_never_lost(tmp_path, phantom_file):
         correct_file(phantom_file, tmp_path / "no" / "out.nii.gz")
     with pytest.raises(InvalidParameterError, match="name of its own"):
         correct_file(phantom_file, tmp_path / "x.nii.gz", bias_file=tmp_path / "x.nii.gz")
-    correct_file(phantom_file, tmp_path / "there.nii.gz", overwrite=True)
+    correct_file(phantom_file, tmp_path / "there.nii.gz", method="n4", overwrite=True)
     assert nifti.load(tmp_path / "there.nii.gz").shape == (48, 56, 44)
 
 
@@ -331,7 +333,7 @@ def test_all_outputs_or_none(tmp_path, phantom_file, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(OutputError, match=r"bias.nii.gz: cannot be written.*No space left"):
-        correct_file(phantom_file, tmp_path / "out.nii.gz", bias_file=tmp_path / "bias.nii.gz")
+        correct_file(phantom_file, tmp_path / "out.nii.gz", bias_file=tmp_path / "bias.nii.gz", method="n4")
     assert written and sorted(tmp_path.iterdir()) == before
 
 

@@ -201,6 +201,14 @@ def test_detected_head_covers_the_brain_and_not_the_air(phantom):
     assert head[(phantom.true == 0)].mean() < 0.05
 
 
+@pytest.mark.parametrize(
+    ("data", "words"), [(np.zeros((9, 8, 7)), "from 0 to 0"), (np.full((9, 8, 300), -2.0), "from -2 to -2")]
+)
+def test_where_no_voxel_is_positive_there_is_no_head(data, words):
+    with pytest.raises(InvalidImageError, match=f"no head to detect.*{words}"):
+        detect_head(data)
+
+
 # --- the canonical grid
 
 

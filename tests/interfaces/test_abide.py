@@ -1,16 +1,14 @@
 """workflows/evaluate_abide.py on small studies of three sites, in both layouts, with what goes wrong in real ones."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import make_phantom
+from forked import PYDRA, program
 
 from biascorr_pydra.images import nifti
 from biascorr_pydra.metrics import cjv
@@ -73,18 +71,11 @@ def phenotypic(study: Path, rows: dict[str, str]) -> tuple[str, str]:
 
 
 def run(study: Path, *arguments, worker="debug"):
-    code = "from biascorr_pydra.interfaces.pydra.run import main; main()"
     inputs = ["--abide-dir", str(study), "--out-dir", str(study.parent / "out"), "--worker", worker]
     inputs += ["--skull-strip", "given", "--segmentation", "given", "--derivatives", str(study.parent / "truth")]
     inputs += [] if "--method" in arguments else ["--method", "n4"]
     inputs += ["--no-scan-pages"]
-    return subprocess.run(
-        [sys.executable, "-c", code, "run", str(WORKFLOW), *inputs, *arguments],
-        cwd=study.parent,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "NO_ET": "1"},
-    )
+    return program(PYDRA, "run", WORKFLOW, *inputs, *arguments, cwd=study.parent)
 
 
 def table(study: Path, name: str) -> pd.DataFrame:

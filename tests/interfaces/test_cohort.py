@@ -12,6 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from forked import PYDRA, program
 from small_cohort import SCANS, WITHOUT, WORKFLOW, run, states
 
 from biascorr_pydra.images import files, nifti
@@ -330,13 +331,11 @@ def test_the_status_of_other_scans_is_kept(dataset):
 
 
 def test_an_output_folder_among_the_data_is_refused_and_derivatives_is_not(dataset):
-    code = "from biascorr_pydra.interfaces.pydra.run import main; main()"
-    base = [sys.executable, "-c", code, "run", str(WORKFLOW), "--bids-dir", str(dataset), "--worker", "debug", *WITHOUT]
-    base += ["--method", "n4"]
-    refused = subprocess.run([*base, "--out-dir", str(dataset / "results")], capture_output=True, text=True)
+    base = [PYDRA, "run", WORKFLOW, "--bids-dir", dataset, "--worker", "debug", *WITHOUT, "--method", "n4"]
+    refused = program(*base, "--out-dir", dataset / "results")
     assert refused.returncode == 2 and "derivatives" in refused.stderr and not (dataset / "results").exists()
     for _ in range(2):
-        done = subprocess.run([*base, "--out-dir", str(dataset / "derivatives/b")], capture_output=True, text=True)
+        done = program(*base, "--out-dir", dataset / "derivatives/b")
         assert done.returncode == 0, done.stderr
     assert "0 done, 3 done before" in done.stdout
 

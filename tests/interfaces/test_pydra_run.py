@@ -1,12 +1,10 @@
 """`pydra run` with workflow files of a user's own: options from types, help from docstrings, exit codes, caching."""
 
-import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from forked import BIASCORR, PYDRA, program
 
 WORKFLOW = '''
 """A user's own workflow file."""
@@ -74,23 +72,14 @@ def folder(tmp_path):
     return tmp_path
 
 
-def pydra(folder, *arguments, program="interfaces.pydra.run"):
-    code = f"from biascorr_pydra.{program} import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, "run", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "NO_ET": "1"},
-    )
+def pydra(folder, *arguments, main=PYDRA):
+    return program(main, "run", *arguments, cwd=folder)
 
 
-@pytest.mark.parametrize("program", ["interfaces.pydra.run", "interfaces.cli.main"])
+@pytest.mark.parametrize("main", [PYDRA, BIASCORR])
 @pytest.mark.parametrize("worker", ["debug", "cf"])
-def test_runs_any_workflow_file(folder, worker, program):
-    done = pydra(
-        folder, "flow.py", "--in-file", "in.txt", "--times", "3", "--upper", "--worker", worker, program=program
-    )
+def test_runs_any_workflow_file(folder, worker, main):
+    done = pydra(folder, "flow.py", "--in-file", "in.txt", "--times", "3", "--upper", "--worker", worker, main=main)
     assert done.returncode == 0, done.stderr
     out_file = done.stdout.split("out_file: ")[1].strip()
     assert Path(out_file).read_text() == "ABABAB"

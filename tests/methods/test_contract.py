@@ -22,6 +22,7 @@ FOLDER = Path(biascorr_pydra.methods.__file__).parent
 METHODS = [*method_names(), "polynomial"]
 #: They refuse what is no head, as the phantom is; their own tests have heads.
 HEADS_ONLY = {"deepem"}
+VOXEL_MM = 3.0
 FIELDS = [name for name in METHODS if name not in HEADS_ONLY]
 
 
@@ -37,12 +38,12 @@ def every(names):
 
 @cache
 def small():
-    return make_phantom((30, 34, 28), 6.0)
+    return make_phantom((30, 34, 28), VOXEL_MM)  # half a head's size: some networks work on millimetres
 
 
 def scan_of(phantom, mask=True, scale=1.0):
     data = (phantom.acquired * scale).astype(np.float32)
-    return Scan(data, np.ones(data.shape, bool), phantom.brain if mask else None, (6.0,) * 3)
+    return Scan(data, np.ones(data.shape, bool), phantom.brain if mask else None, (VOXEL_MM,) * 3)
 
 
 def field_of(corrector, phantom, **options):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from example_plugin import add_to_path, write_plugin
+from forked import BIASCORR, program
 from small_cohort import run, states
 
 from biascorr_pydra import correct_file, correct_image
@@ -37,9 +38,7 @@ class Flat(Corrector):
 
 
 def shell(*arguments, cwd):
-    code = "from biascorr_pydra.interfaces.cli.main import main; main()"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    return program(BIASCORR, *arguments, cwd=cwd)
 
 
 def a_ball_with_a_field(shape=(30, 34, 28)):

@@ -1,9 +1,6 @@
 """The do-no-harm gate: fields known to be right, wrong, absurd or none, and what becomes of the image."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -11,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from conftest import make_phantom, reorient
+from forked import PYDRA, program
 
 from biascorr_pydra import report
 from biascorr_pydra.bids.signs import Signs, signs_of_correction
@@ -328,13 +326,7 @@ def test_a_cohort_goes_on_past_a_rejected_field_and_says_so(tmp_path):
     (raw / "dataset_description.json").write_text('{"Name": "p", "BIDSVersion": "1.11.0"}')
     words = ["run", str(WORKFLOW), "--bids-dir", str(raw), "--out-dir", str(out), "--worker", "debug"]
     words += ["--method", "n4", "--skull-strip", "none", "--segmentation", "none"]
-    done = subprocess.run(
-        [sys.executable, "-c", "from biascorr_pydra.interfaces.pydra.run import main; main()", *words],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "NO_ET": "1"},
-    )
+    done = program(PYDRA, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "1 done, 0 done before, 0 failed. 1 rejected by the gate." in done.stdout
     assert "REJECTED  sub-02/anat/sub-02_T1w.nii.gz  n4" in done.stderr
