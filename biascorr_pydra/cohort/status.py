@@ -15,25 +15,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 from biascorr_pydra import lock
-from biascorr_pydra.bids import GROUP_FILES, NOT_CORRECTED, STATUS_COLUMNS, make_folder, output_folders
+from biascorr_pydra.bids import GROUP_FILES, NORMALIZED, NOT_CORRECTED, STATUS_COLUMNS, make_folder, output_folders
 from biascorr_pydra.errors import BIDSError
 from biascorr_pydra.images.files import write_text
 from biascorr_pydra.quality import NEGLIGIBLE, REJECTED
 
 from .plan import Plan, is_complete
 
-__all__ = ["STATES", "Row", "begin", "collect", "expected", "has_begun", "judged", "now", "write"]
+__all__ = ["STATES", "Row", "begin", "collect", "expected", "has_begun", "judged", "meaning", "now", "write"]
 
-# each with what `biascorr status` says of it
+# each with what `biascorr status` says of it, of corrected and of normalized scans
 STATES = {
-    "done": "corrected in the last run",
-    "cached": "corrected before it",
+    "done": "{done} in the last run",
+    "cached": "{done} before it",
     "rejected": "the field was rejected; the image was passed on as it is or corrected by the fallback",
-    "waiting": "to be corrected by the run that is going on",
+    "waiting": "to be {done} by the run that is going on",
     "interrupted": "not reached by the last run; the same command goes on from here",
-    "skipped": "not an image to correct",
-    "failed": "no correction, with the reason",
-    "missing": "was corrected, but its files are no longer there; the same command makes them again",
+    "skipped": "not an image that can be {done}",
+    "failed": "not {done}, with the reason",
+    "missing": "was {done}, but its files are no longer there; the same command makes them again",
 }
 # A rejected field is an outcome to look at, not a failure: the same command would end the same.
 GOOD = ("done", "cached", "skipped", "rejected")
@@ -47,6 +47,12 @@ class Row(NamedTuple):
     method: str
     state: str
     reason: str = "n/a"
+
+
+def meaning(state: str, rows: Iterable[Row]) -> str:
+    """What it means that these rows, of corrected or of normalized scans or of both, are in this state."""
+    words = {"normalized" if row.method == NORMALIZED else "corrected" for row in rows if row.state == state}
+    return STATES[state].format(done=" or ".join(sorted(words)))
 
 
 def expected(plan: Plan) -> list[Row]:

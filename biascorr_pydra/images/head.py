@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from biascorr_pydra.errors import InvalidImageError
+
 __all__ = ["closed", "detect_head"]
 
 
@@ -13,7 +15,18 @@ def detect_head(data: np.ndarray) -> np.ndarray:
 
     Used to scale the field where no mask is given. Worked out on every n-th voxel of axes longer than 128 voxels: its
     border is as coarse as that. ``data`` is (I, J, K); returns a boolean array, never empty.
+
+    Raises
+    ------
+    InvalidImageError
+        No voxel is positive.
     """
+    if not (data > 0).any():
+        raise InvalidImageError(
+            "there is no head to detect without a positive voxel",
+            value=f"values from {data.min():g} to {data.max():g}" if data.size else f"an array of shape {data.shape}",
+            next_step="Check that the image was written whole.",
+        )
     steps = [max(1, round(n / 128)) for n in data.shape]
     small = np.ascontiguousarray(data[tuple(slice(None, None, step) for step in steps)])
     # Otsu splits bright tissue from the rest when there is no background; half of it keeps dark tissue in.

@@ -41,9 +41,9 @@ def _show_rows(rows: list[Any], everything: bool) -> None:
     from biascorr_pydra.cohort import status as table
 
     counts = Counter(row.state for row in rows)
-    for state, meaning in table.STATES.items():
+    for state in table.STATES:
         if counts[state]:
-            click.echo(f"{counts[state]:6d} {state:<12} {meaning}")
+            click.echo(f"{counts[state]:6d} {state:<12} {table.meaning(state, rows)}")
     for row in rows:
         if everything or row.state not in table.QUIET:
             click.echo(f"{row.state}  {row.scan}  {row.method}  {row.reason.removesuffix('n/a')}".rstrip())
