@@ -147,23 +147,23 @@ def test_our_task_and_a_shell_task_in_one_workflow(tmp_path, phantom_file, mask_
     @workflow.define(outputs=["corrected", "checksum"])
     def Mixed(t1w: NiftiGz, mask: NiftiGz) -> tuple[NiftiGz, str]:  # noqa: N802
         copied = workflow.add(Copy(in_file=t1w))
-        corrected = workflow.add(biascorr.CorrectBias(in_file=copied.out_file, mask_file=mask))
+        corrected = workflow.add(biascorr.CorrectBias(in_file=copied.out_file, mask_file=mask, method="n4"))
         signed = workflow.add(Checksum(in_file=corrected.out_file))
         return corrected.out_file, signed.stdout
 
     outputs = Mixed(t1w=phantom_file, mask=mask_file)(worker="debug", cache_root=tmp_path / "cache")
-    correct_file(phantom_file, tmp_path / "expected.nii.gz", mask_file=mask_file)
+    correct_file(phantom_file, tmp_path / "expected.nii.gz", mask_file=mask_file, method="n4")
     content = (tmp_path / "expected.nii.gz").read_bytes()
     assert Path(outputs.corrected).read_bytes() == content
     assert outputs.checksum.split()[0] == hashlib.sha256(content).hexdigest()
 
 
 def test_the_workflow_nested_in_anothers_workflow(tmp_path, phantom, phantom_file, mask_file):
+    chosen = {"method": "n4", "skull_strip": "given", "segmentation": "kmeans", "device": "cpu"}
+
     @workflow.define(outputs=["corrected", "bias", "mask", "dseg", "tpms", "brain", "metrics"])
     def Mine(t1w: NiftiGz, mask: NiftiGz):  # noqa: N802
-        outputs = workflow.add(
-            biascorr.BiasCorrection(in_file=t1w, in_mask=mask, skull_strip="given", segmentation="kmeans", device="cpu")
-        )
+        outputs = workflow.add(biascorr.BiasCorrection(in_file=t1w, in_mask=mask, **chosen))
         return (
             *(outputs.bias_corrected, outputs.bias_image, outputs.out_mask, outputs.out_segm),
             *(outputs.out_tpms, outputs.out_file, outputs.out_metrics),
@@ -171,7 +171,7 @@ def test_the_workflow_nested_in_anothers_workflow(tmp_path, phantom, phantom_fil
 
     outputs = Mine(t1w=phantom_file, mask=mask_file)(worker="debug", cache_root=tmp_path / "cache")
     expected = tmp_path / "expected.nii.gz", tmp_path / "expected_bias.nii.gz"
-    correct_file(phantom_file, expected[0], mask_file=mask_file, bias_file=expected[1])
+    correct_file(phantom_file, expected[0], mask_file=mask_file, bias_file=expected[1], method="n4")
     assert Path(outputs.corrected).read_bytes() == expected[0].read_bytes()
     assert Path(outputs.bias).read_bytes() == expected[1].read_bytes()
     brain = nib.load(outputs.mask).get_fdata() > 0
