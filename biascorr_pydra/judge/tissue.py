@@ -13,7 +13,7 @@ import numpy as np
 
 from biascorr_pydra.metrics import DSEG_LABELS
 
-from .classes import neighbours, three_classes
+from .classes import neighbours, three_tissues
 
 __all__ = ["GRID_MM", "Grid", "consensus"]
 
@@ -96,9 +96,9 @@ def consensus(images: Sequence[np.ndarray], inside: np.ndarray, order: Sequence[
     Raises
     ------
     SegmentationError
-        An image has no three classes of intensity.
+        An image has not three tissues of different intensity.
     """
-    segmented = [three_classes(image, inside) for image in images]
+    segmented = [three_tissues(image, inside, order) for image in images]
     dseg = np.zeros(inside.shape, np.int8)
     for tissue, least in KEPT_NEIGHBOURS.items():
         agreed = np.all([classes == order.index(tissue) + 1 for classes in segmented], axis=0)

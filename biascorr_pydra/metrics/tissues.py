@@ -129,12 +129,19 @@ def cjv_smoothed(
     smoothing is a normalized convolution, G * (data mask) / G * mask, so that no intensity crosses from one tissue to
     another.
     """
-    sigma = fwhm_mm * FWHM_TO_SIGMA / np.asarray(voxel_size_mm, float)
-    g, w = (_smooth(data, mask, sigma, n) for mask, n in ((gm, "gray matter"), (wm, "white matter")))
+    masks = ((gm, "gray matter"), (wm, "white matter"))
+    g, w = (smoothed_inside(data, mask, fwhm_mm, voxel_size_mm, name) for mask, name in masks)
     return _joint_variation(g.mean(), w.mean(), g.std(), w.std())
 
 
-def _smooth(data: np.ndarray, mask: np.ndarray, sigma: np.ndarray, name: str) -> np.ndarray:
+def smoothed_inside(
+    data: np.ndarray, mask: np.ndarray, fwhm_mm: float, voxel_size_mm: Sequence[float], name: str
+) -> np.ndarray:
+    """Values of the mask's finite voxels after Gaussian smoothing inside the mask, float64 (n,).
+
+    ``name`` is for the message of an :class:`UndefinedMetricError`, where there are too few.
+    """
+    sigma = fwhm_mm * FWHM_TO_SIGMA / np.asarray(voxel_size_mm, float)
     mask = np.asarray(mask, bool) & np.isfinite(data)
     values_in(data, mask, name)
     box = ndimage.find_objects(mask.astype(np.int8))[0]
