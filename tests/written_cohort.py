@@ -96,9 +96,9 @@ def write_judge(out, scan, method, record):
     if gate.get("verdict") == "rejected" and gate.get("applied") == "none":
         del judge["images"][method], judge["judged"][method]
         judge["left_out"][method] = "rejected by the gate: delivered as acquired"
-    for values in judge["images"].values():  # the two numbers that rank move with CJV
+    for values in judge["images"].values():  # the number that ranks moves with CJV
         if isinstance(values.get("cjv"), float):
-            values |= {"tissue_spread": values["cjv"] / 4, "tissue_spread_to_contrast": values["cjv"] / 2}
+            values["tissue_unevenness"] = values["cjv"] / 4
     known = {name: values["cjv"] for name, values in judge["images"].items() if isinstance(values.get("cjv"), float)}
     judge["pairs"] = [pair(a, b, 100 * (known[b] / known[a] - 1)) for a, b in combinations(known, 2)]
     judge |= {"source": f"bids:raw:{scan}", "suffix": suffix, "judge_version": 1, "reason": None}

@@ -1,8 +1,8 @@
 """Which correction of a scan left less of its field: scores on tissue that no method made, and verdicts of pairs.
 
-A correction is better than another only where both of two numbers say so: the spread of log intensities within tissue,
-and that spread relative to the contrast. A field that is left raises both; a correction that flattens contrast lowers
-the first alone. Where they disagree, or the difference is within the noise, the judge cannot tell.
+Of two images the better one is that in which tissue is more even, on the tissue that the segmentations of just these
+two agree on: so a verdict is symmetric, and depends on no third image. Where the difference is within the noise, or too
+small to matter, or there is too little tissue, the judge cannot tell.
 """
 
 from __future__ import annotations
@@ -16,9 +16,16 @@ import numpy as np
 
 from biascorr_pydra.anatomy.contrast import CONTRAST_ORDER
 from biascorr_pydra.errors import SegmentationError
-from biascorr_pydra.metrics import image_metrics, tissue_masks
+from biascorr_pydra.metrics import (
+    DSEG_LABELS,
+    image_metrics,
+    tissue_masks,
+    tissue_unevenness,
+    undefined_image_metrics,
+)
 
-from .noise import Replicates
+from .classes import three_tissues
+from .noise import interval, resampled
 from .tissue import Grid, consensus
 
 __all__ = [
@@ -31,18 +38,21 @@ __all__ = [
     "Judgement",
     "Pair",
     "judge_images",
+    "judge_pair",
 ]
 
 #: Goes up with whatever changes a number or a verdict: records of another version are made anew.
 JUDGE_VERSION = 1
 ACQUIRED = "acquired"
-#: Metrics that both must be lower for a correction to be the better one.
-RANKED_BY = ("tissue_spread", "tissue_spread_to_contrast")
+#: The metrics that rank.
+RANKED_BY = ("tissue_unevenness",)
 CANNOT_TELL, SAME = "cannot tell", "same"
 #: Voxels of a tissue on the coarse grid below which nothing is judged.
-LEAST_VOXELS = 500
+LEAST_VOXELS = 150
 #: Relative change below which two numbers are one: the same image.
 EQUAL = 1e-4
+#: A smaller change, in percent, decides nothing, however sure it is.
+LEAST_CHANGE = 1.0
 
 
 @dataclass(frozen=True)
@@ -53,13 +63,16 @@ class Pair:
     ----------
     first, second : names of images
     verdict : the better one's name, "cannot tell", or "same" where the two images are one
-    changes : metric of RANKED_BY -> (change in percent from first to second, low, high), with a 95% interval
+    changes : metric of RANKED_BY -> (change in percent from first to second, low, high), with a 95% interval; empty
+        where there is too little tissue
+    voxels : tissue -> voxels on which both segmentations agree
     """
 
     first: str
     second: str
     verdict: str
     changes: Mapping[str, tuple[float, float, float]]
+    voxels: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,9 +83,9 @@ class Judgement:
     ----------
     reason : why nothing was judged; None where it was
     voxels : tissue -> voxels of the judge's grid
-    metrics : image -> metrics of group "image" on the judge's tissue, None where undefined
-    pairs : every two images, in their order
-    tissue : int8 array on the coarse grid, 1 GM, 2 WM; None where there is none
+    metrics : image -> metrics of group "image" on the tissue that all images agree on, None where undefined
+    pairs : every two images, in their order, each on the tissue that these two agree on
+    tissue : int8 array on the coarse grid, 1 GM, 2 WM, that all images agree on; None where there is none
     grid : the coarse grid; None where there is none
     """
 
@@ -118,43 +131,65 @@ def judge_images(
     grid = Grid.over(np.asarray(mask, bool), voxel_size_mm)
     coarse = {name: grid.mean(data) for name, data in images.items()}
     inside = grid.inside & np.all([data > 0 for data in coarse.values()], axis=0)
-    try:
-        tissue = consensus(list(coarse.values()), inside, order)
-    except SegmentationError as error:
-        return Judgement(error.rule)
+    segmented = {}
+    for name, data in coarse.items():
+        try:
+            segmented[name] = three_tissues(data, inside, order)
+        except SegmentationError as error:
+            return Judgement(f"{error.rule} ({name})", grid=grid)
+    pairs = tuple(
+        judge_pair((first, coarse[first]), (second, coarse[second]), consensus([classes, others], order), grid, seed)
+        for (first, classes), (second, others) in combinations(segmented.items(), 2)
+    )
+    tissue = consensus(list(segmented.values()), order)
+    voxels = _voxels(tissue)
+    few = f"{voxels['WM']} voxels of white and {voxels['GM']} of gray matter, and {LEAST_VOXELS} of each are needed"
+    reason = f"the segmentations agree on too little tissue: {few}" if min(voxels.values()) < LEAST_VOXELS else None
+    if reason and not any(pair.changes for pair in pairs):
+        return Judgement(reason, voxels, tissue=tissue, grid=grid)
     masks = tissue_masks(tissue)
-    voxels = {name: int(masks[name].sum()) for name in ("WM", "GM")}
-    if min(voxels.values()) < LEAST_VOXELS:
-        return Judgement(
-            f"the segmentations agree on too little tissue: {voxels['WM']} voxels of white and {voxels['GM']} of gray "
-            f"matter, and {LEAST_VOXELS} of each are needed",
-            voxels,
-            tissue=tissue,
-            grid=grid,
-        )
     scores = {
-        name: image_metrics(data, masks["GM"], masks["WM"], voxel_size_mm=grid.voxel_size_mm)
+        name: undefined_image_metrics(reason)
+        if reason
+        else image_metrics(data, masks["GM"], masks["WM"], voxel_size_mm=grid.voxel_size_mm)
         for name, data in coarse.items()
     }
-    replicates = Replicates.of(coarse, tissue, grid.voxel_size_mm, seed=seed)
-    pairs = tuple(_pair(first, second, scores, replicates) for first, second in combinations(coarse, 2))
     return Judgement(None, voxels, scores, pairs, tissue, grid)
 
 
-def _pair(first: str, second: str, scores: Mapping[str, Mapping[str, Any]], replicates: Replicates) -> Pair:
-    changes = {}
-    for name in RANKED_BY:
-        before, after = scores[first][name], scores[second][name]
-        changes[name] = (100 * (after / before - 1), *replicates.interval(name, first, second))
-    return Pair(first, second, _verdict(first, second, changes), changes)
+def _voxels(tissue: np.ndarray) -> dict[str, int]:
+    masks = tissue_masks(tissue)
+    return {name: int(masks[name].sum()) for name in ("WM", "GM")}
 
 
-def _verdict(first: str, second: str, changes: Mapping[str, tuple[float, float, float]]) -> str:
-    values = [change for change, _, _ in changes.values()]
-    if all(abs(value) < 100 * EQUAL for value in values):
+def judge_pair(
+    first: tuple[str, np.ndarray], second: tuple[str, np.ndarray], tissue: np.ndarray, grid: Grid, seed: int = 0
+) -> Pair:
+    """Compare two images on tissue that their segmentations agree on.
+
+    Parameters
+    ----------
+    first, second : name, and float array (I, J, K) on the coarse grid, positive where there is tissue
+    tissue : array, same shape, 1 GM, 2 WM
+    grid : the coarse grid
+    seed : of the resampling
+    """
+    names, voxels = (first[0], second[0]), _voxels(tissue)
+    if min(voxels.values()) < LEAST_VOXELS:
+        return Pair(*names, CANNOT_TELL, {}, voxels)
+    gm, wm = tissue == DSEG_LABELS["GM"], tissue == DSEG_LABELS["WM"]
+    size = grid.voxel_size_mm
+    before, after = (tissue_unevenness(data, gm, wm, voxel_size_mm=size) for _, data in (first, second))
+    low, high = interval(*(resampled(data, tissue, size, seed=seed) for _, data in (first, second)))
+    change = (100 * (after / before - 1), low, high)
+    return Pair(*names, _verdict(*names, *change), {RANKED_BY[0]: change}, voxels)
+
+
+def _verdict(first: str, second: str, change: float, low: float, high: float) -> str:
+    if max(abs(change), abs(low), abs(high)) < 100 * EQUAL:
         return SAME
-    if all(high < 0 for _, _, high in changes.values()):
+    if high < 0 and change < -LEAST_CHANGE:
         return second
-    if all(low > 0 for _, low, _ in changes.values()):
+    if low > 0 and change > LEAST_CHANGE:
         return first
     return CANNOT_TELL

@@ -1,7 +1,7 @@
-"""The judge's tissue: white and gray matter that the segmentations of all images agree on, without the borders.
+"""The judge's tissue: white and gray matter that the segmentations of several images agree on, without the borders.
 
-No compared method made it, and it follows no method's field: a voxel counts only where the acquired image and every
-corrected one call it the same, and its neighbours too.
+No compared method made it, and it follows no method's field: a voxel counts only where every image calls it the same,
+and its neighbours too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from biascorr_pydra.metrics import DSEG_LABELS
 
-from .classes import neighbours, three_tissues
+from .classes import neighbours
 
 __all__ = ["GRID_MM", "Grid", "consensus"]
 
@@ -80,26 +80,19 @@ def _block_means(values: np.ndarray, factors: Sequence[int]) -> np.ndarray:
     return values.reshape(split).mean((1, 3, 5))
 
 
-def consensus(images: Sequence[np.ndarray], inside: np.ndarray, order: Sequence[str]) -> np.ndarray:
-    """Tissue that all images agree on, without its borders.
+def consensus(segmented: Sequence[np.ndarray], order: Sequence[str]) -> np.ndarray:
+    """Tissue that all segmentations agree on, without its borders.
 
     Parameters
     ----------
-    images : float arrays (I, J, K) on the coarse grid, the acquired one and corrected ones
-    inside : boolean array, same shape
+    segmented : arrays (I, J, K) as :func:`.classes.three_tissues` gives them
     order : tissues from the darkest to the brightest, see :mod:`biascorr_pydra.anatomy.contrast`
 
     Returns
     -------
     int8 array, same shape: 1 GM, 2 WM, 0 elsewhere
-
-    Raises
-    ------
-    SegmentationError
-        An image has not three tissues of different intensity.
     """
-    segmented = [three_tissues(image, inside, order) for image in images]
-    dseg = np.zeros(inside.shape, np.int8)
+    dseg = np.zeros(segmented[0].shape, np.int8)
     for tissue, least in KEPT_NEIGHBOURS.items():
         agreed = np.all([classes == order.index(tissue) + 1 for classes in segmented], axis=0)
         dseg[agreed & (neighbours(agreed.astype(np.int8)) >= least)] = DSEG_LABELS[tissue]

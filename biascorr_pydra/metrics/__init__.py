@@ -13,7 +13,7 @@ from .collected import field_metrics, field_scores, image_metrics, undefined_ima
 from .fields import field_correlation, inu_range, log_field_rmse, residual_cov, response_slope
 from .histogram import HISTOGRAM_BINS, HISTOGRAM_RANGE, normalized_histogram, normalized_histograms
 from .registry import METRICS, Metric, in_group, metric, shown_metrics
-from .spread import center_and_spread, smoothed_log, tissue_spread, tissue_spread_to_contrast
+from .spread import smoothed_log, tissue_unevenness
 from .tissues import (
     DSEG_LABELS,
     cjv,
@@ -56,9 +56,9 @@ __all__ = [
     "residual_cov",
     "response_slope",
     "shown_metrics",
+    "smoothed_log",
     "tissue_masks",
-    "tissue_spread",
-    "tissue_spread_to_contrast",
+    "tissue_unevenness",
     "undefined_image_metrics",
     "wm2max",
     "wm_gm_contrast",

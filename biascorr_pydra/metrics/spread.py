@@ -10,25 +10,28 @@ from .base import UndefinedMetricError
 from .registry import HERE, metric
 from .tissues import MAD_TO_SIGMA, smoothed_inside
 
-__all__ = ["FWHM_MM", "smoothed_log", "tissue_spread", "tissue_spread_to_contrast"]
+__all__ = ["FWHM_MM", "center_and_spread", "smoothed_log", "tissue_unevenness"]
 
 #: Smoothing inside each tissue. A field is smooth and noise is not: what is left of both is mostly the field.
-FWHM_MM = 6.0
+FWHM_MM = 4.0
 
 
 @metric(
-    "tissue_spread",
+    "tissue_unevenness",
     group="image",
     direction="lower",
     reference=HERE,
-    label="Spread within tissue",
+    label="Unevenness of tissue",
     definition=(
-        f"1.4826 MAD of the log intensity in white matter plus the same in gray matter, each smoothed ({FWHM_MM:g} mm "
-        "FWHM) inside its mask"
+        "(s_WM + s_GM) / sqrt(|m_WM - m_GM|): s is 1.4826 MAD and m the median of a tissue's log intensity, smoothed "
+        f"({FWHM_MM:g} mm FWHM) inside its mask"
     ),
 )
-def tissue_spread(data: np.ndarray, gm: np.ndarray, wm: np.ndarray, *, voxel_size_mm: Sequence[float]) -> float:
-    """Robust standard deviation of the smoothed log intensity in white matter plus that in gray matter; lower is better.
+def tissue_unevenness(data: np.ndarray, gm: np.ndarray, wm: np.ndarray, *, voxel_size_mm: Sequence[float]) -> float:
+    """Spread of log intensities within white and gray matter over the root of their contrast; lower is better.
+
+    Halfway between the spread alone, which a correction that flattens contrast lowers, and the spread relative to the
+    contrast, which one that raises contrast lowers: their geometric mean.
 
     Parameters
     ----------
@@ -40,36 +43,13 @@ def tissue_spread(data: np.ndarray, gm: np.ndarray, wm: np.ndarray, *, voxel_siz
     Raises
     ------
     UndefinedMetricError
-        A mask is nearly empty.
-    """
-    _, spread_gm = center_and_spread(smoothed_log(data, gm, voxel_size_mm, "gray matter"))
-    _, spread_wm = center_and_spread(smoothed_log(data, wm, voxel_size_mm, "white matter"))
-    return float(spread_gm + spread_wm)
-
-
-@metric(
-    "tissue_spread_to_contrast",
-    group="image",
-    direction="lower",
-    reference=HERE,
-    label="Spread within tissue relative to contrast",
-    definition="tissue_spread over |median ln I of white matter - median ln I of gray matter|, both smoothed",
-)
-def tissue_spread_to_contrast(
-    data: np.ndarray, gm: np.ndarray, wm: np.ndarray, *, voxel_size_mm: Sequence[float]
-) -> float:
-    """:func:`tissue_spread` over the distance of the tissues' median log intensities; lower is better.
-
-    Raises
-    ------
-    UndefinedMetricError
         A mask is nearly empty, or both medians are equal.
     """
     median_gm, spread_gm = center_and_spread(smoothed_log(data, gm, voxel_size_mm, "gray matter"))
     median_wm, spread_wm = center_and_spread(smoothed_log(data, wm, voxel_size_mm, "white matter"))
     if median_gm == median_wm:
         raise UndefinedMetricError("white and gray matter have the same intensity", value=f"{np.exp(median_wm):g}")
-    return float((spread_gm + spread_wm) / abs(median_wm - median_gm))
+    return float((spread_gm + spread_wm) / np.sqrt(abs(median_wm - median_gm)))
 
 
 def smoothed_log(data: np.ndarray, mask: np.ndarray, voxel_size_mm: Sequence[float], name: str) -> np.ndarray:

@@ -25,6 +25,7 @@ from biascorr_pydra.statistics.verdicts import (
 )
 
 from .judge_records import AGAIN, NEXT_STEP
+from .judged import PairOfImages
 from .results import Result
 from .table import long_name
 from .words import p_value, percent, plural
@@ -56,13 +57,13 @@ _COLUMNS = {
     "n_scans": "Scans that both corrected.",
     "n_better": "Scans in which the judge calls the method's image the better one.",
     "n_worse": "Scans in which it calls the reference's image the better one.",
-    "n_within_noise": "Scans in which no interval of a change excludes 0.",
-    "n_cannot_tell": "Scans in which the two numbers do not agree, or only one changed beyond its interval.",
+    "n_within_noise": "Scans in which the interval of the change includes 0.",
+    "n_cannot_tell": "Scans in which the change is below 1%, or the two images share too little tissue.",
     "n_same": "Scans in which the two images are the same.",
     "n_not_judged": "Scans that were not judged.",
-    "verdict": "Over the cohort: better or worse only where both numbers changed alike, by test and interval.",
+    "verdict": "Over the cohort: better or worse only where test and interval say so.",
     "why": "Why the verdict is that.",
-    "p": "The larger of the two-sided Wilcoxon signed-rank tests' p; n/a for too few scans.",
+    "p": "Of the two-sided Wilcoxon signed-rank test; n/a for too few scans.",
 }
 _ENDS = {"percent": "Median change", "low": "Lower end of its interval", "high": "Upper end of its interval"}
 
@@ -110,16 +111,18 @@ def _shared(by_method: Mapping[str, Mapping[str, Result]], reference: str, metho
 def _values(
     by_method: Mapping[str, Mapping[str, Result]], reference: str, method: str
 ) -> tuple[dict[str, list[float | None]], dict[str, list[float | None]]]:
-    """The numbers that rank, of the reference and of the method, scan by scan."""
-    shared = _shared(by_method, reference, method)
-    return tuple(  # type: ignore[return-value]
-        {key: [_number(result, name, key) for result in shared] for key in RANKED_BY} for name in (reference, method)
-    )
+    """The numbers that rank, of the method in parts of the reference's, scan by scan: each pair has its own tissue."""
+    pairs = [result.judged.compare(reference, method) for result in _shared(by_method, reference, method)]
+    ratios = {key: [_ratio(pair, key) for pair in pairs] for key in RANKED_BY}
+    return {key: [None if r is None else 1.0 for r in values] for key, values in ratios.items()}, ratios
 
 
-def _number(result: Result, name: str, key: str) -> float | None:
-    value = result.judged.numbers(name).get(key)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _ratio(pair: PairOfImages | None, key: str) -> float | None:
+    if pair is None:
+        return None
+    if pair.word == SAME:
+        return 1.0
+    return 1 + pair.changes[key][0] / 100 if key in pair.changes else None
 
 
 def _numbers(verdict: CohortVerdict) -> dict[str, Any]:
@@ -180,23 +183,22 @@ def _called(reference: str) -> str:
 
 def reading() -> list[str]:
     """How to read the verdicts."""
-    spread, relative = (long_name(key).lower() for key in RANKED_BY)
     return [
         "The judge: all images of a scan (the acquired one, and each corrected one) are segmented alike on a grid of "
-        "about 2 mm. Only voxels count that all of them call white matter, or all gray matter, with their neighbors. "
-        "So the tissue is no method's, and follows no field.",
-        f"Better means: the {spread} and the {relative} are both lower, in this scan beyond a 95% interval by "
-        "resampling blocks of tissue. A field that is left raises both; a correction that flattens contrast lowers "
-        "the first alone.",
-        "Undecided scans are of two kinds. Unchanged within noise: no interval of the two excludes 0. Cannot tell: the "
-        "two do not agree, or only one changed.",
-        "Over the cohort a method is called better only if both numbers fell in the same way: a Wilcoxon signed-rank "
-        "test of each (p is the larger one, Holm-adjusted over the pairs) and a bootstrap interval of the median "
-        "change that excludes 0. Fewer than 6 judged scans have no test; then their counts are all there is.",
-        "CJV, CV and contrast are of the judge's tissue. They describe and rank nothing: a coefficient of "
+        "about 2 mm. Two images are compared on voxels that both call white matter, or both gray matter, with their "
+        "neighbors. So the tissue is neither's, and follows no field.",
+        "Better means: the tissue is more even, beyond a 95% interval by resampling blocks of tissue, and by at least "
+        "1%. Unevenness is the spread of log intensities within the tissues (a field that is left raises it) over the "
+        "root of their contrast (a correction that flattens contrast gains little).",
+        "Undecided scans are of two kinds. Unchanged within noise: the interval includes 0. Cannot tell: a change "
+        "too small to matter, or too little tissue that both images agree on.",
+        "Over the cohort a method is called better only if a Wilcoxon signed-rank test (Holm-adjusted over the pairs) "
+        "says so and a bootstrap interval of the median change excludes 0. Fewer than 6 judged scans have no test; "
+        "then their counts are all there is.",
+        "CJV, CV and contrast are of tissue that all images of the scan agree on. They describe and rank nothing: a coefficient of "
         "variation also falls when contrast is lost, so read it next to the WM–GM contrast.",
         "“Own segmentation” is the tissue segmented in each method's own image: what you will see if you use that "
         "method alone. It favors whoever flattens most by its own lights, so methods are not compared by it.",
-        "The numbers depend on the set of methods of the run: compare within one report only. FLAIR and PD images "
-        "are decided less often than T1w.",
+        "CJV, CV and contrast depend on the set of methods of the run: compare within one report only. Verdicts do "
+        "not. FLAIR images are decided less often than T1w.",
     ]

@@ -1,8 +1,8 @@
 """Verdicts of pairs over scans: how often the one image was the better one, and whether that holds for the cohort.
 
-Two numbers decide together. Over a cohort one of two corrections is called better only where both numbers fell, scan by
-scan: a signed-rank test of each and a bootstrap interval of the median change that excludes 0. Everything else is
-"unchanged within noise", where neither number says anything, or "cannot tell".
+Over a cohort one of two corrections is called better only where every number that ranks fell, scan by scan: a signed-rank
+test of each and a bootstrap interval of the median change that excludes 0. Everything else is "unchanged within noise",
+where no number says anything, or "cannot tell".
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ class CohortVerdict:
     ----------
     word : "better", "worse", "cannot tell", "unchanged within noise", "same" or "not judged"
     why : in words
-    n : scans with both numbers
+    n : scans with the numbers
     changes : number -> its median change in percent with its 95% interval; the ends are None for too few scans
-    p : the larger of the two tests' p; None where there are too few scans
+    p : the largest of the tests' p; None where there are too few scans
     """
 
     word: str
@@ -96,7 +96,7 @@ def cohort_verdict(
     Parameters
     ----------
     reference, method : number -> its positive values, scan by scan; None where undefined
-    p : the p value that decides, where it was adjusted for other comparisons; by default the larger of the tests'
+    p : the p value that decides, where it was adjusted for other comparisons; by default the largest of the tests'
     """
     paired = {name: _compared(reference[name], method[name]) for name in reference}
     n = min((one.n for one in paired.values()), default=0)
@@ -137,7 +137,7 @@ def _decided(paired: Sequence[Paired], n: int, p: float | None) -> tuple[str, st
     if all(fell) or all(rose):
         if p is None or p >= SIGNIFICANT:
             return CANNOT_TELL, "too few scans changed for the test"
-        return (BETTER, "both numbers fell") if all(fell) else (WORSE, "both numbers rose")
+        return (BETTER, "it fell") if all(fell) else (WORSE, "it rose")
     if not any(fell) and not any(rose):
-        return WITHIN_NOISE, "the intervals of both changes include 0"
-    return CANNOT_TELL, "the two numbers do not agree"
+        return WITHIN_NOISE, "the interval of the change includes 0"
+    return CANNOT_TELL, "the numbers do not agree"

@@ -64,7 +64,7 @@ def test_the_numbers_are_those_of_the_images_on_the_tissue_that_is_published(del
     assert record["voxels"] == {"WM": int((labels == 2).sum()), "GM": int((labels == 1).sum())}
     assert set(np.unique(labels)) == {0, 1, 2} and (phantom.dseg[box][labels > 0] == labels[labels > 0]).mean() > 0.99
     acquired = image_metrics(phantom.acquired[box], labels == 1, labels == 2, voxel_size_mm=(4, 4, 4))
-    for name in ("cjv", "cv_wm", "cv_gm", "wm_gm_contrast", "tissue_spread", "tissue_spread_to_contrast"):
+    for name in ("cjv", "cv_wm", "cv_gm", "wm_gm_contrast", "tissue_unevenness"):
         assert record["images"]["acquired"][name] == pytest.approx(acquired[name], rel=1e-5)
     assert record["grid_mm"] == [4, 4, 4] and record["source"] == f"bids:raw:{T1W}"
 

@@ -158,7 +158,9 @@ def test_verdicts_are_the_judges(study):
     counts = (row["n_better"], row["n_worse"], row["n_within_noise"], row["n_not_judged"])
     assert counts == ((percents < -2).sum(), (percents > 2).sum(), (percents.abs() <= 2).sum(), 0)
     assert row["verdict"] == "worse" and row["p_holm"] < 0.05
-    assert row["tissue_spread_percent"] == pytest.approx(100 * np.expm1(np.log(after["other"] / after["n4"]).median()))
+    assert row["tissue_unevenness_percent"] == pytest.approx(
+        100 * np.expm1(np.log(after["other"] / after["n4"]).median())
+    )
     at_b = [row for row in evaluation.site_verdicts if row["site"] == "B" and row["reference"] == "n4"]
     assert len(at_b) == 1 and at_b[0]["n_scans"] == 7
     text = write_evaluation(out).markdown.read_text()

@@ -53,12 +53,12 @@ def test_a_method_that_leaves_less_is_better_over_the_cohort():
     rows = rows_of(judged_results(8, deepem=0.5, n4=0.8))
     assert rows["deepem", "acquired"]["verdict"] == rows["n4", "acquired"]["verdict"] == "better"
     assert (rows["n4", "deepem"]["verdict"], rows["n4", "deepem"]["n_worse"]) == ("worse", 8)
-    assert rows["n4", "deepem"]["tissue_spread_percent"] == pytest.approx(60)
+    assert rows["n4", "deepem"]["tissue_unevenness_percent"] == pytest.approx(60)
     text = sentence(rows["n4", "deepem"])
     assert text.startswith(
-        "n4 against deepem: better in 0, worse in 8 of 8 judged scans; over the cohort: worse (spread"
+        "n4 against deepem: better in 0, worse in 8 of 8 judged scans; over the cohort: worse (unevenness"
     )
-    assert "within tissue +60.0% (" in text
+    assert "of tissue +60.0% (" in text
 
 
 def test_few_scans_and_no_verdict_are_said():
@@ -70,7 +70,7 @@ def test_few_scans_and_no_verdict_are_said():
 
 
 def test_cv_and_cjv_rank_nothing():
-    """The metrics say the opposite of the two numbers that rank; nobody asks them."""
+    """The metrics say the opposite of the number that ranks; nobody asks them."""
     results = judged_results(8, deepem=0.5, n4=0.8)
     for result in results:
         result.record["after"] |= {"cjv": 9.0 if result.method == "deepem" else 0.1, "cv_wm": 9.0}
@@ -85,9 +85,9 @@ def test_a_verdict_holds_in_both_orders(out, cohort):
     judged = collect(out).results[0].judged
     way, back = judged.compare("n4", "ubc"), judged.compare("ubc", "n4")
     assert (way.word, back.word) == ("worse", "better")
-    change, low, high = way.changes["tissue_spread"]
-    assert change == pytest.approx(50) and back.changes["tissue_spread"][0] == pytest.approx(-100 / 3)
-    assert back.changes["tissue_spread"][1:] == pytest.approx(
+    change, low, high = way.changes["tissue_unevenness"]
+    assert change == pytest.approx(50) and back.changes["tissue_unevenness"][0] == pytest.approx(-100 / 3)
+    assert back.changes["tissue_unevenness"][1:] == pytest.approx(
         (100 * (100 / (100 + high) - 1), 100 * (100 / (100 + low) - 1))
     )
 
@@ -195,7 +195,7 @@ def test_a_scans_page_outlines_the_judges_tissue(out, cohort, small_pictures):
     page = Page(out / "reports/sub-01_ses-1_T1w.html")
     assert any("outlines of brain mask, white matter, gray matter" in a["alt"] for a in page.images())
     assert "The tissue is the judge’s" in page.text
-    assert "ubc against n4: worse: spread within tissue +50.0%" in page.text
+    assert "ubc against n4: worse: unevenness of tissue +50.0%" in page.text
 
 
 def test_the_t2w_has_tissue_of_its_own(out, cohort):

@@ -52,7 +52,7 @@ def test_a_page_says_what_was_done_and_shows_it(judged_cohort):
     page = Page(scan_page(judged_cohort, T1W))
     assert "n4 ✓ acceptedThe field was accepted and divided out." in page.text
     assert "ubc ✗ rejectedThe field was rejected; the image was passed on unchanged. Reason: no support." in page.text
-    assert "Judge: better: spread within tissue −25.0% (−27.0% to −23.0%), spread within" in page.text
+    assert "Judge: better: unevenness of tissue −25.0% (−27.0% to −23.0%)" in page.text
     assert "Judge: same: rejected by the gate: delivered as acquired" in page.text
     assert "CJV 0.8000 → 0.6000 −25.0%" in page.text
     assert "support of the field by the image" in page.text and "at least 0.55" in page.text

@@ -18,11 +18,11 @@ def verdict(first, second, **options):
 @pytest.mark.parametrize(
     ("first", "second", "word", "why"),
     [
-        (LOWER, LOWER, "better", "both numbers fell"),
-        (HIGHER, HIGHER, "worse", "both numbers rose"),
+        (LOWER, LOWER, "better", "it fell"),
+        (HIGHER, HIGHER, "worse", "it rose"),
         (LOWER, HIGHER, "cannot tell", "do not agree"),
         (LOWER, BOTH_WAYS, "cannot tell", "do not agree"),
-        (BOTH_WAYS, BOTH_WAYS, "unchanged within noise", "include 0"),
+        (BOTH_WAYS, BOTH_WAYS, "unchanged within noise", "includes 0"),
         (ONE, ONE, "same", "the same"),
         ([None] * 10, [None] * 10, "not judged", "no scan of both"),
     ],

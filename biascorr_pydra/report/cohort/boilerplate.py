@@ -108,8 +108,8 @@ def _judging(results: Sequence[Result]) -> list[str]:
     if not any(result.judged.reason is None for result in results):
         return []
     return [
-        "The acquired and the corrected images were compared on tissue that no compared method made: voxels that the "
-        "segmentations of all of them assigned to white matter, or to gray matter, without the borders. An image was "
-        "called better if the spread of log intensities within these tissues, and this spread relative to their "
-        "contrast, were both lower beyond a 95% bootstrap interval."
+        "The acquired and the corrected images were compared, two at a time, on voxels that the segmentations of both "
+        "assigned to white matter, or to gray matter, without the borders. An image was called better if these tissues "
+        "were more even (spread of log intensities over the square root of their contrast) by at least 1% and beyond a "
+        "95% bootstrap interval."
     ]

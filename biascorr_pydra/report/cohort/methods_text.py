@@ -26,12 +26,13 @@ __all__ = ["methods_text"]
 
 HOW_JUDGED = (
     "the acquired and all corrected images of a scan were segmented alike into three classes of intensity, on a grid "
-    "of about 2 mm, and voxels counted that all of them assigned to white matter, or to gray matter, without the "
-    "borders. An image was called better than another if the spread of log intensities within these tissues (1.4826 "
-    "MAD in white plus gray matter) and this spread relative to their contrast were both lower, each beyond a 95% "
-    "bootstrap interval over blocks of tissue; otherwise the scan was undecided. Over the scans, a method was called "
-    "better if both numbers fell by a Wilcoxon signed-rank test and a bootstrap interval of the median change that "
-    "excludes 0. CJV, CV and contrast are of the same tissue and rank nothing."
+    "of about 2 mm. Two images were compared on voxels that both assigned to white matter, or both to gray matter, "
+    "without the borders. The one was called better in which these tissues were more even, by at least 1% and beyond a "
+    "95% bootstrap interval over blocks of tissue; otherwise the scan was undecided. Unevenness is the spread of log "
+    "intensities, smoothed 4 mm within each tissue (1.4826 MAD in white plus gray matter), over the square root of the "
+    "distance of their medians. Over the scans, a method was called better by a Wilcoxon signed-rank test and a "
+    "bootstrap interval of the median change that excludes 0. CJV, CV and contrast are of the tissue that all images "
+    "agree on, and rank nothing."
 )
 
 
