@@ -195,8 +195,8 @@ def reading() -> list[str]:
         "Over the cohort a method is called better only if a Wilcoxon signed-rank test (Holm-adjusted over the pairs) "
         "says so and a bootstrap interval of the median change excludes 0. Fewer than 6 judged scans have no test; "
         "then their counts are all there is.",
-        "CJV, CV and contrast are of tissue that all images of the scan agree on. They describe and rank nothing: a coefficient of "
-        "variation also falls when contrast is lost, so read it next to the WM–GM contrast.",
+        "CJV, CV and contrast are of tissue that all images of the scan agree on. They describe and rank nothing: a "
+        "coefficient of variation also falls when contrast is lost, so read it next to the WM–GM contrast.",
         "“Own segmentation” is the tissue segmented in each method's own image: what you will see if you use that "
         "method alone. It favors whoever flattens most by its own lights, so methods are not compared by it.",
         "CJV, CV and contrast depend on the set of methods of the run: compare within one report only. Verdicts do "
