@@ -1,8 +1,8 @@
 """Verdicts of pairs over scans: how often the one image was the better one, and whether that holds for the cohort.
 
 Over a cohort one of two corrections is called better only where every number that ranks fell, scan by scan: a
-signed-rank test of each and a bootstrap interval of the median change that excludes 0. Everything else is "unchanged within noise",
-where no number says anything, or "cannot tell".
+signed-rank test of each and a bootstrap interval of the median change that excludes 0. Everything else is "unchanged
+within noise", where no number says anything, or "cannot tell".
 """
 
 from __future__ import annotations

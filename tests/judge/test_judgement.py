@@ -50,10 +50,8 @@ def test_a_verdict_depends_on_its_two_images_alone(phantom, images):
     alone = judged(phantom, {name: images[name] for name in ("half", ACQUIRED)}).pairs[0]
     among = next(p for p in judged(phantom, images).pairs if {p.first, p.second} == {"half", ACQUIRED})
     assert alone.verdict == among.verdict == "half" and alone.voxels == among.voxels
-    there_and_back = (1 + alone.changes["tissue_unevenness"][0] / 100) * (
-        1 + among.changes["tissue_unevenness"][0] / 100
-    )
-    assert there_and_back == pytest.approx(1)
+    product = (1 + alone.changes["tissue_unevenness"][0] / 100) * (1 + among.changes["tissue_unevenness"][0] / 100)
+    assert product == pytest.approx(1)
 
 
 def test_a_scale_is_no_change(phantom, images):
