@@ -1,10 +1,11 @@
 """The columns of a benchmark's tables; those of metrics follow from their declarations (:mod:`biascorr_pydra.metrics`).
 
-``before``, ``slope``, ``inu_range`` and ``worse`` are the benchmark's own numbers, see :func:`.scoring.score`.
+``before``, ``slope``, ``inu_range``, ``worse`` and ``judge`` are the benchmark's own, see :func:`.scoring.score`.
 """
 
 from __future__ import annotations
 
+from biascorr_pydra.judge import RANKED_BY
 from biascorr_pydra.metrics import METRICS, Metric, in_group
 
 __all__ = ["averaged", "columns", "compared", "image_metrics", "score_metrics"]
@@ -28,6 +29,13 @@ _RESPONSE = {
     "inu_range": "95th - 5th percentile of the estimated field over the brain, its mean there being 1",
 }
 _WORSE = {"worse": "1 if residual_cov is above before by more than 0.005"}
+_JUDGE = {
+    "judge": "of a pair with a brain mask: whether the corrected image is better or worse than the acquired one",
+    **{
+        f"judge_{name}": f"change of {name} on the judge's tissue, from the acquired to the corrected image, in percent"
+        for name in RANKED_BY
+    },
+}
 _COST = {
     "seconds": "wall-clock time of estimating the field on the scan's grid",
     "cpu_seconds": "processor time of the same, all threads",
@@ -57,13 +65,13 @@ def columns() -> dict[str, str]:
     tissues: dict[str, str] = {}
     for metric in image_metrics():
         tissues |= {f"{metric.bench}_before": f"{metric.bench_text}, acquired", metric.bench: "the same, corrected"}
-    return {**_CASE, **_BEFORE, **scores, **_RESPONSE, **_WORSE, **tissues, **_COST, **_RECORD}
+    return {**_CASE, **_BEFORE, **scores, **_RESPONSE, **_WORSE, **tissues, **_JUDGE, **_COST, **_RECORD}
 
 
 def averaged() -> list[str]:
     """Columns that are summarized."""
     tissues = [name for metric in image_metrics() for name in (f"{metric.bench}_before", metric.bench)]
-    return [*_BEFORE, *(metric.bench for metric in score_metrics()), *_RESPONSE, *tissues, *_COST]
+    return [*_BEFORE, *(metric.bench for metric in score_metrics()), *_RESPONSE, *tissues, *list(_JUDGE)[1:], *_COST]
 
 
 def compared() -> dict[str, str]:

@@ -23,6 +23,9 @@ LEGEND = f"""\
   field*, whatever is found was invented: the residual CoV is how much, *worse* in how many scans.
 - **CJV, WM CV, contrast**: medians after correction, in brackets the change from before, over scans with a
   tissue segmentation; a falling CV with a falling contrast is no gain.
+- **judge: better, worse**: of the scans whose true field is not known, shares that the judge finds better and worse
+  after the correction than before; of the rest it cannot tell. It has tissue of the acquired and the corrected image
+  that no method made; it compares a correction with none, and ranks no two of them here.
 - **s, CPU s**: of estimating the field and laying it over the scan's grid, wall clock and processor, median; reading,
   dividing and writing apart. **MiB**: how far that raised the process's resident memory, largest scan.
 - A number without a comment is a mean over scans. n/a: not defined, or not there.
@@ -83,13 +86,15 @@ COLUMNS: dict[str, Cell] = {
     "CJV": _changed("cjv"),
     "WM CV": _changed("cv_wm"),
     "contrast": _changed("wm_gm_contrast"),
+    "judge: better": _share("judge_better"),
+    "judge: worse": _share("judge_worse"),
     "s": _number("seconds_median", 2),
     "CPU s": _number("cpu_seconds_median", 2),
     "MiB": _number("peak_mib_max", 0),
 }
 #: Metrics whose tests are printed; the others are in the table of them.
 PRINTED = {"residual_cov": "residual CoV", "slope": "slope"}
-OPTIONAL = ("no field: residual CoV", "no field: worse", "CJV", "WM CV", "contrast")
+OPTIONAL = ("no field: residual CoV", "no field: worse", "CJV", "WM CV", "contrast", "judge: better", "judge: worse")
 
 
 def to_markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

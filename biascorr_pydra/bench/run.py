@@ -36,7 +36,7 @@ from .summary import compare_methods, summarize
 __all__ = ["FORMAT", "Bench", "run_bench", "with_presets"]
 
 #: Changes when the same scan and estimate would get other scores.
-FORMAT = 1
+FORMAT = 2
 WARM_UP_VOXELS = 24
 
 

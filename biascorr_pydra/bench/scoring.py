@@ -13,6 +13,7 @@ import pandas as pd
 from biascorr_pydra.correction.divide import divide
 from biascorr_pydra.correction.estimate import estimate
 from biascorr_pydra.errors import InvalidParameterError
+from biascorr_pydra.judge import ACQUIRED, RANKED_BY, judge_images
 from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.methods.corrector import Corrector
 from biascorr_pydra.metrics import (
@@ -30,6 +31,7 @@ from .memory import PeakMemory
 
 __all__ = ["WORSE_BY", "corrector_of", "score", "score_cases"]
 
+CORRECTED = "corrected"
 #: A scan is worse than before if its residual CoV rose by more than this.
 WORSE_BY = 0.005
 
@@ -73,6 +75,8 @@ def score(
         inu_range : 95th - 5th percentile of the estimated field over the brain, its mean there being 1
         worse : whether residual_cov is above before by more than :data:`WORSE_BY`
         cjv, cv_wm ..., all image metrics that are always shown, and each with _before : where there are tissues
+        judge, and a change in percent for each metric that it ranks by : in a pair with a brain mask, whether the judge
+            (:mod:`biascorr_pydra.judge`) finds the corrected image better or worse than the acquired one
         seconds, cpu_seconds, peak_mib : of the estimate of v; see :class:`~biascorr_pydra.bench.memory.PeakMemory`
         undefined : text, name -> why, of what has no value (None)
     """
@@ -101,6 +105,8 @@ def score(
     row["worse"] = row["residual_cov"] > row["before"] + WORSE_BY if known else None
     if case.dseg is not None:
         _put_image_metrics(case, case.dseg, bias, put)
+    if case.log_bias is None and case.brain_from != "head":
+        row |= _judged(case, bias, undefined)
     row |= cost
     row["undefined"] = "; ".join(f"{name}: {reason}" for name, reason in undefined.items())
     return row
@@ -137,6 +143,19 @@ def _put_image_metrics(case: Case, dseg: np.ndarray, bias: np.ndarray, put: _Put
         for metric in image_metrics():
             if set(metric.needs) <= set(values):  # none that needs air: where it is, is not known
                 put(f"{metric.bench}{mark}", metric.of, values)
+
+
+def _judged(case: Case, bias: np.ndarray, undefined: dict[str, str]) -> dict[str, Any]:
+    """The judge's verdict on one correction alone, so that it does not depend on which others are measured."""
+    images = {ACQUIRED: case.data, CORRECTED: divide(case.data, bias, keep_nonfinite=True)}
+    suffix = str(case.facts.get("contrast", ""))
+    judgement = judge_images(images, case.brain, case.voxel_size_mm, suffix=suffix)
+    if judgement.reason:
+        undefined["judge"] = judgement.reason
+        return {"judge": None}
+    (pair,) = judgement.pairs
+    verdict = {CORRECTED: "better", ACQUIRED: "worse"}.get(pair.verdict, pair.verdict)
+    return {"judge": verdict, **{f"judge_{metric}": pair.changes[metric][0] for metric in RANKED_BY}}
 
 
 def score_cases(

@@ -24,12 +24,13 @@ TEXT = (
     "mask",
     "implementation",
     "kind",
+    "judge",
     "undefined",
     "error",
     "case_key",
     "method_key",
 )
-EMPTY_AS_TEXT = ("undefined", "error", "kind", "brain")
+EMPTY_AS_TEXT = ("undefined", "error", "kind", "judge", "brain")
 MISSING = "n/a"
 IDENTITY = (*FACTS, "method", "mask")
 

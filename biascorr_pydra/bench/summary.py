@@ -31,7 +31,8 @@ def summarize(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     -------
     DataFrame
         For each data set, kind of head, method and mask: with a field and without one, each over all contrasts and
-        for every contrast. Columns ``n`` (scored), ``failed``, ``worse`` (share of scans), and of each number its
+        for every contrast. Columns ``n`` (scored), ``failed``, ``worse`` (share of scans), ``judged`` (scans that
+        the judge has compared), ``judge_better`` and ``judge_worse`` (shares of them), and of each number its
         ``_mean`` and ``_median``; of ``residual_cov`` also the 95% bootstrap interval of the median, ``_low`` and
         ``_high``. What is undefined is NaN.
     """
@@ -65,6 +66,7 @@ def _numbers(group: pd.DataFrame, seed: int) -> dict:
     kinds = scored["kind"].dropna().unique() if "kind" in scored else []
     entry["kind"] = " and ".join(sorted(kinds))
     entry["worse"] = float(judged.astype(float).mean()) if len(judged) else np.nan
+    entry |= _verdicts(scored)
     for name in averaged():
         values = _values(scored, name)
         entry[f"{name}_mean"] = float(values.mean()) if values.size else np.nan
@@ -74,6 +76,13 @@ def _numbers(group: pd.DataFrame, seed: int) -> dict:
     values = _values(scored, "residual_cov")
     low, high = bootstrap_median(values, seed=seed) if values.size >= 2 else (np.nan, np.nan)
     return entry | {"residual_cov_low": low, "residual_cov_high": high}
+
+
+def _verdicts(scored: pd.DataFrame) -> dict[str, Any]:
+    """How many scans the judge has compared, and the shares of its verdicts."""
+    verdicts = scored["judge"].replace("", None).dropna() if "judge" in scored else pd.Series(dtype=object)
+    shares = {name: float((verdicts == name).mean()) if len(verdicts) else np.nan for name in ("better", "worse")}
+    return {"judged": len(verdicts), **{f"judge_{name}": share for name, share in shares.items()}}
 
 
 def _values(rows: pd.DataFrame, name: str) -> np.ndarray:

@@ -124,6 +124,29 @@ def test_a_pair_is_scored_against_the_injected_field(case):
     assert "cjv" not in row
 
 
+def test_where_there_is_no_truth_the_judge_says_whether_it_helped():
+    phantom = make_phantom(noise=0.003)
+    facts = {"dataset": "d", "scan": "s", "head": "h", "contrast": "T1w", "field": "injected", "draw": 0}
+    log_k = np.broadcast_to(0.1 * np.linspace(-1, 1, phantom.acquired.shape[0])[:, None, None], phantom.acquired.shape)
+    pair = Case(
+        phantom.acquired, np.ones(phantom.acquired.shape, bool), phantom.affine, (4.0,) * 3, phantom.brain, "given",
+        log_k.astype(np.float32), facts=facts,
+    )  # fmt: skip
+    clean = (phantom.acquired / phantom.bias).astype(np.float32)
+    for part, verdict in ((1.0, "better"), (-1.0, "worse"), (0.0, "same")):
+        row = score(Knows(clean, part=part), pair)
+        assert row["judge"] == verdict
+        assert (row["judge_tissue_spread"] < 0) is (part > 0)
+    unknown = Case(**{**vars(pair), "facts": {**facts, "contrast": "unknown"}})
+    row = score(Knows(clean), unknown)
+    assert row["judge"] is None and "judge: the order of the tissues' intensities is not known" in row["undefined"]
+    assert "judge" not in score(Knows(clean), Case(**{**vars(pair), "brain_from": "head"}))
+    summary = summarize(score_cases({"good": Knows(clean), "bad": Knows(clean, part=-1.0)}, [pair], masks=["none"]))
+    shares = summary[summary["contrast"] == "all"].set_index("method")[["judged", "judge_better", "judge_worse"]]
+    assert list(shares.loc["good"]) == [1, 1, 0] and list(shares.loc["bad"]) == [1, 0, 1]
+    assert "| judge: better | judge: worse |" in leaderboard(summary)
+
+
 def test_peak_memory_is_what_the_work_adds():
     with PeakMemory() as memory:
         block = np.ones(64 * 2**17)  # 64 MiB

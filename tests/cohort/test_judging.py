@@ -173,9 +173,9 @@ def test_a_run_that_was_killed_before_the_judge_and_one_within_are_made_good(del
         delivery.put("n4", phantom.bias, scan=scan)
     judged(delivery, scans[0])
     delivery.record(scans[0]).unlink()  # it is written last: the tissue is there, the record is not
-    said = []
-    assert judge_rest(delivery.out, progress=lambda *numbers: said.append(numbers)) == {}
-    assert said == [(0, 2), (1, 2), (2, 2)]
+    calls = []
+    assert judge_rest(delivery.out, progress=lambda *numbers: calls.append(numbers)) == {}
+    assert calls == [(0, 2), (1, 2), (2, 2)]
     assert [read(delivery.record(scan))["source"] for scan in scans] == [f"bids:raw:{scan}" for scan in scans]
 
 
