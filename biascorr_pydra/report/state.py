@@ -12,6 +12,7 @@ from biascorr_pydra.images.files import write_text
 from biascorr_pydra.lock import FOLDER
 
 from .paths import PAGES
+from .sources import participants_files
 
 __all__ = ["ReportPaths", "is_up_to_date", "keep_state", "state_of"]
 
@@ -39,6 +40,8 @@ class ReportPaths:
 
 def is_up_to_date(out_dir: str | Path) -> bool:
     """Whether the report shows what is there now: the same outcomes, and every record as it was when it was made.
+
+    And the participants of the source data set, whose sites it shows.
 
     Writes nothing.
     """
@@ -71,6 +74,8 @@ def state_of(out_dir: Path) -> str:
     status = out_dir / "status.tsv"
     if status.is_file():
         digest.update(status.read_bytes().replace(b"\tdone\t", b"\tcached\t"))
+    for path in participants_files(out_dir):
+        digest.update(path.read_bytes())
     for path in sorted(out_dir.glob("*/sub-*/**/*.json")):
         stat = path.stat()
         digest.update(f"{path.relative_to(out_dir)} {stat.st_size} {stat.st_mtime_ns}\n".encode(errors="replace"))

@@ -1,6 +1,7 @@
 """The group report, made from a small cohort of written files whose numbers are known."""
 
 import json
+import os
 
 import pytest
 from click.testing import CliRunner
@@ -22,6 +23,27 @@ def test_asking_whether_a_report_is_up_to_date_writes_nothing(out, cohort):
     assert not is_up_to_date(out)
     assert sorted(out.rglob("*")) == before
     assert not is_up_to_date(out / "no such folder")
+
+
+def test_changed_participants_make_the_report_out_of_date(out, cohort, tmp_path):
+    """participants.tsv of the source data set names the sites; a table beside it does not count."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    table = raw / "participants.tsv"
+    table.write_text("participant_id\tsite\nsub-01\tNYU\n")
+    link = {"Name": "n4", "BIDSVersion": "1.11.0", "DatasetLinks": {"raw": os.path.relpath(raw, out / "n4")}}
+    (out / "n4/dataset_description.json").write_text(json.dumps(link))
+    write_report(out, scan_pages=False)
+    assert is_up_to_date(out)
+    (raw / "phenotypes.tsv").write_text("participant_id\tsite\nsub-01\tOHSU\n")
+    assert is_up_to_date(out)
+    table.write_text("participant_id\tsite\nsub-01\tKKI\n")  # of the same size
+    assert not is_up_to_date(out)
+    write_report(out, scan_pages=False)
+    assert is_up_to_date(out)
+    assert "KKI" in (out / "metrics.tsv").read_text()
+    table.unlink()
+    assert not is_up_to_date(out)
 
 
 def test_a_report_is_up_to_date_until_something_changes(out, cohort):

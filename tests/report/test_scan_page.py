@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from concurrent.futures.process import BrokenProcessPool
 
 import nibabel as nib
@@ -122,8 +123,8 @@ def test_names_and_errors_are_escaped(tmp_path):
         assert all(re.fullmatch(r"figures/[\w.-]+", attributes["src"]) for attributes in page.images())
 
 
-def test_the_cohorts_range_and_this_scans_place(out):
-    values = [0.5, 0.6, 0.6, 0.7, 0.9]
+def write_values(out, values):
+    """A record without images for each value of CJV, sub-01 and on."""
     for number, value in enumerate(values, start=1):
         scan = f"sub-{number:02d}/anat/sub-{number:02d}_T1w.nii.gz"
         folder = out / "n4" / scan.rsplit("/", 1)[0]
@@ -132,12 +133,36 @@ def test_the_cohorts_range_and_this_scans_place(out):
         write_judge(out, scan, "n4", record)
         (folder / f"sub-{number:02d}_desc-T1w_metrics.json").write_text(json.dumps(record))
     write_status(out)
+
+
+def test_the_cohorts_range_and_this_scans_place(out):
+    write_values(out, [0.5, 0.6, 0.6, 0.7, 0.9])
     assert "cohort 0.6000 (0.6000–0.7000); lower than 2 of 4 others" in made(out, "sub-02/anat/sub-02_T1w.nii.gz").text
     best = Page(scan_page(out, "sub-01/anat/sub-01_T1w.nii.gz"))
     assert "lower than 4 of 4 others" in best.text
     strip = next(a["aria-label"] for tag, a in best.tags if tag == "svg")
     assert strip.startswith("5 scans: median 0.6000, quartiles 0.6000 to 0.7000, range 0.5000 to 0.9000")
     assert "lower than 0 of 4 others" in Page(scan_page(out, "sub-05/anat/sub-05_T1w.nii.gz")).text
+
+
+def test_the_range_is_that_of_the_site_and_contrast(out):
+    """Of A's 0.5, 0.6, 0.7, 0.9 the quartiles are 0.575, 0.65, 0.75; B has two scans only; of C nothing is known."""
+    write_values(out, [0.5, 0.6, 0.7, 0.9, 3.0, 4.0, 5.0])
+    write_scan(out, T2W)
+    cohort = collect(out)
+    for result in cohort.results:
+        result.site = {"05": "B", "06": "B", "07": None}.get(result.subject, "A")
+    write_scan_pages(cohort, n_procs=1)
+
+    def page(number):
+        return Page(scan_page(out, f"sub-{number:02d}/anat/sub-{number:02d}_T1w.nii.gz"))
+
+    assert "A 0.6500 (0.5750–0.7500); lower than 2 of 3 others" in page(2).text
+    strip = next(a["aria-label"] for tag, a in page(2).tags if tag == "svg")
+    assert strip.startswith("4 scans of A: median 0.6500, quartiles 0.5750 to 0.7500, range 0.5000 to 0.9000")
+    assert "cohort 0.9000 (0.6500–3.500); lower than 2 of 6 others" in page(5).text
+    assert "cohort 0.9000 (0.6500–3.500); lower than 0 of 6 others" in page(7).text
+    assert "1 scan only; no range" in Page(scan_page(out, T2W)).text  # of another contrast
 
 
 def test_few_scans_have_no_range(judged_cohort):
@@ -254,6 +279,34 @@ def test_pictures_that_a_page_no_longer_shows_are_removed(judged_cohort):
     write_status(judged_cohort, (T1W, "ubc", "failed", "no space"))
     made(judged_cohort)
     assert not gone.exists() and foreign.exists()
+
+
+def test_pages_of_scans_that_were_removed_go(judged_cohort):
+    write_scan_pages(collect(judged_cohort), n_procs=1)
+    folder = judged_cohort / "reports"
+    mine = folder / "sub-09_T1w.html"
+    mine.write_text("a page of somebody else")
+    kept = {path: path.read_bytes() for path in folder.rglob("*sub-01*.*")} | {mine: mine.read_bytes()}
+    shutil.rmtree(judged_cohort / "n4/sub-02")
+    write_status(judged_cohort, (T1W, "n4", "done", "n/a"), (T1W, "ubc", "rejected", "no support"))
+    done = write_scan_pages(collect(judged_cohort), n_procs=1)
+    assert done.removed == 1
+    assert [path for path in folder.rglob("*.*") if "sub-02" in path.name] == []
+    after = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    page = scan_page(judged_cohort, T1W)  # it no longer links to the other
+    assert after.keys() == kept.keys()
+    assert {path for path in kept if kept[path] != after[path]} == {page}
+    assert write_scan_pages(collect(judged_cohort), n_procs=1).removed == 0
+
+
+def test_a_page_that_somebody_changed_stays(judged_cohort):
+    write_scan_pages(collect(judged_cohort), n_procs=1)
+    changed = scan_page(judged_cohort, T2W)
+    changed.write_text(changed.read_text() + "<p>a remark")
+    shutil.rmtree(judged_cohort / "n4/sub-02")
+    write_status(judged_cohort, (T1W, "n4", "done", "n/a"), (T1W, "ubc", "rejected", "no support"))
+    assert write_scan_pages(collect(judged_cohort), n_procs=1).removed == 0
+    assert changed.read_text().endswith("<p>a remark")
 
 
 def test_waiting_scans_have_no_page(out):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from statistics import median, quantiles
 from typing import Any
 
 from biascorr_pydra.metrics import METRICS, shown_metrics
 from biascorr_pydra.quality import ACCEPTED, NEGLIGIBLE, NOT_JUDGED, REJECTED
-from biascorr_pydra.report.collect import Cohort, Result
+from biascorr_pydra.report.collect import Result
 from biascorr_pydra.report.table import (
     STEPS,
     Change,
@@ -25,9 +23,10 @@ from biascorr_pydra.report.table import (
 from biascorr_pydra.report.words import NONE, STEP_NAMES, number, percent, seconds
 from biascorr_pydra.statistics.verdicts import BETTER, SAME, WORSE
 
-__all__ = ["UNREACHED", "CohortRanges", "Place", "method_parts", "metric_rows", "notes"]
+from .ranges import Place
 
-FEWEST = 4  # scans of which quartiles are given
+__all__ = ["UNREACHED", "method_parts", "metric_rows", "notes"]
+
 FAILED, UNKNOWN = "failed", "no record"
 #: States of what a run has not made, in words.
 UNREACHED = {"waiting": "No run has reached it yet.", "skipped": "It is not an image to correct."}
@@ -54,68 +53,7 @@ CHECKS = {
 }
 
 
-# --- the cohort's range
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a scan's value is among those of the cohort: same contrast, same method.
-
-    Attributes
-    ----------
-    n : scans with a value, this one included
-    low, quartile1, median, quartile3, high : of them; quartiles are None for fewer than four scans
-    below, above : how many of the others have a smaller, and a larger value
-    """
-
-    n: int
-    low: float
-    quartile1: float | None
-    median: float
-    quartile3: float | None
-    high: float
-    below: int
-    above: int
-
-    def words(self, way: str) -> str:
-        """How many of the others it is lower than, where lower is better; else how many it is higher than."""
-        others = self.n - 1
-        if not others:
-            return "the only scan"
-        word, count = ("lower", self.above) if way == "lower" else ("higher", self.below)
-        return f"{word} than {count} of {others} {'other' if others == 1 else 'others'}"
-
-
-class CohortRanges:
-    """The cohort's values of each metric, by contrast and method."""
-
-    def __init__(self, cohort: Cohort):
-        self._values: dict[tuple[str, str, str, str], list[float]] = {}
-        for result in cohort.results:
-            for part in ("before", "after", "field"):
-                for key in result.part(part):
-                    if (value := result.number(part, key)) is not None:
-                        self._values.setdefault((result.suffix, result.method, part, key), []).append(value)
-        self._quartiles: dict[tuple[str, str, str, str], tuple[float | None, float, float | None]] = {}
-        for name, values in self._values.items():
-            values.sort()
-            lower, upper = None, None
-            if len(values) >= FEWEST:
-                lower, _, upper = quantiles(values, method="inclusive")
-            self._quartiles[name] = lower, median(values), upper
-
-    def places(self, result: Result) -> dict[str, dict[str, Place]]:
-        """Where one result is, by part of the record and metric."""
-        by_part: dict[str, dict[str, Place]] = {}
-        for part in ("before", "after", "field"):
-            for key in result.part(part):
-                value, name = result.number(part, key), (result.suffix, result.method, part, key)
-                if value is not None:
-                    values = self._values[name]
-                    counts = bisect_left(values, value), len(values) - bisect_right(values, value)
-                    place = Place(len(values), values[0], *self._quartiles[name], values[-1], *counts)
-                    by_part.setdefault(part, {})[key] = place
-        return by_part
+# --- ranges
 
 
 Places = Mapping[str, Mapping[str, Mapping[str, Place]]]  # by method, part and metric
@@ -136,18 +74,20 @@ def _strip(place: Place | None, value: float | None, way: str) -> dict[str, Any]
     scaled = {key: round(100 * (at - place.low) / (place.high - place.low), 1) for key, at in positions.items()}
     span = f"{number(place.low)} to {number(place.high)}"
     quarter = f"{number(place.quartile1)} to {number(place.quartile3)}"
-    text = f"{place.n} scans: median {number(place.median)}, quartiles {quarter}, range {span}; {place.words(way)}"
+    of_site = "" if place.among == "cohort" else f" of {place.among}"
+    middle = f"median {number(place.median)}, quartiles {quarter}"
+    text = f"{place.n} scans{of_site}: {middle}, range {span}; {place.words(way)}"
     return scaled | {"text": text}
 
 
 def _range_words(place: Place | None, way: str) -> str:
-    """The cohort's median and quartiles, and where this scan is."""
+    """The median and the quartiles of the scan's site, or of the cohort, and where this scan is."""
     if place is None:
         return ""
     if place.quartile1 is None:
         return f"{place.n} {'scan' if place.n == 1 else 'scans'} only; no range"
     quarter = f"{number(place.quartile1)}–{number(place.quartile3)}"
-    return f"cohort {number(place.median)} ({quarter}); {place.words(way)}"
+    return f"{place.among} {number(place.median)} ({quarter}); {place.words(way)}"
 
 
 # --- the verdicts

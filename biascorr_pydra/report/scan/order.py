@@ -10,7 +10,7 @@ from pathlib import Path
 from biascorr_pydra import __version__
 from biascorr_pydra.report.collect import Result
 
-from .content import Place
+from .ranges import Place
 
 __all__ = ["PageOrder"]
 

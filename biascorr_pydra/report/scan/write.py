@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -15,15 +15,16 @@ from urllib.parse import quote
 
 from biascorr_pydra.bids import make_folder
 from biascorr_pydra.errors import BiasCorrError, OutputError
-from biascorr_pydra.images.files import write_text
+from biascorr_pydra.images.files import sha256, write_text
 from biascorr_pydra.lock import FOLDER
 from biascorr_pydra.report.collect import Cohort, Problem, Result
 from biascorr_pydra.report.paths import PAGES, figures_folder, page_name, scan_page
 
-from .content import UNREACHED, CohortRanges
+from .content import UNREACHED
 from .order import PageOrder
 from .page import render, template_sha256
 from .pictures import ScanPictures, draw, key_of
+from .ranges import CohortRanges
 
 __all__ = ["ScanPages", "write_scan_pages"]
 
@@ -37,11 +38,13 @@ class ScanPages:
     Attributes
     ----------
     made, unchanged : numbers of pages
+    removed : number of pages of scans that are no longer in the cohort
     problems : what could not be read, drawn or written, by scan
     """
 
     made: int = 0
     unchanged: int = 0
+    removed: int = 0
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -83,6 +86,8 @@ def write_scan_pages(cohort: Cohort, *, home: str | Path | None = None, n_procs:
     for scan, problems in _make_all(todo, n_procs or len(os.sched_getaffinity(0))):
         done.made += 1
         done.problems += [Problem(scan, text) for text in problems]
+    for folder in {result.root for result in cohort.results}:
+        done.removed += _remove_pages(folder, {result.scan for result in cohort.results if result.root == folder})
     done.problems.sort(key=lambda problem: (problem.file, problem.text))
     return done
 
@@ -152,11 +157,12 @@ def _page(order: PageOrder) -> list[str]:
     else:
         old = []
     html, problems = render(order, pictures)
-    write_text(scan_page(order.out_dir, order.scan), html)
+    page = scan_page(order.out_dir, order.scan)
+    write_text(page, html)
     for file in set(map(str, old)) - pictures.files():
         _remove_picture(order.out_dir, file)
     # With problems nothing is kept: an image that is put right with its old size and time would not be looked at.
-    kept: dict[str, Any] = {"files": sorted(pictures.files())}
+    kept: dict[str, Any] = {"files": sorted(pictures.files()), "page": sha256(page)}
     if not pictures.problems:
         kept |= {
             "key": key,
@@ -214,6 +220,25 @@ def _keep_state(out_dir: Path, name: str, content: dict[str, Any]) -> None:
         write_text(_state_file(out_dir, name), json.dumps(content))
     except (OSError, OutputError):
         return
+
+
+def _remove_pages(out_dir: Path, scans: Collection[str]) -> int:
+    """Remove the pages and pictures of scans that are not among these; how many.
+
+    Only what is as this package has written it: a page that somebody has changed stays.
+    """
+    names, removed = {page_name(scan) for scan in scans}, 0
+    for file in sorted(_state_file(out_dir, "x").parent.glob("*.json")):
+        if file.stem in names:
+            continue
+        page, state = out_dir / PAGES / f"{file.stem}.html", _read_state(out_dir, file.stem)
+        if page.is_file() and sha256(page) == state.get("page"):
+            page.unlink()
+            removed += 1
+        for picture in map(str, state.get("files", [])):
+            _remove_picture(out_dir, picture)
+        file.unlink()
+    return removed
 
 
 def _remove_picture(out_dir: Path, file: str) -> None:

@@ -7,19 +7,16 @@ folder of its data set. Where nothing names one, the scan has none, and the repo
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from pathlib import Path
 
 from biascorr_pydra.bids import Phenotypes, output_folders, participant_key, read_phenotypic
 from biascorr_pydra.errors import BIDSError
 from biascorr_pydra.report.collect import Cohort, Problem, Result, collect
+from biascorr_pydra.report.sources import participants_files
 
 from .design import read_design
 
 __all__ = ["collect_study"]
-
-PARTICIPANTS = "participants.tsv"
 
 
 def collect_study(out_dir: str | Path, participants: str | Path | None = None) -> Cohort:
@@ -81,20 +78,10 @@ def _designed(out_dir: Path) -> dict[tuple[str, str], str]:
 
 def _table_of(root: Path) -> Phenotypes:
     """The source data set's participants; empty where it is not there or names no sites."""
-    for path in _sources(root.glob("*/dataset_description.json")):
-        if (path / PARTICIPANTS).is_file():
-            try:
-                return read_phenotypic(path / PARTICIPANTS)
-            except BIDSError:  # it has no column for the site: usual, and no fault of the cohort
-                return Phenotypes({})
-    return Phenotypes({})
-
-
-def _sources(descriptions: Iterable[Path]) -> Iterable[Path]:
-    for description in sorted(descriptions):
-        try:
-            link = json.loads(description.read_text("utf-8"))["DatasetLinks"]["raw"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if isinstance(link, str) and "://" not in link:
-            yield description.parent / link
+    file = next(participants_files(root), None)
+    if file is None:
+        return Phenotypes({})
+    try:
+        return read_phenotypic(file)
+    except BIDSError:  # it has no column for the site: usual, and no fault of the cohort
+        return Phenotypes({})
