@@ -13,7 +13,7 @@ import pandas as pd
 from biascorr_pydra.correction.divide import divide
 from biascorr_pydra.correction.estimate import estimate
 from biascorr_pydra.errors import InvalidParameterError
-from biascorr_pydra.judge import ACQUIRED, RANKED_BY, judge_images
+from biascorr_pydra.judge import ACQUIRED, judge_images
 from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.methods.corrector import Corrector
 from biascorr_pydra.metrics import (
@@ -155,7 +155,7 @@ def _judged(case: Case, bias: np.ndarray, undefined: dict[str, str]) -> dict[str
         return {"judge": None}
     (pair,) = judgement.pairs
     verdict = {CORRECTED: "better", ACQUIRED: "worse"}.get(pair.verdict, pair.verdict)
-    return {"judge": verdict, **{f"judge_{metric}": pair.changes[metric][0] for metric in RANKED_BY}}
+    return {"judge": verdict, **{f"judge_{metric}": change for metric, (change, _, _) in pair.changes.items()}}
 
 
 def score_cases(

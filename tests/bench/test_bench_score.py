@@ -25,6 +25,7 @@ from biascorr_pydra.bench import (
 )
 from biascorr_pydra.bench.memory import PeakMemory
 from biascorr_pydra.errors import InvalidParameterError
+from biascorr_pydra.judge import RANKED_BY
 from biascorr_pydra.methods.corrector import Corrector, Estimate
 from biascorr_pydra.metrics import cjv, residual_cov
 
@@ -136,7 +137,7 @@ def test_where_there_is_no_truth_the_judge_says_whether_it_helped():
     for part, verdict in ((1.0, "better"), (-1.0, "worse"), (0.0, "same")):
         row = score(Knows(clean, part=part), pair)
         assert row["judge"] == verdict
-        assert (row["judge_tissue_spread"] < 0) is (part > 0)
+        assert (row[f"judge_{RANKED_BY[0]}"] < 0) is (part > 0)
     unknown = Case(**{**vars(pair), "facts": {**facts, "contrast": "unknown"}})
     row = score(Knows(clean), unknown)
     assert row["judge"] is None and "judge: the order of the tissues' intensities is not known" in row["undefined"]
