@@ -34,7 +34,6 @@ from gate_rates import choose, curve, judged, table
 from scipy import ndimage
 
 from biascorr_pydra.anatomy.brain import extract_brain
-from biascorr_pydra.correction.correct import correct_file
 from biascorr_pydra.correction.estimate import estimate_in_full
 from biascorr_pydra.images import nifti
 from biascorr_pydra.images.field import LogBiasSpline
@@ -44,6 +43,7 @@ from biascorr_pydra.methods.corrector import Scan
 from biascorr_pydra.metrics import residual_cov
 from biascorr_pydra.quality import field_numbers
 from biascorr_pydra.simulation.heads import HeadSampler, load_label_map, sample_log_bias, simulate_head
+from biascorr_pydra.single import correct_file
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 # Name -> B-spline spans per axis over the image, and standard deviation of the log field over it.

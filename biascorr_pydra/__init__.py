@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "correct_image": "correction.correct",
-    "correct_file": "correction.correct",
+    "correct_file": "single",
     "apply_file": "correction.apply",
     "Correction": "correction.record",
     "BiasCorrError": "errors",

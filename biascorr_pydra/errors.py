@@ -20,6 +20,7 @@ __all__ = [
     "MissingDependencyError",
     "OutputError",
     "OutputExistsError",
+    "RejectedFieldError",
     "ResourceError",
     "RunLockedError",
     "SchedulerError",
@@ -117,6 +118,10 @@ class WeightsError(BiasCorrError, ValueError):
 
 class TrainingError(BiasCorrError, RuntimeError):
     """A training run cannot go on."""
+
+
+class RejectedFieldError(BiasCorrError, ValueError):
+    """An image was left as it is, its field being rejected or negligible, and that was to be an error."""
 
 
 class OutputError(BiasCorrError, OSError):

@@ -4,6 +4,7 @@ One derivative data set per method, so that names inside stay the standard ones 
 
     OUT/<method>/sub-01/ses-1/anat/sub-01_ses-1_desc-preproc_T1w.nii.gz
                                    sub-01_ses-1_desc-T1w_biasfield.nii.gz
+                                   sub-01_ses-1_desc-T1wrejected_biasfield.nii.gz    where a field was not divided out
                                    sub-01_ses-1_desc-brain_mask.nii.gz  ...
 
 A mask or segmentation drawn on a T1w carries no ``space``, as fMRIPrep writes and reads it; one drawn on another

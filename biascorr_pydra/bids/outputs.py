@@ -88,7 +88,7 @@ class Outputs:
     def ignored(self) -> list[str]:
         """What BIDS does not know, as patterns for .bidsignore."""
         suffixes = [image.ending.split("_")[-1].split(".")[0] for image in self.images if not image.standard]
-        return [*(f"*_{suffix}.*" for suffix in suffixes), f"*_{self.record_ending.split('_')[-1]}"]
+        return [*(f"*_{suffix}.*" for suffix in dict.fromkeys(suffixes)), f"*_{self.record_ending.split('_')[-1]}"]
 
 
 def sidecar(path: Path) -> Path:
@@ -132,6 +132,13 @@ def _bias(job: Job, records: Records) -> dict[str, Any]:
         "Units": "dimensionless",
         **sources(job),
         **_method(job, records),
+    }
+
+
+def _rejected(job: Job, records: Records) -> dict[str, Any]:
+    return _bias(job, records) | {
+        "Description": "Bias field that the gate rejected or found negligible, and that was not divided out",
+        "FieldSummary": records["correction"].get("rejected_field"),
     }
 
 
@@ -180,6 +187,14 @@ CORRECTED = Outputs(
     images=(
         Output("corrected", "_desc-preproc_{suffix}.nii.gz", "correction", "out_file", _corrected),
         Output("bias", "_desc-{suffix}_biasfield.nii.gz", "correction", "bias_file", _bias, standard=False),
+        Output(
+            "rejected",
+            "_desc-{suffix}rejected_biasfield.nii.gz",
+            "correction",
+            "rejected_file",
+            _rejected,
+            standard=False,
+        ),
         Output("mask", "{space}_desc-brain_mask.nii.gz", "brain", "mask_file", mask_sidecar),
         Output("dseg", "{space}_dseg.nii.gz", "tissue", "dseg_file", _dseg),
         *(

@@ -21,6 +21,7 @@ from biascorr_pydra.images.field import mean_one
 from biascorr_pydra.methods.corrector import Corrector, Estimate, Scan
 from biascorr_pydra.quality import REJECTED, Verdict, judge, not_judged
 
+from .advice import next_steps
 from .case import Case
 from .estimate import disagreement_of_flips, estimate_in_full, response
 from .options import CorrectionOptions
@@ -42,6 +43,8 @@ class Decision:
     applied : the record of the estimate whose field it is
     gate : the verdict and its consequence, JSON-serialisable
     uncertainty : float32 array (I, J, K), or None
+    rejected : float32 array (I, J, K), or None
+        The asked-for method's field where it was not divided out, because it was rejected or negligible.
     warnings : sentences
     seconds : spent on estimating the asked-for field, and on judging it and what followed
     """
@@ -52,6 +55,7 @@ class Decision:
     applied: Mapping[str, Any]
     gate: Mapping[str, Any]
     uncertainty: np.ndarray | None
+    rejected: np.ndarray | None
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
 
@@ -117,8 +121,10 @@ def decide(case: Case, options: CorrectionOptions, *, progress: Callable[..., No
             "applied": chosen.corrector.name if chosen else NOT_CORRECTED,
             "fallback": options.fallback,
             "fallback_verdict": stand_in and stand_in.verdict.as_dict(),
+            "next_steps": [] if chosen else list(_next_steps(case, options, own)),
         },
         uncertainty=own.uncertainty,
+        rejected=None if own.verdict.applies else own.bias,
         warnings=tuple(_warnings(own, stand_in, chosen)),
         seconds={"estimate": estimated_at - began, "gate": time.perf_counter() - estimated_at},
     )
@@ -213,6 +219,16 @@ def _judge(
         signs=case.signs,
         further=further,
         invents=corrector.invents_at_most(),
+    )
+
+
+def _next_steps(case: Case, options: CorrectionOptions, own: _Candidate) -> tuple[str, ...]:
+    return next_steps(
+        own.verdict,
+        method=own.corrector.name,
+        fallback=options.fallback,
+        masked=case.scan.mask is not None,
+        has_field=own.bias is not None,
     )
 
 

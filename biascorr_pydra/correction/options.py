@@ -20,7 +20,7 @@ from biascorr_pydra.resources import DEVICES
 
 __all__ = ["DEFAULTS", "FILE_HELP", "CorrectionOptions", "choices_of", "help_of"]
 
-#: What is read and written, by the names that it has in every face.
+#: What is read and written, and what the page needs to know, by the names that they have in every face.
 FILE_HELP: Mapping[str, str] = {
     "in_file": "the image, .nii or .nii.gz, 3-D",
     "mask_file": "where to estimate the field",
@@ -28,6 +28,10 @@ FILE_HELP: Mapping[str, str] = {
     "out_file": "the corrected image, float32",
     "bias_file": "the bias field, mean 1 over the mask or the detected head",
     "record_file": "what was done and found, JSON",
+    "rejected_file": "the field that was rejected or negligible, and so not divided out",
+    "report_file": "a page that shows the correction: images, field, mask, tissues, metrics; one HTML file",
+    "suffix": "the contrast, as BIDS names it (T1w, T2w, FLAIR ...), for the page's tissues; by default the end of the "
+    "file's name",
     "uncertainty_file": "standard deviation of the log field over the image and its mirror images, if asked for",
 }
 
@@ -97,6 +101,13 @@ class CorrectionOptions:
     uncertainty: bool = _option(
         False,
         "also write, and judge by, how far the fields of the mirror images are apart (three estimates more)",
+        bool,
+        allowed="True or False",
+    )
+    strict: bool = _option(
+        False,
+        "an image left as it is, because its field was rejected or negligible, is an error, raised when all is written "
+        "(the command ends with 3)",
         bool,
         allowed="True or False",
     )

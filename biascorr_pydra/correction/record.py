@@ -11,6 +11,8 @@ import nibabel as nib
 import numpy as np
 
 from biascorr_pydra import __version__
+from biascorr_pydra.bids import NOT_CORRECTED
+from biascorr_pydra.errors import RejectedFieldError
 from biascorr_pydra.images import files, nifti
 from biascorr_pydra.methods.identity import weights_sha256
 
@@ -43,12 +45,14 @@ class Correction:
         Counts of NaN, infinite, negative and zero voxels.
     field : dict
         Minimum, maximum, and 5th and 95th percentile, over those voxels, of the field that was divided out.
+    rejected_field : dict or None
+        The same of the field that was rejected or negligible, if there is one.
     estimate : dict
         The method's own record, such as iterations and convergence.
     gate : dict
         Whether the field was judged ("judged"), the "verdict" with its "reasons" and "checks", whose field was divided
-        out in the end ("applied": a method, or "none"), the "fallback" that was named and the verdict on its field, and
-        signs that the image was "already_corrected".
+        out in the end ("applied": a method, or "none"), the "fallback" that was named and the verdict on its field,
+        "next_steps" where none was divided out, and signs that the image was "already_corrected".
     warnings : tuple of str
     runtime_s : dict
         Seconds per step.
@@ -75,6 +79,7 @@ class Correction:
     voxel_size_mm: tuple[float, float, float]
     intensities: Mapping[str, int]
     field: Mapping[str, float]
+    rejected_field: Mapping[str, float] | None
     estimate: Mapping[str, Any]
     gate: Mapping[str, Any]
     warnings: tuple[str, ...]
@@ -84,11 +89,28 @@ class Correction:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def require_applied(self) -> None:
+        """Do nothing where a field was divided out, by the method or by its fallback.
+
+        Raises
+        ------
+        RejectedFieldError
+            The image was left as it is: the field was rejected or negligible.
+        """
+        if self.gate["applied"] == NOT_CORRECTED:
+            raise RejectedFieldError(
+                f"the image was left as it is, because the field by {self.method} is {self.gate['verdict']}",
+                file=self.in_file,
+                value="; ".join(self.gate["reasons"]),
+                next_step=" ".join(self.gate["next_steps"]),
+            )
+
 
 @dataclass(frozen=True)
 class CorrectedImage:
     """A corrected image, its bias field (both float32, on the input's grid), and the record of the correction.
 
+    ``rejected`` is the field that was rejected or negligible, and therefore not divided out, if there is one.
     ``uncertainty``, if it was asked for, is the standard deviation of the log field over the image and its three mirror
     images (:func:`biascorr_pydra.correction.estimate.disagreement_of_flips`).
     """
@@ -97,6 +119,7 @@ class CorrectedImage:
     bias: nib.Nifti1Image
     correction: Correction
     uncertainty: nib.Nifti1Image | None = None
+    rejected: nib.Nifti1Image | None = None
 
 
 def record_of(
@@ -135,6 +158,7 @@ def record_of(
         voxel_size_mm=nifti.voxel_size_mm(case.img),
         intensities=case.intensities.as_dict(),
         field=_summary(decision.bias[case.scale_mask]),
+        rejected_field=None if decision.rejected is None else _summary(decision.rejected[case.scale_mask]),
         estimate=decision.estimate,
         gate=decision.gate,
         warnings=(*case.warnings, *decision.warnings, *warnings),

@@ -20,7 +20,7 @@ from .results import Problem, Result, natural, read_json, source_of
 
 __all__ = ["UNMADE", "Cohort", "Problem", "Result", "collect", "natural"]
 
-IMAGES = ("corrected", "bias", "mask", "dseg")
+IMAGES = ("corrected", "bias", "rejected", "mask", "dseg")
 UNMADE = ("failed", "waiting", "skipped")  # states of what has no files
 REQUIRED = {"corrected": "corrected image", "bias": "bias field"}  # a mask may be absent by choice
 

@@ -22,6 +22,7 @@ def test_output_names():
     assert names == {
         "corrected": f"{stem}_desc-preproc_T1w.nii.gz",
         "bias": f"{stem}_desc-T1w_biasfield.nii.gz",
+        "rejected": f"{stem}_desc-T1wrejected_biasfield.nii.gz",
         "mask": f"{stem}_desc-brain_mask.nii.gz",
         "dseg": f"{stem}_dseg.nii.gz",
         "CSF": f"{stem}_label-CSF_probseg.nii.gz",

@@ -11,7 +11,7 @@ import pytest
 from conftest import make_phantom, reorient
 
 from biascorr_pydra.correction.apply import apply_file
-from biascorr_pydra.correction.correct import correct_file, correct_image
+from biascorr_pydra.correction.correct import correct_image
 from biascorr_pydra.errors import (
     BiasCorrError,
     GridMismatchError,
@@ -26,6 +26,7 @@ from biascorr_pydra.errors import (
 from biascorr_pydra.images import files, nifti
 from biascorr_pydra.images.head import detect_head
 from biascorr_pydra.metrics import residual_cov
+from biascorr_pydra.single import correct_file
 
 
 def test_n4_recovers_the_phantoms_field(phantom):

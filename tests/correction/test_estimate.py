@@ -12,12 +12,13 @@ from conftest import make_phantom
 from biascorr_pydra.correction import decide
 from biascorr_pydra.correction.batch import estimate_together
 from biascorr_pydra.correction.cache import EstimateCache
-from biascorr_pydra.correction.correct import correct_file, correct_image
+from biascorr_pydra.correction.correct import correct_image
 from biascorr_pydra.correction.estimate import estimate_ahead
 from biascorr_pydra.images import nifti
 from biascorr_pydra.methods.corrector import Estimate, Scan
 from biascorr_pydra.methods.n4.corrector import N4
 from biascorr_pydra.methods.ubc.corrector import UBC
+from biascorr_pydra.single import correct_file
 
 
 @pytest.fixture

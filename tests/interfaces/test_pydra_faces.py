@@ -39,10 +39,13 @@ FUNCTIONS = {
 }
 # Parameters that the face gives itself, and what the task has for Pydra's cache.
 GIVEN_BY_THE_FACE = {
-    biascorr.CorrectBias: {"out_file", "bias_file", "record_file", "uncertainty_file", "overwrite", "progress"},
+    biascorr.CorrectBias: {
+        *("out_file", "bias_file", "record_file", "rejected_file", "report_file", "uncertainty_file"),
+        *("overwrite", "progress"),
+    },
     biascorr.ApplyBias: {"out_file", "overwrite"},
 }
-PYDRAS_OWN = {"function", "implementation", "uncertainty"}
+PYDRAS_OWN = {"function", "implementation", "uncertainty", "report"}
 
 
 @pytest.fixture
@@ -107,6 +110,26 @@ def test_the_shell_task_gives_the_same_bytes(tmp_path, phantom_file, mask_file, 
         assert Path(ours).read_bytes() == functions.read_bytes()
     record = json.loads(Path(outputs.record_file).read_text())
     assert record["parameters"]["tolerance"] == 0.01 and record["seed"] == 3
+
+
+def test_the_page_and_the_field_that_was_not_divided_out(tmp_path, phantom_file, mask_file, monkeypatch):
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
+    negligible = {"method": "n4", "options": {"iterations": [1]}, "mask_file": mask_file}
+    correct_file(phantom_file, tmp_path / "o.nii.gz", **negligible)
+    expected = (tmp_path / "o_rejected-biasfield.nii.gz").read_bytes()
+    asked = {"worker": "debug", "cache_root": tmp_path / "cache"}
+    for task in (
+        biascorr.CorrectBias(in_file=phantom_file, report=True, **negligible),
+        biascorr.CorrectBiasShell(in_file=phantom_file, report_file=True, **negligible),
+    ):
+        outputs = task(**asked)
+        assert Path(outputs.rejected_file).read_bytes() == expected
+        assert "n4 (negligible, not divided out)" in Path(outputs.report_file).read_text()
+    for task in (biascorr.CorrectBias, biascorr.CorrectBiasShell):
+        accepted = task(in_file=phantom_file, gate=False, **negligible)(**asked)
+        assert accepted.rejected_file is None and accepted.report_file is None
+        with pytest.raises(Exception, match=r"negligible|return code"):
+            task(in_file=phantom_file, strict=True, **negligible)(**asked)
 
 
 @pytest.mark.parametrize(("environment", "program"), [(docker, "docker"), (singularity, "singularity")])

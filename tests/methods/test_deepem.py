@@ -14,7 +14,6 @@ from biascorr_pydra.bench import Sources
 from biascorr_pydra.bench.case import Case
 from biascorr_pydra.bench.find import plan_cases
 from biascorr_pydra.bench.scoring import score
-from biascorr_pydra.correction.correct import correct_file
 from biascorr_pydra.correction.estimate import estimate_in_full, scan_on_grid
 from biascorr_pydra.errors import InvalidImageError, InvalidParameterError, WeightsError
 from biascorr_pydra.images import nifti
@@ -22,6 +21,7 @@ from biascorr_pydra.images.canonical import uncrop
 from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.methods.corrector import Scan
 from biascorr_pydra.methods.deepem.networks import PureVoxels, TissueNetworks, TissuePrior
+from biascorr_pydra.single import correct_file
 
 EXAMPLES = Path(__file__).parents[2] / "bids_examples"
 

@@ -16,7 +16,7 @@ from nipype.pipeline.plugins import multiproc
 from biascorr_pydra import correct_file
 from biascorr_pydra.anatomy import brain, tissue
 from biascorr_pydra.correction.apply import apply_file
-from biascorr_pydra.errors import InvalidParameterError, UnknownMethodError, UnreadableImageError
+from biascorr_pydra.errors import InvalidParameterError, RejectedFieldError, UnknownMethodError, UnreadableImageError
 from biascorr_pydra.images import nifti
 from biascorr_pydra.interfaces.nipype import interfaces
 from biascorr_pydra.interfaces.nipype.base import declare, resources_of
@@ -43,13 +43,16 @@ FUNCTIONS = {
 }
 # Parameters that a face gives itself, and inputs that are Nipype's own.
 GIVEN_BY_THE_FACE = {
-    CorrectBias: {"out_file", "bias_file", "record_file", "uncertainty_file", "overwrite", "progress", "device"},
+    CorrectBias: {
+        *("out_file", "bias_file", "record_file", "rejected_file", "report_file", "uncertainty_file"),
+        *("overwrite", "progress", "device"),
+    },
     ApplyBias: {"out_file", "overwrite"},
     BrainMask: {"folder", "device"},
     TissueSegmentation: {"folder", "device"},
     BiasMetrics: {"folder"},
 }
-NIPYPES_OWN = {"num_threads", "use_gpu", "use_cuda", "uncertainty"}
+NIPYPES_OWN = {"num_threads", "use_gpu", "use_cuda", "uncertainty", "report"}
 
 
 @pytest.mark.parametrize("interface", FUNCTIONS)
@@ -140,7 +143,7 @@ def test_every_step_gives_what_its_function_gives(tmp_path, phantom, phantom_fil
 @pytest.mark.parametrize("flag", ["use_gpu", "use_cuda"])
 def test_a_gpu_node_asks_for_cuda_and_is_counted(monkeypatch, phantom_file, flag):
     asked = {}
-    monkeypatch.setattr("biascorr_pydra.correction.correct.correct_file", lambda *_, **options: asked.update(options))
+    monkeypatch.setattr("biascorr_pydra.single.correct_file", lambda *_, **options: asked.update(options))
     interface = CorrectBias(in_file=phantom_file, **{flag: True})
     interface._run_interface(type("Runtime", (), {"cwd": "."}))
     assert asked["device"] == "cuda"
@@ -157,7 +160,7 @@ def test_a_gpu_node_asks_for_cuda_and_is_counted(monkeypatch, phantom_file, flag
 
 def test_without_the_flag_no_gpu_is_touched(monkeypatch, phantom_file):
     asked = {}
-    monkeypatch.setattr("biascorr_pydra.correction.correct.correct_file", lambda *_, **options: asked.update(options))
+    monkeypatch.setattr("biascorr_pydra.single.correct_file", lambda *_, **options: asked.update(options))
     CorrectBias(in_file=phantom_file)._run_interface(type("Runtime", (), {"cwd": "."}))
     assert asked["device"] == "cpu"
 
@@ -195,6 +198,18 @@ def test_another_version_of_the_code_computes_again(monkeypatch, phantom_file):
     assert CorrectBias(in_file=phantom_file, method="ubc").inputs.get_hashval()[1] != before[1]
     monkeypatch.setattr(interfaces, "method_version", lambda *chosen: "another")
     assert CorrectBias(in_file=phantom_file).inputs.get_hashval()[1] != before[1]
+
+
+def test_the_page_and_the_field_that_was_not_divided_out(tmp_path, phantom_file, mask_file):
+    negligible = {"method": "n4", "options": {"iterations": [1]}, "mask_file": mask_file}
+    correct_file(phantom_file, tmp_path / "o.nii.gz", **negligible)
+    (tmp_path / "node").mkdir()
+    node = CorrectBias(in_file=phantom_file, report=True, **negligible)
+    outputs = node.run(cwd=str(tmp_path / "node")).outputs
+    assert Path(outputs.rejected_file).read_bytes() == (tmp_path / "o_rejected-biasfield.nii.gz").read_bytes()
+    assert "n4 (negligible, not divided out)" in Path(outputs.report_file).read_text()
+    with pytest.raises(RejectedFieldError, match="negligible"):
+        CorrectBias(in_file=phantom_file, strict=True, **negligible).run(cwd=str(tmp_path / "node"))
 
 
 def test_errors_are_the_packages_own(tmp_path, phantom_file):

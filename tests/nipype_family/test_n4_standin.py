@@ -65,7 +65,7 @@ def test_no_trait_is_ignored(monkeypatch, tmp_path, trait, method):
 
     def asked(**inputs):
         call = {}
-        monkeypatch.setattr("biascorr_pydra.correction.correct.correct_file", lambda *a, **k: call.update(k, images=a))
+        monkeypatch.setattr("biascorr_pydra.single.correct_file", lambda *a, **k: call.update(k, images=a))
         interface = BiascorrN4(input_image=str(tmp_path / "t1w.nii.gz"), method=method, **inputs)
         interface._check_mandatory_inputs()
         return interface.compute(tmp_path), call
@@ -135,7 +135,7 @@ def test_it_agrees_with_ants(tmp_path, phantom_file):
 
 def test_what_is_not_set_is_as_in_ants_program(monkeypatch, tmp_path):
     call = {}
-    monkeypatch.setattr("biascorr_pydra.correction.correct.correct_file", lambda *_, **k: call.update(k))
+    monkeypatch.setattr("biascorr_pydra.single.correct_file", lambda *_, **k: call.update(k))
     BiascorrN4(input_image=str(tmp_path / "t1w.nii.gz")).compute(tmp_path)
     assert call["preset"] == "ants" and call["options"] == {"rescale": False} and call["bias_file"] is None
 
@@ -197,7 +197,7 @@ def test_a_deep_method_takes_the_mask_and_sets_aside_what_it_is_told_to(tmp_path
 
 def test_options_reach_parameters_that_ants_does_not_have(monkeypatch, tmp_path):
     call = {}
-    monkeypatch.setattr("biascorr_pydra.correction.correct.correct_file", lambda *_, **k: call.update(k))
+    monkeypatch.setattr("biascorr_pydra.single.correct_file", lambda *_, **k: call.update(k))
     BiascorrN4(input_image=str(tmp_path / "t1w.nii.gz"), options={"default_mask": "head"}).compute(tmp_path)
     assert call["options"]["default_mask"] == "head"
 

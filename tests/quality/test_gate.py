@@ -13,13 +13,14 @@ from forked import PYDRA, program
 from biascorr_pydra import report
 from biascorr_pydra.bids.signs import Signs, signs_of_correction
 from biascorr_pydra.cohort import status
-from biascorr_pydra.correction.correct import correct_file, correct_image
+from biascorr_pydra.correction.correct import correct_image
 from biascorr_pydra.errors import BiasCorrError, InvalidImageError, InvalidParameterError, UnknownMethodError
 from biascorr_pydra.images import nifti
 from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.methods.corrector import Corrector, Estimate
 from biascorr_pydra.methods.identity import implementation
 from biascorr_pydra.quality import LIMITS, decide, field_numbers, judge
+from biascorr_pydra.single import correct_file
 
 WORKFLOW = Path(__file__).parents[2] / "workflows" / "correct_bids.py"
 
@@ -335,6 +336,11 @@ def test_a_cohort_goes_on_past_a_rejected_field_and_says_so(tmp_path):
     assert "did not sharpen" in rows[1].reason and "passed on as it is" in rows[1].reason
     stem = out / "n4/sub-02/anat/sub-02"
     assert (nifti.load(f"{stem}_desc-T1w_biasfield.nii.gz").get_fdata() == 1).all()
+    kept = nifti.load(f"{stem}_desc-T1wrejected_biasfield.nii.gz").get_fdata()
+    about = json.loads(Path(f"{stem}_desc-T1wrejected_biasfield.json").read_text())
+    assert kept.std() > 0.01 and about["FieldSummary"]["max"] == pytest.approx(kept.max(), rel=1e-3)
+    assert not (out / "n4/sub-01/anat/sub-01_desc-T1wrejected_biasfield.nii.gz").exists()
+    assert "(rejected, not divided out)" in (out / "reports/sub-02_T1w.html").read_text()
     sidecar = json.loads(Path(f"{stem}_desc-preproc_T1w.json").read_text())
     assert sidecar["Gate"]["verdict"] == "rejected" and "as it is" in sidecar["Description"]
     assert sum("NORM" in warning for warning in sidecar["Warnings"]) == 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from biascorr_pydra.bids.signs import metadata_beside, signs_of_correction
+from biascorr_pydra.correction.options import help_of
 
 from .base import (
     DeviceInputSpec,
@@ -42,7 +43,10 @@ class CorrectBiasInputSpec(ThreadedInputSpec):
     fallback = option_trait("fallback")
     check_response = option_trait("check_response")
     uncertainty = option_trait("uncertainty")
+    strict = option_trait("strict")
     metadata = option_trait("metadata")
+    report = traits.Bool(False, usedefault=True, desc="also write report_file, a page that shows the correction")
+    suffix = traits.Str(desc=help_of("suffix"))
 
     def implementation(self) -> str:
         # The sidecar beside the image is read too, so that the hash follows it; a MapNode has a list of images.
@@ -57,6 +61,8 @@ class CorrectBiasOutputSpec(TraitedSpec):
     out_file = file_trait("out_file", exists=True)
     bias_file = file_trait("bias_file", exists=True)
     record_file = file_trait("record_file", exists=True)
+    rejected_file = file_trait("rejected_file")
+    report_file = file_trait("report_file")
     uncertainty_file = file_trait("uncertainty_file")
 
 
@@ -73,12 +79,14 @@ class CorrectBias(FileInterface):
     output_spec = CorrectBiasOutputSpec
 
     def compute(self, folder: Path) -> dict[str, Path | None]:
-        from biascorr_pydra.correction.correct import correct_file
+        from biascorr_pydra.single import correct_file
 
         inputs, out_file = self.inputs, folder / "corrected.nii.gz"
         others = {
             "bias_file": folder / "bias.nii.gz",
             "record_file": folder / "record.json",
+            "rejected_file": folder / "rejected.nii.gz",
+            "report_file": folder / "report.html" if inputs.report else None,
             "uncertainty_file": folder / "uncertainty.nii.gz" if inputs.uncertainty else None,
         }
         correct_file(
@@ -86,6 +94,9 @@ class CorrectBias(FileInterface):
             out_file,
             bias_file=others["bias_file"],
             record_file=others["record_file"],
+            rejected_file=others["rejected_file"],
+            report_file=others["report_file"],
+            suffix=given(inputs.suffix),
             uncertainty_file=others["uncertainty_file"],
             method=inputs.method,
             mask_file=given(inputs.mask_file),
@@ -98,10 +109,12 @@ class CorrectBias(FileInterface):
             gate=inputs.gate,
             fallback=inputs.fallback,
             check_response=inputs.check_response,
+            strict=inputs.strict,
             metadata=given(inputs.metadata),
             overwrite=True,  # the node's own folder
         )
-        return {"out_file": out_file, **others}
+        written = {name: file for name, file in others.items() if file is not None and file.exists()}
+        return {"out_file": out_file, **written}
 
 
 class ApplyBiasInputSpec(VersionedInputSpec):

@@ -135,7 +135,7 @@ class BiascorrN4(FileInterface):
         return options | given(inputs.options, {})
 
     def compute(self, folder: Path) -> dict[str, Path | None]:
-        from biascorr_pydra.correction.correct import correct_file
+        from biascorr_pydra.single import correct_file
 
         self.check()
         inputs, spec = self.inputs, self._spec()

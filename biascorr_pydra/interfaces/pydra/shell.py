@@ -4,6 +4,7 @@ The image must have this package installed, so that `biascorr` is on its path.
 """
 
 import json
+from pathlib import Path
 
 from fileformats.application import Json
 from fileformats.generic import File
@@ -11,10 +12,13 @@ from fileformats.medimage import NiftiGz
 from pydra.compose import shell
 
 from biascorr_pydra.correction.options import help_of
+from biascorr_pydra.single import rejected_file_beside
 
 from .fields import shell_input
 
 __all__ = ["CorrectBiasShell"]
+
+OUT_FILE = "corrected.nii.gz"
 
 
 def set_options(options: dict) -> str:
@@ -26,6 +30,12 @@ def set_options(options: dict) -> str:
 def gate_option(gate: bool) -> str:
     """`--no-gate` where the field is not to be judged."""
     return "" if gate else "--no-gate"
+
+
+def kept_field(cache_dir: Path) -> Path | None:
+    """The field that was not divided out, where the command keeps it, if there is one."""
+    file = rejected_file_beside(cache_dir / OUT_FILE)
+    return file if file.exists() else None
 
 
 @shell.define
@@ -46,15 +56,19 @@ class CorrectBiasShell(shell.Task["CorrectBiasShell.Outputs"]):
     gate: bool = shell_input("gate", formatter=gate_option)
     fallback: str = shell_input("fallback")
     check_response: bool = shell_input("check_response")
+    strict: bool = shell_input("strict")
+    suffix: str | None = shell_input("suffix")
     metadata_file: File | None = shell.arg(help=help_of("metadata"), argstr="--metadata-file", default=None)
 
     class Outputs(shell.Outputs):
-        out_file: NiftiGz = shell.outarg(
-            help=help_of("out_file"), argstr="", position=2, path_template="corrected.nii.gz"
-        )
+        out_file: NiftiGz = shell.outarg(help=help_of("out_file"), argstr="", position=2, path_template=OUT_FILE)
         bias_file: NiftiGz = shell.outarg(help=help_of("bias_file"), argstr="--bias-file", path_template="bias.nii.gz")
         record_file: Json = shell.outarg(
             help=help_of("record_file"), argstr="--record-file", path_template="record.json"
+        )
+        rejected_file: NiftiGz | None = shell.out(help=help_of("rejected_file"), callable=kept_field)
+        report_file: File | None = shell.outarg(
+            help=help_of("report_file"), argstr="--report", path_template="report.html", default=None
         )
         uncertainty_file: NiftiGz | None = shell.outarg(
             help=help_of("uncertainty_file"),

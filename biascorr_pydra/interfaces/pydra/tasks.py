@@ -63,9 +63,10 @@ def _estimate_together(tasks: list) -> Any:
 @together(_estimate_together)
 @requires(needs.for_correction)
 @python.define(
-    inputs=python_inputs("in_file", "mask_file", "weight_file", *OPTIONS),
+    inputs=python_inputs("in_file", "mask_file", "weight_file", "suffix", *OPTIONS),
     outputs={
-        name: python.out(help=help_of(name)) for name in ("out_file", "bias_file", "record_file", "uncertainty_file")
+        name: python.out(help=help_of(name))
+        for name in ("out_file", "bias_file", "record_file", "rejected_file", "report_file", "uncertainty_file")
     },
 )
 def CorrectBias(
@@ -82,9 +83,12 @@ def CorrectBias(
     fallback: str = DEFAULTS.fallback,
     check_response: bool = DEFAULTS.check_response,
     uncertainty: bool = DEFAULTS.uncertainty,
+    strict: bool = DEFAULTS.strict,
     metadata: dict[str, Any] | None = None,
+    report: bool = False,
+    suffix: str | None = None,
     implementation: str = __version__,
-) -> tuple[NiftiGz, NiftiGz, Json, NiftiGz | None]:
+) -> tuple[NiftiGz, NiftiGz, Json, NiftiGz | None, File | None, NiftiGz | None]:
     """Estimate and remove the bias field of one image.
 
     The inputs are those of :class:`biascorr_pydra.correction.options.CorrectionOptions`, and the files. A sidecar that
@@ -92,13 +96,17 @@ def CorrectBias(
 
     Parameters
     ----------
+    report : bool
+        also write report_file, a page that shows the correction
     implementation : str
         version of code and weights, part of the cache key
     """
-    from biascorr_pydra.correction.correct import correct_file
+    from biascorr_pydra.single import correct_file
 
-    names = ("corrected.nii.gz", "bias.nii.gz", "record.json", "uncertainty.nii.gz")
-    out_file, bias_file, record_file, uncertainty_file = (Path(name).absolute() for name in names)
+    names = ("corrected.nii.gz", "bias.nii.gz", "record.json", "rejected.nii.gz", "report.html", "uncertainty.nii.gz")
+    out_file, bias_file, record_file, rejected_file, page, uncertainty_map = (Path(name).absolute() for name in names)
+    report_file = page if report else None
+    uncertainty_file = uncertainty_map if uncertainty else None
     correct_file(
         Path(in_file),
         out_file,
@@ -107,6 +115,9 @@ def CorrectBias(
         weight_file=path_of(weight_file),
         bias_file=bias_file,
         record_file=record_file,
+        rejected_file=rejected_file,
+        report_file=report_file,
+        suffix=suffix,
         device=device,
         seed=seed,
         preset=preset,
@@ -115,12 +126,14 @@ def CorrectBias(
         gate=gate,
         fallback=fallback,
         check_response=check_response,
-        uncertainty_file=uncertainty_file if uncertainty else None,
+        uncertainty_file=uncertainty_file,
+        strict=strict,
         metadata=metadata,
         overwrite=True,  # the task's own folder: what an interrupted run left there is replaced
     )
-    written = (out_file, bias_file, record_file, uncertainty_file if uncertainty else None)
-    return cast(tuple[NiftiGz, NiftiGz, Json, NiftiGz | None], written)
+    rejected = rejected_file if rejected_file.exists() else None
+    written = (out_file, bias_file, record_file, rejected, report_file, uncertainty_file)
+    return cast(tuple[NiftiGz, NiftiGz, Json, NiftiGz | None, File | None, NiftiGz | None], written)
 
 
 @python.define(outputs=["out_file"])

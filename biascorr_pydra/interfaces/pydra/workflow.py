@@ -86,6 +86,7 @@ def BiasCorrection(  # noqa: N802
     fallback: str = DEFAULTS.fallback,
     check_response: bool = DEFAULTS.check_response,
     uncertainty: bool = DEFAULTS.uncertainty,
+    strict: bool = DEFAULTS.strict,
     metadata: dict[str, Any] | None = None,
 ) -> tuple[NiftiGz, NiftiGz, NiftiGz, NiftiGz | None, list[NiftiGz] | None, NiftiGz, Json, NiftiGz | None]:
     """Mask the brain, correct the bias field, segment the tissues and measure what the correction did.
@@ -145,6 +146,7 @@ def BiasCorrection(  # noqa: N802
             fallback=fallback,
             check_response=check_response,
             uncertainty=uncertainty,
+            strict=strict,
             metadata=metadata,
             implementation=method_implementation(method, fallback),
         )

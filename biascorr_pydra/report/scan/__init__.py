@@ -10,6 +10,7 @@ A page is made again only where something that it shows has changed; its picture
 
 from __future__ import annotations
 
+from .alone import page_of_one
 from .write import ScanPages, write_scan_pages
 
-__all__ = ["ScanPages", "write_scan_pages"]
+__all__ = ["ScanPages", "page_of_one", "write_scan_pages"]

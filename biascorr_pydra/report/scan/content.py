@@ -102,6 +102,7 @@ class MethodPart:
     outcome: str
     reasons: str
     judge: dict[str, str] = field(default_factory=dict)
+    next_steps: list[str] = field(default_factory=list)
     headline: list[dict[str, str]] = field(default_factory=list)
     checks: list[dict[str, str]] = field(default_factory=list)
     facts: list[tuple[str, str]] = field(default_factory=list)
@@ -124,6 +125,8 @@ def _method_part(result: Result) -> MethodPart:
     changes = [(key, Change.of(result, key)) for key, metric in METRICS.items() if metric.headline]
     part.headline = [{"name": long_name(key), **cell(change)} for key, change in changes if change.percent is not None]
     part.judge = judge_verdict(result)
+    steps = result.part("gate").get("next_steps")
+    part.next_steps = [str(step) for step in steps] if isinstance(steps, list) else []
     part.checks = list(_checks(result))
     part.identity = _identity(result)
     part.facts = facts(result)
@@ -289,8 +292,13 @@ def segmentations(results: Iterable[Result]) -> list[str]:
     for result in results:
         part = result.part("segmentation")
         method, on = part.get("method"), part.get("image")
-        texts.append((f"{method} ({on})" if on else str(method)) if method else "no segmentation recorded")
+        texts.append((f"{method} ({on})" if on else str(method)) if method else _unsegmented(result))
     return list(dict.fromkeys(texts))
+
+
+def _unsegmented(result: Result) -> str:
+    reason = next((why for where, why in result.part("undefined").items() if where.startswith("before.")), None)
+    return f"none, because {reason}" if reason else "none is recorded"
 
 
 def notes(results: Sequence[Result]) -> list[str]:

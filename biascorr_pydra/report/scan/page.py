@@ -36,7 +36,7 @@ def render(order: PageOrder, pictures: ScanPictures) -> tuple[str, list[str]]:
     html = _template().render(
         cohort=order.cohort,
         scan=order.scan,
-        title=page_name(order.scan),
+        title=page_name(order.scan) if order.cohort else results[0].name,
         version=__version__,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         links=order.links,
@@ -45,6 +45,7 @@ def render(order: PageOrder, pictures: ScanPictures) -> tuple[str, list[str]]:
         pictures=pictures,
         histograms={name: method for name, method in pictures.methods.items() if method.histograms},
         layers=_layers(results, pictures),
+        fields=_fields(results, pictures),
         outline_colors=OUTLINES,
         tables=metric_rows(results, order.places),
         segmentations=segmentations([result for result in results if result.record]),
@@ -75,16 +76,35 @@ def _template() -> Template:
 
 def _layers(results: Sequence[Result], pictures: ScanPictures) -> list[dict[str, Any]]:
     """The pictures that can be laid over one another, the acquired image first, each with its field."""
-    layers = []
+    layers: list[dict[str, Any]] = []
     if pictures.acquired:
         layers.append({"name": "acquired", "picture": pictures.acquired, "bias": None, "remark": ""})
     for result in results:
         method = pictures.methods[result.method]
         if method.corrected:
-            remark = " (unchanged)" if result.part("gate").get("applied") == NOT_CORRECTED else ""
-            layer = {"picture": method.corrected, "bias": method.bias, "remark": remark}
+            unchanged = result.part("gate").get("applied") == NOT_CORRECTED
+            remark = " (unchanged)" if unchanged else ""
+            field = (method.rejected, _not_divided(result)) if unchanged and method.rejected else (method.bias, remark)
+            layer = {"picture": method.corrected, "bias": field[0], "remark": remark, "field_remark": field[1]}
             layers.append({"name": result.method, **layer})
     return layers
+
+
+def _fields(results: Sequence[Result], pictures: ScanPictures) -> list[dict[str, Any]]:
+    """Every field that was found, and whose it is."""
+    fields = []
+    for result in results:
+        method, applied = pictures.methods[result.method], result.part("gate").get("applied")
+        if method.rejected:
+            fields.append({"name": result.method, "remark": _not_divided(result), "picture": method.rejected})
+        if method.bias and not (method.rejected and applied == NOT_CORRECTED):
+            remark = f" (field by {applied}, in its place)" if method.rejected else ""
+            fields.append({"name": result.method, "remark": remark, "picture": method.bias})
+    return fields
+
+
+def _not_divided(result: Result) -> str:
+    return f" ({result.verdict}, not divided out)"
 
 
 def _failures(results: Sequence[Result]) -> list[str]:

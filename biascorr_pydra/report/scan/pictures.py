@@ -22,6 +22,7 @@ from biascorr_pydra.images.files import write_bytes
 from biascorr_pydra.report.collect import Result
 from biascorr_pydra.report.paths import figures_folder, page_name
 
+from .geometry import field_limits
 from .histograms import draw_histograms
 from .mosaic import OUTLINES, draw_anatomy, draw_field, draw_tissues, outlined
 from .volumes import ScanImages
@@ -37,7 +38,7 @@ class Picture:
 
     Attributes
     ----------
-    file : path relative to the folder of the pages, as a link
+    file : path relative to the folder of the pages, or an address that holds the picture, as a link
     width, height : in pixels
     alt : what it shows, for those who do not see it
     """
@@ -50,10 +51,11 @@ class Picture:
 
 @dataclass
 class MethodPictures:
-    """What is shown of one method; ``missing`` says why something is not."""
+    """What is shown of one method; ``rejected`` is a field that was not divided out, ``missing`` why one is absent."""
 
     corrected: Picture | None = None
     bias: Picture | None = None
+    rejected: Picture | None = None
     histograms: Picture | None = None
     missing: str = ""
 
@@ -100,11 +102,16 @@ class ScanPictures:
         }
         return cls(**parts)
 
+    @property
+    def inside(self) -> bool:
+        """Whether the page holds the pictures itself."""
+        return any(file.startswith("data:") for file in self.files())
+
     def files(self) -> set[str]:
         """All pictures, as links."""
         pictures = {self.acquired, self.tissues}
         for method in self.methods.values():
-            pictures |= {method.corrected, method.bias, method.histograms}
+            pictures |= {method.corrected, method.bias, method.rejected, method.histograms}
         return {picture.file for picture in pictures if picture is not None}
 
 
@@ -133,8 +140,12 @@ def _stamp(path: Path) -> list[Any] | None:
     return [path.name, stat.st_size, stat.st_mtime_ns]
 
 
-def draw(out_dir: Path, scan: str, title: str, results: Sequence[Result]) -> ScanPictures:
-    """Draw a scan's pictures, and write them.
+#: Takes what a picture shows, its kind (jpg, png) and its bytes, and gives the link to it.
+Keep = Callable[[str, str, bytes], str]
+
+
+def draw(out_dir: Path, scan: str, title: str, results: Sequence[Result], *, keep: Keep | None = None) -> ScanPictures:
+    """Draw a scan's pictures, and write them into the folder of pictures, or hand them to ``keep``.
 
     What cannot be read or drawn is said in the result's ``problems`` and never stops the rest.
     """
@@ -152,7 +163,7 @@ def draw(out_dir: Path, scan: str, title: str, results: Sequence[Result]) -> Sca
         guard("the segmentation cannot be read", partial(images.add_tissues, dseg, of_judge=of_judge))
         pictures.of_judge = of_judge
     pictures.masked = images.masked
-    write = partial(_write, out_dir, scan)
+    write = partial(_kept, keep or partial(_write, out_dir, scan))
     guard("the picture cannot be drawn", partial(_draw_scan, pictures, images, title, write))
     for name, label in zip(images.methods, _labels(list(images.methods)), strict=True):
         draw_one = partial(_draw_method, pictures, images, name, label, title, write)
@@ -209,6 +220,11 @@ def _draw_method(
         jpeg = draw_field(images, volumes.bias, volumes.acquired, (low, high))
         alt = f"Bias field of {title} by {name} over the acquired image: {PLANES}, colors from {low:.2f} to {high:.2f}"
         drawn.bias = write(f"{label}biasfield", "jpg", jpeg, alt)
+    if volumes.rejected is not None:
+        low, high = field_limits([volumes.brain["rejected"]])  # a scale of its own: it may be absurd
+        jpeg = draw_field(images, volumes.rejected, volumes.acquired, (low, high))
+        alt = f"Field of {title} by {name} that was not divided out: {PLANES}, colors from {low:.2f} to {high:.2f}"
+        drawn.rejected = write(f"{label}rejected", "jpg", jpeg, alt)
     if volumes.acquired is not None:
         png = draw_histograms(volumes.brain["acquired"], volumes.brain["corrected"], images.labels, images.gray_scale)
         alt = f"Histograms of {title} before and after {name}: by tissue, and jointly"
@@ -224,9 +240,13 @@ def _labels(methods: Sequence[str]) -> list[str]:
     return made
 
 
-def _write(out_dir: Path, scan: str, desc: str, kind: str, content: bytes, alt: str) -> Picture:
+def _kept(keep: Keep, desc: str, kind: str, content: bytes, alt: str) -> Picture:
+    width, height = Image.open(io.BytesIO(content)).size
+    return Picture(keep(desc, kind, content), width, height, alt)
+
+
+def _write(out_dir: Path, scan: str, desc: str, kind: str, content: bytes) -> str:
     stem, _, suffix = page_name(scan).rpartition("_")
     path = figures_folder(out_dir) / f"{stem}_desc-{desc}_{suffix}.{kind}"
     write_bytes(path, content)
-    width, height = Image.open(io.BytesIO(content)).size
-    return Picture(f"{path.parent.name}/{path.name}", width, height, alt)
+    return f"{path.parent.name}/{path.name}"

@@ -20,6 +20,8 @@ __all__ = ["Lines", "MethodImages", "ScanImages", "Slices"]
 
 Slices = dict[str, list[np.ndarray]]
 Lines = dict[str, list[list[np.ndarray]]]  # by plane and slice, arrays (N, 2) of columns and rows
+#: A method's images by kind; the last is the field that was not divided out.
+SHOWN = ("corrected", "bias", "rejected")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class MethodImages:
 
     Attributes
     ----------
-    acquired, corrected, bias : slices by plane, or None
+    acquired, corrected, bias, rejected : slices by plane, or None
     brain : by the same names, float arrays (N,) of the values in the mask
     """
 
@@ -36,6 +38,7 @@ class MethodImages:
     corrected: Slices | None
     bias: Slices | None
     brain: dict[str, np.ndarray]
+    rejected: Slices | None = None
 
 
 @dataclass
@@ -78,14 +81,14 @@ class ScanImages:
         Parameters
         ----------
         files : dict
-            Paths by "corrected", "bias", "mask" and "dseg"; those that do not exist are left out.
+            Paths by "corrected", "bias", "rejected", "mask" and "dseg"; those that do not exist are left out.
 
         Raises
         ------
         BiasCorrError
             An image cannot be read, is not 3-D, or lies on another grid than the scan's other images.
         """
-        wanted: list[str] = [key for key in ("corrected", "bias") if key in files]
+        wanted: list[str] = [key for key in SHOWN if key in files]
         if not wanted:
             return
         if self._mask is None and "mask" in files:
@@ -99,11 +102,11 @@ class ScanImages:
         }
         if self._mask is None:
             self._choose(self._find_mask(arrays), first)
-        shown: dict[str, np.ndarray] = {key: arrays[key] for key in ("corrected", "bias") if key in arrays}
+        shown: dict[str, np.ndarray] = {key: arrays[key] for key in SHOWN if key in arrays}
         view, _ = self.chosen()
         slices: dict[str, Slices] = {key: view.slices(array) for key, array in shown.items()}
         brain = {key: self._inside(array) for key, array in shown.items()}
-        if len(shown) == 2:
+        if "corrected" in shown and "bias" in shown:
             slices["acquired"] = {
                 plane: [c * b for c, b in zip(slices["corrected"][plane], slices["bias"][plane], strict=True)]
                 for plane in PLANES
@@ -111,7 +114,7 @@ class ScanImages:
             brain["acquired"] = brain["corrected"] * brain["bias"]
             self.limits = self.limits or intensity_limits(brain["acquired"])
         self.methods[method] = MethodImages(
-            slices.get("acquired"), slices.get("corrected"), slices.get("bias"), brain=brain
+            slices.get("acquired"), slices.get("corrected"), slices.get("bias"), brain, slices.get("rejected")
         )
 
     def add_tissues(self, file: Path, *, of_judge: bool = False) -> None:
