@@ -7,11 +7,10 @@ methods' data sets, or another version of the judge made it, it is made anew; so
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +120,8 @@ def judge_scan(out_dir: Path, job: Job, *, run_id: str | None = None) -> Path | 
     content = _record(case, job, judgement)
     with tempfile.TemporaryDirectory(prefix="biascorr-judge-") as folder:
         files = {}
-        if judgement.tissue is not None and judgement.grid is not None:
+        if (img := judgement.tissue_image(affine)) is not None:
             files["dseg"] = Path(folder) / "dseg.nii.gz"
-            img = nib.Nifti1Image(judgement.tissue.astype(np.uint8), judgement.grid.affine(affine))
-            img.header.set_xyzt_units("mm")
             nifti.save(img, files["dseg"])
         content["runtime_s"] = round(time.perf_counter() - started, 3)
         about = {"judge": {"Name": "consensus", "Version": JUDGE_VERSION, "Images": [ACQUIRED, *case.judged]}}
@@ -290,8 +287,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _record(case: Case, job: Job, judgement: Judgement) -> dict[str, Any]:
-    grid = judgement.grid
-    content = {
+    return {
         "source": bids.bids_uri(job),
         "subject": job.entity("sub"),
         "session": job.entity("ses"),
@@ -301,24 +297,8 @@ def _record(case: Case, job: Job, judgement: Judgement) -> dict[str, Any]:
         "judged": case.judged,
         "left_out": dict(case.left_out),
         "not_compared": dict(case.not_compared),
-        "reason": judgement.reason,
-        "voxels": dict(judgement.voxels),
-        "grid_mm": [] if grid is None else [round(size, 6) for size in grid.voxel_size_mm],
-        "images": judgement.metrics,
-        "pairs": [asdict(pair) for pair in judgement.pairs],
+        **judgement.as_dict(),
     }
-    return _finite(content)
-
-
-def _finite(value: Any) -> Any:
-    """A value as JSON can hold it: what is not finite becomes None."""
-    if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_finite(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value
 
 
 # --- what no method delivers any more

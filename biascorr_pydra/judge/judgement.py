@@ -7,11 +7,13 @@ small to matter, or there is too little tissue, the judge cannot tell.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from biascorr_pydra.anatomy.contrast import CONTRAST_ORDER
@@ -95,6 +97,31 @@ class Judgement:
     pairs: tuple[Pair, ...] = ()
     tissue: np.ndarray | None = None
     grid: Grid | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON can hold it, without the arrays; what is not finite becomes None."""
+        content = {
+            "reason": self.reason,
+            "voxels": dict(self.voxels),
+            "grid_mm": [] if self.grid is None else [round(size, 6) for size in self.grid.voxel_size_mm],
+            "images": self.metrics,
+            "pairs": [asdict(pair) for pair in self.pairs],
+        }
+        return {name: _finite(value) for name, value in content.items()}
+
+    def tissue_image(self, affine: np.ndarray) -> nib.Nifti1Image | None:
+        """The tissue as an image, where there is any.
+
+        Parameters
+        ----------
+        affine : array (4, 4)
+            Of the images that were judged.
+        """
+        if self.tissue is None or self.grid is None:
+            return None
+        img = nib.Nifti1Image(self.tissue.astype(np.uint8), self.grid.affine(affine))
+        img.header.set_xyzt_units("mm")
+        return img
 
 
 def judge_images(
@@ -193,3 +220,13 @@ def _verdict(first: str, second: str, change: float, low: float, high: float) ->
     if low > 0 and change > LEAST_CHANGE:
         return first
     return CANNOT_TELL
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_finite(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value

@@ -16,7 +16,7 @@ from biascorr_pydra.judge import ACQUIRED
 from .judged import JudgedScan, mapping_in
 from .results import Problem, Result, read_json, source_of
 
-__all__ = ["AGAIN", "JUDGE", "NEXT_STEP", "join"]
+__all__ = ["AGAIN", "JUDGE", "NEXT_STEP", "join", "joined"]
 
 JUDGE = "judge"  # the data set's folder
 #: How scans that nobody judged are judged.
@@ -51,7 +51,7 @@ def join(root: Path, results: Mapping[tuple[str, str], Result], problems: list[P
         for result in of_scan:
             result.judged = judged
             if result.record:
-                result.record = _joined(result, judged)
+                result.record = joined(result, judged)
 
 
 def _read(root: Path, problems: list[Problem]) -> dict[str, tuple[Path, dict[str, Any]]]:
@@ -95,7 +95,7 @@ def _holds(record: Mapping[str, Any], result: Result) -> bool:
     return key is None or known[result.method] == key
 
 
-def _joined(result: Result, judged: JudgedScan) -> dict[str, Any]:
+def joined(result: Result, judged: JudgedScan) -> dict[str, Any]:
     """The result's record with the judge's numbers, and its own ones under their names.
 
     A metrics file of an earlier version has numbers on one segmentation for all methods under "before" and "after".

@@ -46,7 +46,7 @@ class Result:
     sidecar : dict
         The corrected image's sidecar; empty where there is none.
     files : dict
-        Paths of the images that exist, by "corrected", "bias", "mask" and "dseg".
+        Paths of the images that exist, by "corrected", "bias", "rejected", "mask" and "dseg".
     root : path
         The cohort's output folder.
     folder : str

@@ -23,7 +23,10 @@ from biascorr_pydra.correction.series import frames_of, mean_frame
 from biascorr_pydra.errors import BiasCorrError
 from biascorr_pydra.quality import REJECTED, measure_file
 from biascorr_pydra.report.collect import Result
+from biascorr_pydra.report.judge_records import joined
 from biascorr_pydra.report.scan import page_of_one
+
+from .judging import judge_one
 
 __all__ = ["page_of"]
 
@@ -94,10 +97,11 @@ def _examined(
     records["metrics"] = json.loads(metrics_file.read_text())
     measured = metrics_record(job, records)
     measured["warnings"] += notes
+    judged = judge_one(files, record["method"], record["gate"], suffix=job.suffix)
     if mask_file is None:  # the correction had no mask: what the page is made with is none of its business
         measured["skull_strip"] = None
         records.pop("brain", None)
-    return Result(
+    result = Result(
         scan=job.relative,
         method=record["method"],
         state="rejected" if record["gate"]["verdict"] == REJECTED else "done",
@@ -105,7 +109,10 @@ def _examined(
         sidecar=CORRECTED.sidecars(job, records)["corrected"],
         files=files,
         root=folder,
+        judged=judged,
     )
+    result.record = joined(result, judged)
+    return result
 
 
 def _add_brain(

@@ -56,7 +56,8 @@ def test_a_page_shows_the_image_its_field_its_tissues_and_their_metrics(tmp_path
     assert page.text.strip().startswith("sub-01_T1w: bias-field correction")
     assert "Bias-field correction of sub-01_T1w.nii.gz. " in page.text and "cohort" not in page.text
     assert "n4 ? not judgedThe field was divided out without being judged." in page.text
-    assert "Segmentation: atropos (the scan as it was corrected)" in page.text
+    assert "Own segmentation: atropos (the scan as it was corrected)" in page.text
+    assert "Judge: better: " in page.text
     tissues = tissue_masks(phantom.dseg)
     for file in (files["in_file"], shown):
         data = nifti.load(file).get_fdata(dtype="float32")
@@ -79,7 +80,7 @@ def test_a_contrast_that_is_not_known_is_not_segmented_and_may_be_named(tmp_path
     reason = "none, because the order of the tissues' intensities is not known for suffix 'head' (`--suffix T1w`"
     assert f"Segmentation: {reason}" in page.text and "outlines of brain mask" in page.source
     correct_file(out_file=tmp_path / "o.nii.gz", report_file=page_file, suffix="T1w", overwrite=True, **files, **QUICK)
-    assert segmented["suffix"] == "T1w" and "Segmentation: atropos" in Page(page_file).text
+    assert segmented["suffix"] == "T1w" and "Own segmentation: atropos" in Page(page_file).text
 
 
 def test_what_is_no_brain_is_shown_as_a_head(tmp_path, files, monkeypatch):

@@ -297,7 +297,7 @@ def segmentations(results: Iterable[Result]) -> list[str]:
 
 
 def _unsegmented(result: Result) -> str:
-    reason = next((why for where, why in result.part("undefined").items() if where.startswith("before.")), None)
+    reason = next((why for where, why in result.part("undefined").items() if where.startswith("own_before.")), None)
     return f"none, because {reason}" if reason else "none is recorded"
 
 
