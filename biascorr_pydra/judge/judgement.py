@@ -21,13 +21,14 @@ from biascorr_pydra.errors import SegmentationError
 from biascorr_pydra.metrics import (
     DSEG_LABELS,
     image_metrics,
+    smoothed_log,
     tissue_masks,
-    tissue_unevenness,
     undefined_image_metrics,
+    unevenness,
 )
 
 from .classes import three_tissues
-from .noise import interval, resampled
+from .noise import Blocks, interval
 from .tissue import Grid, consensus
 
 __all__ = [
@@ -204,10 +205,16 @@ def judge_pair(
     names, voxels = (first[0], second[0]), _voxels(tissue)
     if min(voxels.values()) < LEAST_VOXELS:
         return Pair(*names, CANNOT_TELL, {}, voxels)
-    gm, wm = tissue == DSEG_LABELS["GM"], tissue == DSEG_LABELS["WM"]
-    size = grid.voxel_size_mm
-    before, after = (tissue_unevenness(data, gm, wm, voxel_size_mm=size) for _, data in (first, second))
-    low, high = interval(*(resampled(data, tissue, size, seed=seed) for _, data in (first, second)))
+    logs = [
+        {
+            tissue_name: smoothed_log(data, tissue == DSEG_LABELS[tissue_name], grid.voxel_size_mm, tissue_name)
+            for tissue_name in ("GM", "WM")
+        }
+        for _, data in (first, second)
+    ]
+    before, after = (unevenness(log["GM"], log["WM"]) for log in logs)
+    blocks = Blocks.of(tissue, grid.voxel_size_mm, seed=seed)
+    low, high = interval(*(blocks.resampled(log) for log in logs))
     change = (100 * (after / before - 1), low, high)
     return Pair(*names, _verdict(*names, *change), {RANKED_BY[0]: change}, voxels)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from biascorr_pydra.metrics import DSEG_LABELS, smoothed_log
+from biascorr_pydra.metrics import DSEG_LABELS
 
-__all__ = ["BLOCK_MM", "CONFIDENCE", "interval", "resampled"]
+__all__ = ["BLOCK_MM", "CONFIDENCE", "Blocks", "interval"]
 
 BLOCK_MM = 16.0
 RESAMPLES = 400
@@ -17,29 +18,39 @@ CONFIDENCE = 0.95
 HALF_RANGE, BINS = 1.0, 1000
 
 
-def resampled(data: np.ndarray, tissue: np.ndarray, voxel_size_mm: Sequence[float], *, seed: int) -> np.ndarray:
-    """:func:`biascorr_pydra.metrics.tissue_unevenness` of an image over resampled blocks of its tissue, (RESAMPLES,).
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks of a tissue, and how often each is drawn in each resample; one for all images on that tissue.
 
-    Of two images on one tissue, with one seed, the same blocks are drawn: their quotient is that of paired resamples.
-
-    Parameters
+    Attributes
     ----------
-    data : float array (I, J, K), positive where there is tissue
-    tissue : int array, same shape, 1 GM, 2 WM
-    voxel_size_mm : three floats
-    seed : of the draws
+    of_voxels : tissue ("GM", "WM") -> block of each of its voxels, in their order in the array
+    draws : array (RESAMPLES, blocks)
     """
-    blocks = np.zeros(tissue.shape, int)
-    blocks[tissue > 0] = _blocks(np.nonzero(tissue), voxel_size_mm)
-    n = int(blocks.max()) + 1
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(np.float32)
-    medians, spreads = [], []
-    for name in ("GM", "WM"):
-        mask = tissue == DSEG_LABELS[name]
-        median, spread = _quantiles(smoothed_log(data, mask, voxel_size_mm, name), blocks[mask], draws)
-        medians.append(median)
-        spreads.append(spread)
-    return (spreads[0] + spreads[1]) / np.sqrt(np.maximum(np.abs(medians[1] - medians[0]), 1e-6))
+
+    of_voxels: Mapping[str, np.ndarray]
+    draws: np.ndarray
+
+    @classmethod
+    def of(cls, tissue: np.ndarray, voxel_size_mm: Sequence[float], *, seed: int) -> Blocks:
+        """Blocks of BLOCK_MM of an array (I, J, K) of 1 GM, 2 WM, of voxels of this size; the draws are seeded."""
+        where = np.nonzero(tissue)
+        blocks, labels = _numbered(where, voxel_size_mm), tissue[where]
+        n = int(blocks.max()) + 1
+        draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(np.float32)
+        return cls({name: blocks[labels == DSEG_LABELS[name]] for name in ("GM", "WM")}, draws)
+
+    def resampled(self, logs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Unevenness of an image in each resample, (RESAMPLES,).
+
+        Parameters
+        ----------
+        logs : tissue -> smoothed log intensities of its voxels, as :func:`biascorr_pydra.metrics.smoothed_log` gives
+        """
+        medians, spreads = zip(
+            *(_quantiles(logs[name], self.of_voxels[name], self.draws) for name in logs), strict=True
+        )
+        return sum(spreads) / np.sqrt(np.maximum(np.abs(medians[1] - medians[0]), 1e-6))
 
 
 def interval(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
@@ -49,7 +60,7 @@ def interval(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _blocks(where: tuple[np.ndarray, ...], voxel_size_mm: Sequence[float]) -> np.ndarray:
+def _numbered(where: tuple[np.ndarray, ...], voxel_size_mm: Sequence[float]) -> np.ndarray:
     """The block of each voxel, numbered from 0 without gaps."""
     index = [(axis * size // BLOCK_MM).astype(int) for axis, size in zip(where, voxel_size_mm, strict=True)]
     sizes = [int(axis.max()) + 1 for axis in index]

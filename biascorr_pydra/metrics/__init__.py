@@ -13,7 +13,7 @@ from .collected import field_metrics, field_scores, image_metrics, undefined_ima
 from .fields import field_correlation, inu_range, log_field_rmse, residual_cov, response_slope
 from .histogram import HISTOGRAM_BINS, HISTOGRAM_RANGE, normalized_histogram, normalized_histograms
 from .registry import METRICS, Metric, in_group, metric, shown_metrics
-from .spread import smoothed_log, tissue_unevenness
+from .spread import smoothed_log, tissue_unevenness, unevenness
 from .tissues import (
     DSEG_LABELS,
     cjv,
@@ -60,6 +60,7 @@ __all__ = [
     "tissue_masks",
     "tissue_unevenness",
     "undefined_image_metrics",
+    "unevenness",
     "wm2max",
     "wm_gm_contrast",
 ]

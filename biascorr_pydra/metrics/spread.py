@@ -10,7 +10,7 @@ from .base import UndefinedMetricError
 from .registry import HERE, metric
 from .tissues import MAD_TO_SIGMA, smoothed_inside
 
-__all__ = ["FWHM_MM", "center_and_spread", "smoothed_log", "tissue_unevenness"]
+__all__ = ["FWHM_MM", "smoothed_log", "tissue_unevenness", "unevenness"]
 
 #: Smoothing inside each tissue. A field is smooth and noise is not: what is left of both is mostly the field.
 FWHM_MM = 4.0
@@ -45,8 +45,19 @@ def tissue_unevenness(data: np.ndarray, gm: np.ndarray, wm: np.ndarray, *, voxel
     UndefinedMetricError
         A mask is nearly empty, or both medians are equal.
     """
-    median_gm, spread_gm = center_and_spread(smoothed_log(data, gm, voxel_size_mm, "gray matter"))
-    median_wm, spread_wm = center_and_spread(smoothed_log(data, wm, voxel_size_mm, "white matter"))
+    log_gm = smoothed_log(data, gm, voxel_size_mm, "gray matter")
+    return unevenness(log_gm, smoothed_log(data, wm, voxel_size_mm, "white matter"))
+
+
+def unevenness(log_gm: np.ndarray, log_wm: np.ndarray) -> float:
+    """:func:`tissue_unevenness` of smoothed log intensities (n,) of gray and of white matter.
+
+    Raises
+    ------
+    UndefinedMetricError
+        Both medians are equal.
+    """
+    (median_gm, spread_gm), (median_wm, spread_wm) = _center_and_spread(log_gm), _center_and_spread(log_wm)
     if median_gm == median_wm:
         raise UndefinedMetricError("white and gray matter have the same intensity", value=f"{np.exp(median_wm):g}")
     return float((spread_gm + spread_wm) / np.sqrt(abs(median_wm - median_gm)))
@@ -62,7 +73,7 @@ def smoothed_log(data: np.ndarray, mask: np.ndarray, voxel_size_mm: Sequence[flo
     return smoothed_inside(log, mask, FWHM_MM, voxel_size_mm, name)
 
 
-def center_and_spread(values: np.ndarray) -> tuple[float, float]:
+def _center_and_spread(values: np.ndarray) -> tuple[float, float]:
     """Median, and 1.4826 MAD about it."""
     median = float(np.median(values))
     return median, MAD_TO_SIGMA * float(np.median(np.abs(values - median)))

@@ -7,12 +7,17 @@ import pytest
 from biascorr_pydra.images.nifti import voxel_size_mm
 from biascorr_pydra.judge import ACQUIRED, CANNOT_TELL, LEAST_VOXELS, SAME, judge_images
 from biascorr_pydra.judge.classes import neighbours, three_tissues
-from biascorr_pydra.judge.noise import interval, resampled
+from biascorr_pydra.judge.noise import Blocks, interval
 from biascorr_pydra.judge.tissue import Grid, consensus
 from biascorr_pydra.metrics import UndefinedMetricError, smoothed_log, tissue_unevenness
 
 ORDER = ("CSF", "GM", "WM")
 SIZE = (4.0, 4.0, 4.0)
+
+
+def resampled(data, tissue):
+    logs = {name: smoothed_log(data, tissue == label, SIZE, name) for name, label in (("GM", 1), ("WM", 2))}
+    return Blocks.of(tissue, SIZE, seed=0).resampled(logs)
 
 
 def judged(phantom, images, suffix="T1w", mask=None):
@@ -172,14 +177,12 @@ def test_the_interval_is_about_the_number_and_narrows_with_tissue(phantom, image
     tissue = np.choose(phantom.dseg, [0, 1, 2, 0])
     masks = {"gm": tissue == 1, "wm": tissue == 2}
     number = tissue_unevenness(images["half"], **masks, voxel_size_mm=SIZE)
-    draws = resampled(images["half"], tissue, SIZE, seed=0)
+    draws = resampled(images["half"], tissue)
     assert np.median(draws) == pytest.approx(number, rel=0.1) and np.percentile(draws, 2.5) < number
-    np.testing.assert_array_equal(draws, resampled(images["half"], tissue, SIZE, seed=0))
+    np.testing.assert_array_equal(draws, resampled(images["half"], tissue))
     half = tissue.copy()
     half[:24] = 0
-    widths = [
-        np.diff(np.percentile(resampled(images["half"], part, SIZE, seed=0), (2.5, 97.5))) for part in (tissue, half)
-    ]
+    widths = [np.diff(np.percentile(resampled(images["half"], part), (2.5, 97.5))) for part in (tissue, half)]
     assert widths[0] < widths[1]
     low, high = interval(np.array([1.0, 2.0]), np.array([0.5, 1.0]))
     assert low == high == pytest.approx(-50)
