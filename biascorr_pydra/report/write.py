@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from biascorr_pydra.bids import make_folder, mark_study, output_folders
-from biascorr_pydra.errors import InvalidParameterError
+from biascorr_pydra.errors import BIDSError, InvalidParameterError
 from biascorr_pydra.images.files import write_text
 from biascorr_pydra.lock import alive
 from biascorr_pydra.report.study.design import to_json
 
-from .collect import Cohort
+from .collect import Cohort, Problem
 from .paths import PAGES, scan_page
+from .ratings import Ratings, kept_ratings, read_ratings
 from .state import ReportPaths, keep_state, state_of
 from .table import Column, columns, data_dictionary, to_tsv
 
@@ -34,6 +35,7 @@ def write_report(
     mriqc: str | Path | None = None,
     participants: str | Path | None = None,
     figures: str | Path | None = None,
+    ratings: str | Path | None = None,
     scan_pages: bool = True,
     study: bool = False,
 ) -> ReportPaths:
@@ -53,6 +55,9 @@ def write_report(
         Table with the participants' sites; by default participants.tsv of the source data set.
     figures : path, optional
         Folder for the plots as PNG and SVG.
+    ratings : path, optional
+        Table of readers' ratings, as the page saves it; kept in ``OUT/reports`` for later reports, which
+        read it by default. An empty one takes all ratings back.
     scan_pages : bool
         Write the scans' pages, too: those that something has changed on.
     study : bool
@@ -78,6 +83,7 @@ def write_report(
     from biascorr_pydra.report.cohort.group_tables import extra_columns, group_tables
     from biascorr_pydra.report.cohort.mriqc import read_mriqc
     from biascorr_pydra.report.cohort.page import render
+    from biascorr_pydra.report.cohort.thumbnails import thumbnails
     from biascorr_pydra.statistics.outliers import THRESHOLD
 
     out_dir, threshold = Path(out_dir), THRESHOLD if threshold is None else threshold
@@ -87,15 +93,18 @@ def write_report(
         mark_study(out_dir)
     state = state_of(out_dir)  # what changes while this reads makes the report out of date
     mriqc_table = read_mriqc(mriqc) if mriqc else None
+    given = read_ratings(ratings) if ratings else None
     cohort = _read(out_dir, participants, mriqc_table)
+    rated = _rated(cohort, out_dir, given, ratings)
     if scan_pages:
-        _write_scan_pages(cohort, out_dir)
-    findings = find(cohort, threshold, mriqc_table)
+        _write_scan_pages(cohort, out_dir, rated)
+    findings = find(cohort, threshold, mriqc_table, rated)
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     metrics, tables = [*columns(cohort), *extra_columns(findings)], group_tables(findings)
     paths = _write_tables(out_dir, findings, metrics, tables, made)
     names = [table.name for table in tables]
-    page = render(findings, _links(out_dir, cohort), made=made, running=alive(out_dir), tables=names)
+    pictures = thumbnails(findings.flags)
+    page = render(findings, _links(out_dir, cohort), pictures, made=made, running=alive(out_dir), tables=names)
     write_text(paths.html, page)
     if figures:
         from biascorr_pydra.report.cohort.figures import write_figures
@@ -117,12 +126,36 @@ def _read(out_dir: Path, participants: str | Path | None, mriqc: MriqcTable | No
     return cohort
 
 
-def _write_scan_pages(cohort: Cohort, out_dir: Path) -> None:
+def _rated(cohort: Cohort, out_dir: Path, given: Ratings | None, file: str | Path | None) -> Ratings:
+    """The ratings that were given, or those of the report before; what is odd in them is among the problems.
+
+    Raises
+    ------
+    BIDSError
+        None of the scans that were given is in this cohort.
+    """
+    if given is None:
+        rated, problems = kept_ratings(out_dir)
+    else:
+        rated, problems = given, []
+        if not given.by_place:  # an empty table takes all ratings back
+            (out_dir / PAGES / "ratings.tsv").unlink(missing_ok=True)
+    try:
+        cohort.problems += [*problems, *rated.problems(cohort)]
+    except BIDSError as error:
+        if given is None:
+            cohort.problems.append(Problem(f"{PAGES}/ratings.tsv", error.message))
+            return rated
+        raise error.about(str(file)) from error
+    return rated
+
+
+def _write_scan_pages(cohort: Cohort, out_dir: Path, rated: Ratings) -> None:
     """Write the scans' pages; what was wrong with them is added to the cohort's problems, once."""
     from biascorr_pydra.report.scan import write_scan_pages
 
     known = {(problem.file, problem.text) for problem in cohort.problems}
-    problems = write_scan_pages(cohort, home=out_dir / "report.html").problems
+    problems = write_scan_pages(cohort, home=out_dir / "report.html", ratings=rated).problems
     cohort.problems += [problem for problem in problems if (problem.file, problem.text) not in known]
 
 

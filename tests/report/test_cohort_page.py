@@ -18,10 +18,10 @@ from biascorr_pydra.report.cohort import page
 from biascorr_pydra.report.cohort.findings import find
 from biascorr_pydra.report.cohort.flags import flags
 from biascorr_pydra.report.cohort.outliers import Measure, scores
-from biascorr_pydra.report.cohort.payload import as_json
 from biascorr_pydra.report.cohort.run_times import run_times
 from biascorr_pydra.report.cohort.site_differences import site_differences
 from biascorr_pydra.report.collect import Cohort, Result
+from biascorr_pydra.report.scripts import as_json
 from biascorr_pydra.report.study.study import collect_study
 from biascorr_pydra.statistics.outliers import FEWEST
 

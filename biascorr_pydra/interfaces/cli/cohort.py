@@ -62,6 +62,12 @@ def _show_rows(rows: list[Any], everything: bool) -> None:
     metavar="TABLE",
     help="Names the sites; by default participants.tsv of the source data set.",
 )
+@click.option(
+    "--ratings",
+    type=FILE,
+    metavar="TSV",
+    help="Readers' ratings, saved from the page; excluded scans are not compared.",
+)
 @click.option("--scan-pages/--no-scan-pages", default=True, show_default=True, help="Also write the scans' pages.")
 @click.option(
     "--study", is_flag=True, help="The output folders in OUT are the data sets of one study; OUT remembers it."

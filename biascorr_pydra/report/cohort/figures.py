@@ -57,7 +57,7 @@ def write_figures(findings: Findings, folder: str | Path) -> list[Path]:
 
 
 def _figures(findings: Findings) -> Iterator[tuple[str, Figure]]:
-    results = findings.cohort.results
+    results = findings.counted.results
     if not results:
         return
     for suffix, scans in frame(results).groupby("suffix", sort=True):

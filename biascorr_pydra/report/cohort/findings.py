@@ -10,6 +10,7 @@ import pandas as pd
 
 from biascorr_pydra.metrics import METRICS
 from biascorr_pydra.report.collect import Cohort, Result
+from biascorr_pydra.report.ratings import Ratings
 from biascorr_pydra.report.table import image_keys
 from biascorr_pydra.report.verdicts import ALL_SITES, verdict_rows
 from biascorr_pydra.statistics.outliers import RobustScore
@@ -43,6 +44,7 @@ class Findings:
         Paired comparisons of each metric over all scans of a contrast, and within its sites: descriptions, no ranking.
     site_differences, run_times : list of dict
     mriqc : MriqcTable or None
+    ratings : Ratings
     """
 
     cohort: Cohort
@@ -56,6 +58,12 @@ class Findings:
     site_differences: list[dict[str, Any]] = field(default_factory=list)
     run_times: list[dict[str, Any]] = field(default_factory=list)
     mriqc: MriqcTable | None = None
+    ratings: Ratings = field(default_factory=Ratings)
+
+    @property
+    def counted(self) -> Cohort:
+        """The cohort without the scans that readers excluded: what is compared and added up."""
+        return _counted(self.cohort, self.ratings)
 
     @property
     def sites(self) -> list[str]:
@@ -68,22 +76,32 @@ class Findings:
         return sum(result.state == "waiting" for result in self.cohort.results)
 
 
-def find(cohort: Cohort, threshold: float, mriqc: MriqcTable | None = None) -> Findings:
-    """Judge, compare and add up a cohort's results."""
+def find(cohort: Cohort, threshold: float, mriqc: MriqcTable | None = None, ratings: Ratings | None = None) -> Findings:
+    """Judge, compare and add up a cohort's results; what readers excluded is scored and flagged, but not compared."""
+    ratings = ratings or Ratings()
+    counted = _counted(cohort, ratings)
     scored = scores(cohort.results)
-    overall, by_site = _compared(cohort.results)
+    overall, by_site = _compared(counted.results)
     return Findings(
         cohort,
         threshold,
         scored,
         flags(cohort, scored, threshold),
-        *_judged(cohort),
+        *_judged(counted),
         overall,
         by_site,
-        site_differences([*cohort.results, *cohort.normalized]),
+        site_differences([*counted.results, *counted.normalized]),
         run_times(cohort.results),
         mriqc,
+        ratings,
     )
+
+
+def _counted(cohort: Cohort, ratings: Ratings) -> Cohort:
+    def left(results: list[Result]) -> list[Result]:
+        return [result for result in results if not ratings.excluded(result.place)]
+
+    return Cohort(cohort.name, left(cohort.results), cohort.problems, left(cohort.normalized))
 
 
 def _judged(cohort: Cohort) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from biascorr_pydra import __version__
+from biascorr_pydra.report.ratings import COLUMNS as RATING_COLUMNS
+from biascorr_pydra.report.ratings import rating_columns
 from biascorr_pydra.report.study.columns import comparison_dictionary
 from biascorr_pydra.report.table import MISSING, Column
 from biascorr_pydra.report.verdicts import columns_of_verdicts
@@ -104,7 +106,13 @@ def group_tables(findings: Findings) -> list[Table]:
         Table("site_differences", _SITES, findings.site_differences),
         Table("run_times", _TIMES, findings.run_times),
         Table("problems", _PROBLEMS, problems),
+        *([Table("ratings", RATING_COLUMNS, list(_ratings(findings)))] if findings.ratings.by_place else []),
     ]
+
+
+def _ratings(findings: Findings) -> Iterable[dict[str, Any]]:
+    for place, rating in findings.ratings.by_place.items():
+        yield {"scan": place, **rating.as_row()}
 
 
 def _flagged(findings: Findings) -> Iterable[dict[str, Any]]:
@@ -141,7 +149,7 @@ def extra_columns(findings: Findings) -> list[Column]:
             return score.z if score else None
 
         table.append(Column(f"z_{measure.column}", entry, read))
-    return table + (findings.mriqc.columns() if findings.mriqc else [])
+    return table + rating_columns(findings.ratings) + (findings.mriqc.columns() if findings.mriqc else [])
 
 
 def to_text(table: Table) -> str:

@@ -26,7 +26,7 @@ def judge_part(findings: Findings) -> dict[str, Any]:
     """For the template ``verdicts.html``: notes, and for each contrast its sentences, verdicts and numbers."""
     suffixes = []
     for suffix in sorted({result.suffix for result in findings.cohort.results}):
-        results = [result for result in findings.cohort.results if result.suffix == suffix and result.record]
+        results = [result for result in findings.counted.results if result.suffix == suffix and result.record]
         rows = [row for row in findings.verdicts if row["suffix"] == suffix]
         if not results:
             continue

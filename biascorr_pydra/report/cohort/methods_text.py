@@ -60,6 +60,8 @@ def _sentences(findings: Findings, suffix: str, results: list[Result]) -> Iterat
         f"The bias fields of {plural(n_scans, f'{suffix} scan')} of {plural(n_people, 'participant')}{where}{without} "
         f"were corrected with biascorr_pydra {__version__} by {named}."
     )
+    if excluded := sum(findings.ratings.excluded(place) for place in {result.place for result in results}):
+        yield f"Readers excluded {plural(excluded, 'scan')}, left out of all comparisons."
     yield from _preparation(results)
     yield from _judging(results)
     if findings.waiting:

@@ -61,7 +61,7 @@
   const chosen = () => {
     const metric = data.metrics[Number(byId("metric").value)];
     const suffix = Number(byId("contrast").value);
-    const rows = indices.filter((i) => data.rows.suffix[i] === suffix);
+    const rows = indices.filter((i) => data.rows.suffix[i] === suffix && !data.rows.excluded[i]);
     return { metric, rows, before: metric.before && data.values[metric.before],
       after: metric.after && data.values[metric.after] };
   };
@@ -153,6 +153,54 @@
         tickmode: "array", tickvals: names.map(title), ticktext: ticks, gridcolor: shades().grid } }));
   };
 
+  // --- ratings
+
+  const ratings = window.scanRatings;
+  const targets = new Map();  // by place
+  for (const i of indices) {
+    const place = data.rows.place[i];
+    const { id, folder } = data.stores[data.rows.store[i]];
+    if (!targets.has(place)) {
+      targets.set(place, { store: id, scan: folder ? place.slice(folder.length + 1) : place, name: data.rows.name[i],
+        file: Object.hasOwn(data.ratings, place) ? data.ratings[place] : null });
+    }
+  }
+  const targetOf = (i) => targets.get(data.rows.place[i]);
+  ratings.opened(data.stores.map(({ id }) => id));
+  for (const place of document.querySelectorAll("[data-place]")) {
+    place.append(ratings.control(targets.get(place.dataset.place), true));
+  }
+  const rated = () => [...targets].map(([place, target]) => [place, ratings.now(target)])
+    .filter(([, { rating, note }]) => rating || note);
+  const tellRatings = () => {
+    const all = rated();
+    const count = (word) => all.filter(([, { rating }]) => rating === word).length;
+    const same = (a, b) => a.rating === b.rating && a.note === b.note;
+    const unsaved = [...targets.values()].filter((target) => ratings.mine(target)
+      && !same(ratings.mine(target), target.file || { rating: "", note: "" })).length;
+    byId("rated").textContent = `${count("accept")} accepted, ${count("exclude")} excluded, `
+      + `${all.filter(([, { note }]) => note).length} with a note`
+      + (unsaved ? `; ${unsaved} of them not in this report yet` : "") + "."
+      + (ratings.keeps() ? "" : " This browser keeps nothing when the page is closed: save them.");
+    byId("save-ratings").disabled = !all.length;
+  };
+  const cell = (text) => String(text).replace(/\s+/g, " ").trim() || "n/a";
+  byId("save-ratings").addEventListener("click", () => {
+    const lines = [["scan", "rating", "note", "rated"], ...rated().map(([place, { rating, note, rated: when }]) => [place, rating, note, when])];
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([lines.map((line) => `${line.map(cell).join("\t")}\n`).join("")], { type: "text/tab-separated-values" }));
+    link.download = `${data.name.replace(/[^A-Za-z0-9._-]+/g, "_")}_ratings.tsv`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  });
+  byId("forget-ratings").addEventListener("click", () => {
+    if (window.confirm("Forget all ratings of this cohort that this browser has? Those that the report was made with stay.")) {
+      ratings.forget([...targets.values()]);
+    }
+  });
+  ratings.watch(tellRatings);
+  tellRatings();
+
   // --- the table
 
   const PAGE = 100;
@@ -165,13 +213,22 @@
     const method = byId("f-method").value;
     const site = byId("f-site") ? byId("f-site").value : "";
     const kind = byId("f-kind").value;
+    const wanted = byId("f-rating").value;
+    const fitsRating = (i) => {
+      const { rating, note } = ratings.now(targetOf(i));
+      return wanted === "note" ? note : wanted === "none" ? !rating : rating === wanted;
+    };
     let found = 0;
-    for (const { row, text } of lines) {
+    for (const { row, i, text } of lines) {
       const kinds = row.dataset.kind.split(" ");
       const fits = words.every((word) => text.includes(word)) && (!method || row.dataset.method === method)
-        && (!site || row.dataset.site === site) && (!kind || kinds.includes(kind));
+        && (!site || row.dataset.site === site) && (!kind || kinds.includes(kind))
+        && (!wanted || fitsRating(i));
       if (fits) found += 1;
       row.hidden = !fits || (!everything && found > PAGE);
+      if (!row.hidden && !row.lastElementChild.firstElementChild) {  // two thousand controls at once take long
+        row.lastElementChild.replaceChildren(ratings.control(targetOf(i), false));
+      }
     }
     const shown = everything ? found : Math.min(found, PAGE);
     byId("count").textContent = `${shown} of ${found} rows shown` + (found < lines.length ? `, of ${lines.length} in all.` : ".");
@@ -183,7 +240,8 @@
     for (const other of byId("table").tHead.rows[0].cells) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
     const numeric = head.dataset.kind === "number";
-    const key = ({ row }) => {
+    const key = ({ row, i }) => {
+      if (head.dataset.kind === "rating") return ratings.now(targetOf(i)).rating || null;
       const cell = row.cells[column];
       return numeric ? (cell.dataset.v === "" ? null : Number(cell.dataset.v)) : cell.textContent;
     };
@@ -205,12 +263,12 @@
     head.append(button);
     button.addEventListener("click", () => sort(column, head));
   });
-  for (const id of ["find", "f-method", "f-site", "f-kind"]) {
+  for (const id of ["find", "f-method", "f-site", "f-kind", "f-rating"]) {
     if (byId(id)) byId(id).addEventListener("input", () => { everything = false; filter(); });
   }
   byId("more").addEventListener("click", () => { everything = true; filter(); });
   byId("reset").addEventListener("click", () => {
-    for (const id of ["find", "f-method", "f-site", "f-kind"]) if (byId(id)) byId(id).value = "";
+    for (const id of ["find", "f-method", "f-site", "f-kind", "f-rating"]) if (byId(id)) byId(id).value = "";
     everything = false;
     filter();
   });

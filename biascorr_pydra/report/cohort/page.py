@@ -6,11 +6,8 @@ error messages and metadata come from outside. The page's policy lets only its o
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,6 +20,8 @@ from biascorr_pydra.judge import ACQUIRED
 from biascorr_pydra.metrics import shown_metrics
 from biascorr_pydra.quality import NEGLIGIBLE, NOT_JUDGED, REJECTED
 from biascorr_pydra.report.collect import Cohort, Result
+from biascorr_pydra.report.ratings import ACCEPT, EXCLUDE
+from biascorr_pydra.report.scripts import NO_SCRIPTS, RATINGS, as_json, scripts_of
 from biascorr_pydra.report.table import (
     UNCHANGED_PERCENT,
     Change,
@@ -42,29 +41,38 @@ from .findings import Findings
 from .flags import KINDS, Flag
 from .judge_part import judge_part
 from .methods_text import methods_text
-from .payload import as_json, payload
+from .payload import payload
+from .thumbnails import SHOWN, Thumbnail
 
 __all__ = ["render"]
 
 HERE = Path(__file__).parent
 PLOTLY = HERE / "plotly" / "plotly-cartesian.min.js"
-SHOWN = 200  # rows of a list; its file has all
 STATES = ("done", "cached", "rejected", "failed", "waiting", "skipped")
 
 
-def render(findings: Findings, links: Mapping[str, str], *, made: str, running: bool, tables: list[str]) -> str:
+def render(
+    findings: Findings,
+    links: Mapping[str, str],
+    thumbnails: Mapping[str, Thumbnail],
+    *,
+    made: str,
+    running: bool,
+    tables: list[str],
+) -> str:
     """The page as HTML.
 
     Parameters
     ----------
     findings
     links : addresses of the scans' pages that are there, relative to this page, by the scans' places
+    thumbnails : of scans to look at, by place
     made : when
     running : whether a run is at work in the folder
     tables : names of the tables written beside it
     """
     cohort = findings.cohort
-    scripts = _scripts() if cohort.results else NO_SCRIPTS
+    scripts = scripts_of(PLOTLY, RATINGS, HERE / "page.js") if cohort.results else NO_SCRIPTS
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -85,7 +93,9 @@ def render(findings: Findings, links: Mapping[str, str], *, made: str, running: 
         flags=findings.flags,
         flagged=findings.flags[:SHOWN],
         flag_counts=_flag_counts(findings.flags),
-        kinds=KINDS,
+        kinds={kind: reason for kind, reason in KINDS.items() if kind in {flag.kind for flag in findings.flags}},
+        thumbnails=thumbnails,
+        rated=_rated(findings),
         threshold=f"{findings.threshold:g}",
         problems=cohort.problems,
         shown_problems=cohort.problems[:SHOWN],
@@ -101,32 +111,16 @@ def render(findings: Findings, links: Mapping[str, str], *, made: str, running: 
         data=as_json(payload(findings, links)),
         style=Markup((HERE / "page.css").read_text("utf-8")),
         scripts=scripts,
-        plotly=scripts.plotly,
+        plotly=_plotly_version(),
     )
 
 
 # --- scripts
 
 
-@dataclass(frozen=True)
-class Scripts:
-    """The page's scripts, the policy that lets them and no others run, and plotly.js's version."""
-
-    texts: list[Markup]
-    policy: Markup
-    plotly: str
-
-
-NO_SCRIPTS = Scripts([], Markup("'none'"), "")
-
-
-def _scripts() -> Scripts:
-    # The browser hashes what it parsed, in which every line end is one line feed; so does read_text.
-    texts = [path.read_text("utf-8") for path in (PLOTLY, HERE / "page.js")]
-    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts]
-    policy = " ".join(f"'sha256-{value}'" for value in hashes)
-    version = re.search(r"v(\d[\d.]*)", texts[0][:200])
-    return Scripts([Markup(text) for text in texts], Markup(policy), version[1] if version else "")
+def _plotly_version() -> str:
+    version = re.search(r"v(\d[\d.]*)", PLOTLY.read_text("utf-8")[:200])
+    return version[1] if version else ""
 
 
 # --- words first
@@ -156,13 +150,16 @@ def _summary(findings: Findings) -> Iterator[dict[str, Any]]:
     for result in findings.cohort.results:
         groups.setdefault((result.suffix, result.method), []).append(result)
     for (suffix, method), results in sorted(groups.items()):
-        corrected = [result for result in results if result.record]
+        corrected = [r for r in results if r.record]
+        counted = [r for r in corrected if not findings.ratings.excluded(r.place)]
+        left_out = f" {len(corrected) - len(counted)} left out of what follows: rated “exclude”."
         times = [t for result in corrected if (t := result.number("runtime_s", "correct")) is not None]
         took = f"Correction took {seconds(median(times))}{' (median)' if len(times) > 1 else ''}." if times else ""
         yield {
             "title": f"{suffix}, {method}",
-            "corrected": f"{len(corrected):,} of {plural(len(results), 'scan')} corrected.",
-            "sentences": [sentence(verdicts[suffix, method]), *_sentences(corrected)] if corrected else [],
+            "corrected": f"{len(corrected):,} of {plural(len(results), 'scan')} corrected."
+            + left_out * (len(counted) < len(corrected)),
+            "sentences": [sentence(verdicts[suffix, method]), *_sentences(counted)] if counted else [],
             "time": took,
         }
 
@@ -191,6 +188,20 @@ def _sentence(changes: Tally, n_results: int) -> str:
     words = [f"{way} in {n:,}" for way in ("lower", "higher", "unchanged") if (n := changes.counts.get(way))]
     undefined = f", undefined for {n_results - changes.n}" if changes.n < n_results else ""
     return f"{long_name(changes.key)} {moved} (median of {changes.n:,}{undefined}; {', '.join(words)})."
+
+
+def _rated(findings: Findings) -> dict[str, Any]:
+    """How many of the cohort's scans were rated how, and which were excluded."""
+    here = findings.cohort.by_scan()
+    words = {place: rating.rating for place, rating in findings.ratings.by_place.items() if place in here}
+    excluded = [place for place, word in words.items() if word == EXCLUDE]
+    return {
+        "n": len(words),
+        "accepted": list(words.values()).count(ACCEPT),
+        "excluded": [here[place][0] for place in excluded[:SHOWN]],
+        "n_excluded": len(excluded),
+        "words": words,
+    }
 
 
 def _flag_counts(flags: list[Flag]) -> str:

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from markupsafe import Markup
-
 from biascorr_pydra.metrics import shown_metrics
 from biascorr_pydra.report.collect import Result
+from biascorr_pydra.report.ratings import store_of
 from biascorr_pydra.report.table import hint, image_keys, keys, long_name, own_keys
 from biascorr_pydra.report.verdicts import ALL_SITES
 
 from .findings import Findings
 from .mriqc import MriqcTable
 
-__all__ = ["as_json", "payload"]
+__all__ = ["payload"]
 
 DIGITS = 5
 NO_SITE = "no site known"
-#: What would end the script element, or a line, inside of it.
-UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-
-
-def as_json(content: Any) -> Markup:
-    """JSON for a script element: no text in it can end the element or begin another."""
-    text = json.dumps(content, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    for character, escaped in UNSAFE.items():
-        text = text.replace(character, escaped)
-    return Markup(text)
 
 
 def payload(findings: Findings, links: Mapping[str, str]) -> dict[str, Any]:
@@ -47,8 +35,13 @@ def payload(findings: Findings, links: Mapping[str, str]) -> dict[str, Any]:
         "suffix": sorted({result.suffix for result in results}),
     }
     index = {kind: {name: i for i, name in enumerate(known)} for kind, known in names.items()}
+    stores = {root: number for number, root in enumerate(dict.fromkeys(result.root for result in results))}
+    folders = {result.root: result.folder for result in results}
     return {
         **names,
+        "name": findings.cohort.name,
+        "stores": [{"id": store_of(root), "folder": folders[root]} for root in stores],
+        "ratings": {place: rating.as_row() for place, rating in findings.ratings.by_place.items()},
         "metrics": _metrics(findings),
         "rows": {
             "name": [result.name for result in results],
@@ -58,6 +51,8 @@ def payload(findings: Findings, links: Mapping[str, str]) -> dict[str, Any]:
             "method": [index["method"][result.method] for result in results],
             "suffix": [index["suffix"][result.suffix] for result in results],
             "flagged": [int(result.place in flagged) for result in results],
+            "excluded": [int(findings.ratings.excluded(result.place)) for result in results],
+            "store": [stores[result.root] for result in results],
         },
         "values": {
             name: [_short(read(result)) for result in results] for name, read in _values(findings, results).items()

@@ -11,6 +11,6 @@ A page is made again only where something that it shows has changed; its picture
 from __future__ import annotations
 
 from .alone import page_of_one
-from .write import ScanPages, write_scan_pages
+from .write import ScanPages, thumbnail, write_scan_pages
 
-__all__ = ["ScanPages", "page_of_one", "write_scan_pages"]
+__all__ = ["ScanPages", "page_of_one", "thumbnail", "write_scan_pages"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from biascorr_pydra import __version__
 from biascorr_pydra.report.collect import Result
+from biascorr_pydra.report.ratings import Rating
 
 from .ranges import Place
 
@@ -25,6 +26,8 @@ class PageOrder:
     results: list[Result]
     places: dict[str, dict[str, dict[str, Place]]]
     links: dict[str, tuple[str, str]]  # "previous", "next" and "cohort": address and title
+    store: str = ""  # by what the browser knows the cohort's ratings; without one nothing is rated
+    rating: Rating = field(default_factory=Rating)
 
     def digest(self, template: str) -> str:
         """A hash of the page's words under a template of this hash; the pictures have a key of their own."""
@@ -34,5 +37,16 @@ class PageOrder:
             method: {part: {key: asdict(place) for key, place in by_key.items()} for part, by_key in parts.items()}
             for method, parts in self.places.items()
         }
-        words = [template, __version__, self.cohort, self.scan, results, judged, places, self.links]
+        words = [
+            template,
+            __version__,
+            self.cohort,
+            self.scan,
+            results,
+            judged,
+            places,
+            self.links,
+            self.store,
+            asdict(self.rating),
+        ]
         return hashlib.sha256(json.dumps(words, sort_keys=True, default=str).encode()).hexdigest()

@@ -17,6 +17,7 @@ from biascorr_pydra.report.cohort.agreement import disagreements_of
 from biascorr_pydra.report.cohort.boilerplate import boilerplate
 from biascorr_pydra.report.collect import Result
 from biascorr_pydra.report.paths import page_name
+from biascorr_pydra.report.scripts import NO_SCRIPTS, RATINGS, Scripts, as_json, scripts_of
 
 from .content import judge_pairs, method_parts, metric_rows, notes, segmentations
 from .mosaic import OUTLINES
@@ -34,6 +35,12 @@ def render(order: PageOrder, pictures: ScanPictures) -> tuple[str, list[str]]:
     problems = list(disagreements_of(results))
     sentences = boilerplate(results)
     html = _template().render(
+        scripts=_scripts() if order.store else NO_SCRIPTS,
+        store=order.store,
+        rating=order.rating,
+        rating_data=as_json(
+            {"store": order.store, "scan": order.scan, "name": page_name(order.scan), "file": order.rating.as_row()}
+        ),
         cohort=order.cohort,
         scan=order.scan,
         title=page_name(order.scan) if order.cohort else results[0].name,
@@ -58,8 +65,13 @@ def render(order: PageOrder, pictures: ScanPictures) -> tuple[str, list[str]]:
 
 @lru_cache
 def template_sha256() -> str:
-    """Hash of the template: pages made by another one are made again."""
-    return sha256(TEMPLATE)
+    """Hash of the template and its script: pages made by other ones are made again."""
+    return sha256(TEMPLATE) + sha256(RATINGS)
+
+
+@lru_cache
+def _scripts() -> Scripts:
+    return scripts_of(RATINGS)
 
 
 @lru_cache

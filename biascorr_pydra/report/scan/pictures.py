@@ -25,11 +25,12 @@ from biascorr_pydra.report.paths import figures_folder, page_name
 from .geometry import field_limits
 from .histograms import draw_histograms
 from .mosaic import OUTLINES, draw_anatomy, draw_field, draw_tissues, outlined
+from .thumbnail import draw_thumbnail
 from .volumes import ScanImages
 
 __all__ = ["MethodPictures", "Picture", "ScanPictures", "draw", "key_of"]
 
-VERSION = 3  # changes when the same results would be drawn differently
+VERSION = 4  # changes when the same results would be drawn differently
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class MethodPictures:
     bias: Picture | None = None
     rejected: Picture | None = None
     histograms: Picture | None = None
+    thumbnail: Picture | None = None
     missing: str = ""
 
 
@@ -111,7 +113,7 @@ class ScanPictures:
         """All pictures, as links."""
         pictures = {self.acquired, self.tissues}
         for method in self.methods.values():
-            pictures |= {method.corrected, method.bias, method.rejected, method.histograms}
+            pictures |= {method.corrected, method.bias, method.rejected, method.histograms, method.thumbnail}
         return {picture.file for picture in pictures if picture is not None}
 
 
@@ -229,6 +231,9 @@ def _draw_method(
         png = draw_histograms(volumes.brain["acquired"], volumes.brain["corrected"], images.labels, images.gray_scale)
         alt = f"Histograms of {title} before and after {name}: by tissue, and jointly"
         drawn.histograms = write(f"{label}histograms", "png", png, alt)
+    if (jpeg := draw_thumbnail(images, name)) is not None:
+        alt = f"{title} by {name}: acquired, corrected, field; an axial slice"
+        drawn.thumbnail = write(f"{label}thumbnail", "jpg", jpeg, alt)
 
 
 def _labels(methods: Sequence[str]) -> list[str]:

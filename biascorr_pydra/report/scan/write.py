@@ -19,14 +19,15 @@ from biascorr_pydra.images.files import sha256, write_text
 from biascorr_pydra.lock import FOLDER
 from biascorr_pydra.report.collect import Cohort, Problem, Result
 from biascorr_pydra.report.paths import PAGES, figures_folder, page_name, scan_page
+from biascorr_pydra.report.ratings import Rating, Ratings, store_of
 
 from .content import UNREACHED
 from .order import PageOrder
 from .page import render, template_sha256
-from .pictures import ScanPictures, draw, key_of
+from .pictures import Picture, ScanPictures, draw, key_of
 from .ranges import CohortRanges
 
-__all__ = ["ScanPages", "write_scan_pages"]
+__all__ = ["ScanPages", "thumbnail", "write_scan_pages"]
 
 FEW = 4  # pages for which it is worth starting a process
 
@@ -48,7 +49,9 @@ class ScanPages:
     problems: list[Problem] = field(default_factory=list)
 
 
-def write_scan_pages(cohort: Cohort, *, home: str | Path | None = None, n_procs: int | None = None) -> ScanPages:
+def write_scan_pages(
+    cohort: Cohort, *, home: str | Path | None = None, n_procs: int | None = None, ratings: Ratings | None = None
+) -> ScanPages:
     """Write the page of every scan of a cohort, ``reports/NAME.html`` in the scan's output folder, and its pictures.
 
     Parameters
@@ -59,6 +62,8 @@ def write_scan_pages(cohort: Cohort, *, home: str | Path | None = None, n_procs:
         The cohort's page, to which the pages link; default, report.html in the scan's output folder.
     n_procs : int, optional
         Processes that make pages; default, as many as this process may use CPUs.
+    ratings : Ratings, optional
+        What is known of readers' ratings.
 
     Returns
     -------
@@ -72,7 +77,7 @@ def write_scan_pages(cohort: Cohort, *, home: str | Path | None = None, n_procs:
         The folder for the pages cannot be made.
     """
     done, todo = ScanPages(), []
-    orders = list(_orders(cohort, home))
+    orders = list(_orders(cohort, home, ratings or Ratings()))
     for folder in {order.out_dir for order in orders}:
         make_folder(figures_folder(folder))
         make_folder(_state_file(folder, "x").parent)
@@ -92,8 +97,9 @@ def write_scan_pages(cohort: Cohort, *, home: str | Path | None = None, n_procs:
     return done
 
 
-def _orders(cohort: Cohort, home: str | Path | None) -> Iterator[PageOrder]:
+def _orders(cohort: Cohort, home: str | Path | None, ratings: Ratings) -> Iterator[PageOrder]:
     ranges = CohortRanges(cohort)
+    stores = {root: store_of(root) for root in {result.root: None for result in cohort.results}}
     scans = [results for results in cohort.by_scan().values() if any(map(_reached, results))]
     for number, results in enumerate(scans):
         root, scan = results[0].root, results[0].scan
@@ -105,7 +111,8 @@ def _orders(cohort: Cohort, home: str | Path | None) -> Iterator[PageOrder]:
             if 0 <= other < len(scans):
                 its = scans[other][0]
                 links[name] = _address(page, scan_page(its.root, its.scan)), page_name(its.scan)
-        yield PageOrder(root, cohort.name, scan, results, places, links)
+        rating = ratings.by_place.get(results[0].place, Rating())
+        yield PageOrder(root, cohort.name, scan, results, places, links, stores[root], rating)
 
 
 def _reached(result: Result) -> bool:
@@ -161,8 +168,9 @@ def _page(order: PageOrder) -> list[str]:
     write_text(page, html)
     for file in set(map(str, old)) - pictures.files():
         _remove_picture(order.out_dir, file)
-    # With problems nothing is kept: an image that is put right with its old size and time would not be looked at.
-    kept: dict[str, Any] = {"files": sorted(pictures.files()), "page": sha256(page)}
+    # With problems little is kept: an image that is put right with its old size and time would not be looked at.
+    thumbnails = {name: asdict(it.thumbnail) for name, it in pictures.methods.items() if it.thumbnail}
+    kept: dict[str, Any] = {"files": sorted(pictures.files()), "page": sha256(page), "thumbnails": thumbnails}
     if not pictures.problems:
         kept |= {
             "key": key,
@@ -175,6 +183,17 @@ def _page(order: PageOrder) -> list[str]:
 
 
 # --- what is known of earlier pages
+
+
+def thumbnail(result: Result) -> Picture | None:
+    """The small picture of a scan and method beside the scan's page; None where none was drawn."""
+    state = _read_state(result.root, page_name(result.scan))
+    try:
+        picture = Picture(**state["thumbnails"][result.method])
+    except (KeyError, TypeError):
+        return None
+    path = result.root / PAGES / picture.file
+    return picture if path.parent == figures_folder(result.root) and path.is_file() else None
 
 
 def _known_problems(order: PageOrder) -> list[str] | None:
