@@ -15,7 +15,9 @@ from biascorr_pydra.statistics.verdicts import BETTER, NOT_JUDGED, WORSE
 
 from .outliers import Measure
 
-__all__ = ["KINDS", "Flag", "Reason", "flags"]
+__all__ = ["KINDS", "SHOWN", "Flag", "Reason", "Thumbnail", "flags"]
+
+SHOWN = 200  # that the page lists; their file has all
 
 #: The gravest first, each with the reason why it stands there.
 KINDS = {
@@ -36,6 +38,16 @@ class Reason:
     text: str
     measure: Measure | None = None
     score: RobustScore | None = None
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """The small picture of a scan to look at: its content as an address, its size in pixels, what it shows in words."""
+
+    source: str
+    width: int
+    height: int
+    alt: str
 
 
 @dataclass

@@ -38,11 +38,10 @@ from biascorr_pydra.statistics.outliers import FEWEST
 from biascorr_pydra.statistics.verdicts import BETTER, WORSE
 
 from .findings import Findings
-from .flags import KINDS, Flag
+from .flags import KINDS, SHOWN, Flag, Thumbnail
 from .judge_part import judge_part
 from .methods_text import methods_text
 from .payload import payload
-from .thumbnails import SHOWN, Thumbnail
 
 __all__ = ["render"]
 

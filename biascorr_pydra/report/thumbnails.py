@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from biascorr_pydra.report.paths import PAGES
+from biascorr_pydra.report.cohort.flags import SHOWN, Flag, Thumbnail
 from biascorr_pydra.report.scan import thumbnail
 
-from .flags import Flag
+from .paths import PAGES
 
-__all__ = ["SHOWN", "Thumbnail", "thumbnails"]
+__all__ = ["thumbnails"]
 
-SHOWN = 200  # rows of a list; its file has all
 MOST_BYTES = 6_000_000  # of all pictures; some 5 kB each
-
-
-@dataclass(frozen=True)
-class Thumbnail:
-    """A picture with its size in pixels, and what it shows in words."""
-
-    source: str
-    width: int
-    height: int
-    alt: str
 
 
 def thumbnails(flags: Sequence[Flag]) -> dict[str, Thumbnail]:
