@@ -1,4 +1,4 @@
-"""A small picture of one scan and method, for lists: acquired, corrected and field of an axial slice, side by side."""
+"""A small picture of one scan and method, for lists: acquired, corrected, and the field or the rejected one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
+from .geometry import field_limits
 from .volumes import ScanImages
 
 __all__ = ["draw_thumbnail"]
@@ -26,7 +27,10 @@ def draw_thumbnail(images: ScanImages, method: str) -> bytes | None:
     width_mm, height_mm = view.size_mm("axial")
     wide = max(1, round(TALL_PX * min(width_mm / height_mm, WIDEST)))
     panels = [_gray(part["axial"][middle], images.gray_scale) for part in (volumes.acquired, volumes.corrected)]
-    panels.append(_colored(volumes.bias["axial"][middle], images.field_scale[1]))
+    if volumes.rejected is not None:  # what was divided out instead is 1, and shows nothing
+        panels.append(_colored(volumes.rejected["axial"][middle], field_limits([volumes.brain["rejected"]])[1]))
+    else:
+        panels.append(_colored(volumes.bias["axial"][middle], images.field_scale[1]))
     canvas = Image.new("RGB", (3 * wide + 2 * GAP_PX, TALL_PX))
     for number, panel in enumerate(panels):
         shown = Image.fromarray(panel).resize((wide, TALL_PX), Image.Resampling.BILINEAR)
