@@ -78,5 +78,10 @@ def put(job, plan, phantom_file, kinds=("corrected", "bias"), records=None, repl
         dict.fromkeys(kinds, phantom_file) | (replace or {}),
         records,
         metrics_record(job, records),
-        **{"key": plan.keys[job.relative, "n4"], "run_id": "first", **options},
+        **{
+            "key": plan.keys[job.relative, "n4"],
+            "run_id": "first",
+            "settings": plan.works[job.relative, "n4"],
+            **options,
+        },
     )

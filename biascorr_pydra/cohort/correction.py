@@ -102,11 +102,13 @@ class CorrectionPlan(Plan):
     settings : Settings
     contents : job.relative -> SHA-256 over the scan and what was given for it, part of the cache key of every step
     sources : job.relative -> SHA-256 of the scan
+    works : (job.relative, label) -> all that the key of the work is a hash of
     """
 
     settings: Settings
     contents: Mapping[str, str]
     sources: Mapping[str, str]
+    works: Mapping[tuple[str, str], Mapping[str, Any]]
 
     @property
     def tasks(self) -> list[tuple[Job, tuple[MethodSpec, ...]]]:
@@ -146,11 +148,12 @@ def plan_correction(
     check_out_dir(settings.out_dir, settings.bids_dir, folders, overwrite=settings.overwrite)
     hashes = hashes_of(settings.out_dir)
     inputs = {job.relative: _inputs(job, settings, hashes) for job in jobs}
-    keys = {
-        (job.relative, spec.label): key_of({**inputs[job.relative], **_work(settings, spec, implementations[spec])})
+    works = {
+        (job.relative, spec.label): {**inputs[job.relative], **_work(settings, spec, implementations[spec])}
         for job in jobs
         for spec in settings.methods
     }
+    keys = {name: key_of(work) for name, work in works.items()}
     problems = problems_of(jobs, CORRECTED, settings.needed)
 
     def is_done(job: Job, label: str) -> bool:
@@ -173,6 +176,7 @@ def plan_correction(
             scan: key_of({name: content[name] for name in ("source", "given")}) for scan, content in inputs.items()
         },
         sources={scan: content["source"] for scan, content in inputs.items()},
+        works=works,
     )
 
 

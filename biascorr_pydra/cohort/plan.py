@@ -18,7 +18,17 @@ from biascorr_pydra.bids import Job, Outputs
 from biascorr_pydra.errors import OutputError
 from biascorr_pydra.images.files import Hashes, check_writable
 
-__all__ = ["Plan", "check_out_dir", "digest", "hashes_of", "is_complete", "key_of", "problems_of", "unfinished"]
+__all__ = [
+    "Plan",
+    "check_out_dir",
+    "digest",
+    "hashes_of",
+    "is_complete",
+    "key_of",
+    "problems_of",
+    "unfinished",
+    "work_of",
+]
 
 BIDS_ASIDE = ("derivatives", "sourcedata", "code")
 
@@ -65,15 +75,18 @@ class Plan:
 
 def is_complete(record: Path, dataset: Path, key: str, run_id: str | None = None) -> bool:
     """Whether a scan's record is of this work (and this run), and all files that it lists are there at their size."""
+    work = work_of(record, dataset)
+    return work is not None and work["key"] == key and run_id in (None, work["run_id"])
+
+
+def work_of(record: Path, dataset: Path) -> dict[str, Any] | None:
+    """The work that a scan's record is of, whatever it was; None unless all files that it lists are there, whole."""
     try:
         work = json.loads(record.read_text())["work"]
-        return (
-            work["key"] == key
-            and run_id in (None, work["run_id"])
-            and all((dataset / name).stat().st_size == size for name, size in work["files"].items())
-        )
+        whole = all((dataset / name).stat().st_size == size for name, size in work["files"].items())
+        return work if whole and {"key", "run_id"} <= work.keys() else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False  # absent or damaged: to be made again
+        return None  # absent or damaged: to be made again
 
 
 def unfinished(

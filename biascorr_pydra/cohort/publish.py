@@ -26,6 +26,7 @@ def publish(
     *,
     key: str,
     run_id: str | None,
+    settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Copy a scan's results into a derivative data set, with sidecars.
@@ -40,6 +41,7 @@ def publish(
     content : what the scan's record says; how the work is called and which files belong to it is added
     key : what this work is called, see :mod:`biascorr_pydra.cohort.plan`
     run_id : the run that did it
+    settings : what the key is a hash of, so that a later run with other settings can say which ones changed
     overwrite : bool
         Also replace files that this package did not write.
 
@@ -67,7 +69,8 @@ def publish(
         write_json(bids.sidecar(paths[kind]), sidecars[kind])
         _copy(file, paths[kind])
         sizes[paths[kind].relative_to(dataset).as_posix()] = paths[kind].stat().st_size
-    write_json(record, {**content, "work": {"key": key, "run_id": run_id, "files": sizes}})
+    work = {"key": key, "run_id": run_id, "files": sizes, **({"settings": settings} if settings else {})}
+    write_json(record, {**content, "work": work})
     return record
 
 

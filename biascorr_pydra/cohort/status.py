@@ -20,7 +20,7 @@ from biascorr_pydra.errors import BIDSError
 from biascorr_pydra.images.files import write_text
 from biascorr_pydra.quality import NEGLIGIBLE, REJECTED
 
-from .plan import Plan, is_complete
+from .plan import Plan, work_of
 
 __all__ = ["STATES", "Row", "begin", "collect", "expected", "has_begun", "judged", "meaning", "now", "write"]
 
@@ -36,8 +36,13 @@ STATES = {
     "missing": "was {done}, but its files are no longer there; the same command makes them again",
 }
 # A rejected field is an outcome to look at, not a failure: the same command would end the same.
+#: Remark on a scan that was done with other settings than those of the run that is to replace it.
+OUTDATED = "done with other settings; not replaced yet"
 GOOD = ("done", "cached", "skipped", "rejected")
 QUIET = ("done", "cached", "skipped")
+
+
+NO_REASON = "n/a"
 
 
 class Row(NamedTuple):
@@ -46,7 +51,7 @@ class Row(NamedTuple):
     scan: str
     method: str
     state: str
-    reason: str = "n/a"
+    reason: str = NO_REASON
 
 
 def meaning(state: str, rows: Iterable[Row]) -> str:
@@ -70,17 +75,39 @@ def expected(plan: Plan) -> list[Row]:
 
 
 def begin(plan: Plan) -> None:
-    """Write the table as a run starts, and the keys by which its outputs are known."""
+    """Write the table as a run starts, and the keys by which its outputs are known.
+
+    What was done before with other settings is done, by its old key, until it is replaced.
+    """
     path = plan.out_dir / lock.FOLDER / "plan.json"
     make_folder(path.parent)
     keys = _keys(plan.out_dir)
+    earlier = _earlier(plan)
     for job in plan.jobs:
         for label in plan.labels:
-            record = plan.record_file(job, label).as_posix()
-            keys[f"{label}/{job.relative}"] = [record, plan.keys[job.relative, label]]
+            record, name = plan.record_file(job, label).as_posix(), (job.relative, label)
+            keys[f"{label}/{job.relative}"] = [record, plan.keys[name], *earlier.get(name, ())]
     write_text(path, json.dumps(keys, indent=0))
     rows = [row._replace(state="waiting") if row.state == "done" else row for row in expected(plan)]
+    rows = [_outdated(row, plan.out_dir, keys) if (row.scan, row.method) in earlier else row for row in rows]
     write(plan.out_dir, rows, forget=plan.labels if plan.whole else ())
+
+
+def _earlier(plan: Plan) -> dict[tuple[str, str], tuple[str]]:
+    """The key of what is there, whole, but of other settings than this plan's, by scan and method."""
+    keys = {}
+    for job, labels in plan.pending:
+        for label in labels:
+            work = work_of(plan.out_dir / plan.record_file(job, label), plan.out_dir / label)
+            if work is not None and work["key"] != plan.keys[job.relative, label]:
+                keys[job.relative, label] = (work["key"],)
+    return keys
+
+
+def _outdated(row: Row, out_dir: Path, keys: Mapping[str, list[str]]) -> Row:
+    """The row of what was done before with other settings, its field's verdict included."""
+    row = _judged(row._replace(state="cached", reason=NO_REASON), out_dir, keys.get(f"{row.method}/{row.scan}"))
+    return row._replace(reason=OUTDATED if row.reason == NO_REASON else f"{row.reason}; {OUTDATED}")
 
 
 def has_begun(plan: Plan) -> bool:
@@ -170,8 +197,13 @@ def now(out_dir: str | Path) -> tuple[list[Row], str]:
 def _now(row: Row, out_dir: Path, known: list[str] | None, going_on: bool) -> Row:
     if row.state not in ("waiting", "done", "cached", "rejected") or known is None:
         return row
-    record, key = known
-    complete = is_complete(out_dir / record, out_dir / row.method, key)
+    record, key, *earlier = known
+    work = work_of(out_dir / record, out_dir / row.method)
+    complete = work is not None and work["key"] == key
+    if work is not None and work["key"] in earlier:
+        return _outdated(row, out_dir, {f"{row.method}/{row.scan}": known})
+    if complete and row.reason.endswith(OUTDATED):  # the run has reached it since
+        return _judged(row._replace(state="done", reason=NO_REASON), out_dir, known)
     if row.state == "waiting":
         state = "done" if complete else "waiting" if going_on else "interrupted"
         return _judged(row._replace(state=state), out_dir, known)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from tiny_cohort import implementation, put, settings
@@ -10,8 +11,11 @@ from tiny_cohort import implementation, put, settings
 from biascorr_pydra import bids, lock
 from biascorr_pydra.bids import NORMALIZED
 from biascorr_pydra.cohort import plan_correction, status
+from biascorr_pydra.cohort.changes import replaced
 from biascorr_pydra.cohort.status import Row
+from biascorr_pydra.correction.options import CorrectionOptions
 from biascorr_pydra.errors import BIDSError
+from biascorr_pydra.images import nifti
 from biascorr_pydra.interfaces.cli.main import cli
 
 
@@ -155,3 +159,75 @@ def test_what_is_normalized_is_not_called_corrected(tmp_path):
     shown = CliRunner().invoke(cli, ["status", str(tmp_path)]).output
     assert "normalized in the last run" in shown and "not normalized, with the reason" in shown
     assert "corrected" not in shown
+
+
+# --- a run with other settings
+
+
+def test_what_was_done_with_other_settings_stays_done_until_it_is_replaced(published, phantom_file):
+    jobs = published.jobs
+    write_gate(published, jobs[1], "rejected", "none")
+    (published.out_dir / bids.output_paths(jobs[2], published.out_dir / "n4")["bias"]).unlink()
+    plan = plan_correction(replace(published.settings, skull_strip="none"), implementation)
+    status.begin(plan)
+    first = [("cached", status.OUTDATED), ("rejected", f"a; b; passed on as it is; {status.OUTDATED}")]
+    states = table(plan.out_dir)
+    assert [states[job.relative][1:] for job in jobs[:3]] == [*first, ("waiting", "n/a")]
+    assert [row[2:] for row in status.now(plan.out_dir)[0][:3]] == [*first, ("interrupted", "n/a")]
+    put(jobs[0], plan, phantom_file)
+    rows = status.now(plan.out_dir)[0]
+    assert [row[2:] for row in rows[:2]] == [("done", "n/a"), first[1]]
+    # Begun once more, the one that is made again is done; the others still are as before.
+    status.begin(plan_correction(plan.settings, implementation))
+    assert [table(plan.out_dir)[job.relative][1:] for job in jobs[:2]] == [("cached", "n/a"), first[1]]
+
+
+def test_results_that_are_made_again_as_they_were_are_not_of_other_settings(published):
+    again = plan_correction(published.settings, implementation, rerun=True)
+    assert len(again.pending) == len(published.jobs)
+    assert replaced(again) == []
+    status.begin(again)
+    assert {row[1:] for row in table(again.out_dir).values()} == {("waiting", "n/a")}
+
+
+@pytest.mark.parametrize(
+    ("choices", "text", "change"),
+    [
+        ({"skull_strip": "none"}, "0.1 n4 7 no weights, gate 3", "--skull-strip was auto, is none"),
+        (
+            {"segmentation": "kmeans", "options": CorrectionOptions(gate=False)},
+            "0.1 n4 7 no weights, gate 3",
+            "--segmentation was atropos, is kmeans; --gate was true, is false",
+        ),
+        ({}, "0.1 n4 8 no weights, gate 3", "version or weights: was n4 7 no weights, is n4 8 no weights"),
+        ({}, '0.1 n4 7 no weights, gate 3 {"spline_mm": 50.0}', "spline_mm was 200.0, is 50.0"),
+    ],
+)
+def test_a_run_says_which_settings_changed(tiny, tmp_path, phantom_file, choices, text, change):
+    def first(method, preset):
+        parameters = ' {"spline_mm": 200.0}' if "spline_mm" in text else ""
+        return f"0.1 n4 7 no weights, gate 3{parameters}"
+
+    plan = plan_correction(settings(tiny, tmp_path / "out"), first)
+    bids.prepare_dataset(plan.out_dir / "n4", tiny, "n4", "test")
+    for job in plan.jobs[:3]:
+        put(job, plan, phantom_file)
+    assert replaced(plan_correction(plan.settings, first)) == []
+    assert replaced(plan_correction(replace(plan.settings, **choices), lambda method, preset: text)) == [
+        f"n4: 3 scans were done with other settings and will be made again ({change}). What is there stays until it is "
+        "replaced."
+    ]
+
+
+def test_a_changed_scan_and_a_record_without_settings_are_told_from_changed_settings(published, phantom):
+    nifti.save(phantom.image(dtype=np.float32), published.jobs[0].source)
+    record = published.out_dir / published.record_file(published.jobs[1], "n4")
+    content = json.loads(record.read_text())
+    content["work"] = {key: value for key, value in content["work"].items() if key != "settings"} | {"key": "old"}
+    record.write_text(json.dumps(content))
+    reasons = ["the scan itself changed", "which ones is not recorded: an earlier version made it"]
+    assert replaced(plan_correction(published.settings, implementation)) == [
+        f"n4: 1 scan was done with other settings and will be made again ({reason}). What is there stays until it is "
+        "replaced."
+        for reason in reasons
+    ]

@@ -227,6 +227,7 @@ def scan_task(
         "segmentation": settings.segmentation,
         "options": {name: getattr(settings.options, name) for name in SHARED},
         "overwrite": settings.overwrite,
+        "settings": {spec.label: plan.works[job.relative, spec.label] for spec in specs},
         "run_id": run_id,
     } | ({"again": uuid.uuid4().hex} if again else {})
     given = {GIVEN[kind]: File(path) for kind, path in job.given.items()}

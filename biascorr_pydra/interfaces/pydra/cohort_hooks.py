@@ -16,6 +16,7 @@ from pydra.compose import workflow
 
 from biascorr_pydra import lock, report
 from biascorr_pydra.cohort import CorrectionPlan, status
+from biascorr_pydra.cohort.changes import replaced
 from biascorr_pydra.errors import InvalidParameterError, ResourceError
 from biascorr_pydra.interfaces.judging import judge_aloud
 from biascorr_pydra.resources import Resources, declared, resolve_device
@@ -47,6 +48,7 @@ class CohortHooks:
         task = attrs.evolve(task, recompute=task.recompute or rerun, device=device_for(task.device, worker))
         task = attrs.evolve(task, run_id=name_of_run(task, _choices(task)))
         check_resources([_plan(task)], task.run_id, worker)
+        announce([_plan(task)])
         return task
 
     def facts(self, task: workflow.Task) -> dict[str, str]:
@@ -103,6 +105,13 @@ class CohortHooks:
 
 
 hooks = CohortHooks()
+
+
+def announce(plans: Iterable[CorrectionPlan]) -> None:
+    """Say which results that are there will be made again, and which settings changed."""
+    for plan in plans:
+        for sentence in replaced(plan):
+            click.echo(sentence, err=True)
 
 
 def complete(plan: CorrectionPlan, run_id: str, cache_root: Path, submit: Submit) -> dict[tuple[str, str], str]:

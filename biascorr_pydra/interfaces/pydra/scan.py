@@ -107,6 +107,7 @@ def PublishScan(work: str, spec: str, key: str, segmentation: str, **files: File
         metrics_record(job, records),
         key=key,
         run_id=chosen["run_id"],
+        settings=chosen["settings"][MethodSpec.parse(spec).label],
         overwrite=chosen["overwrite"],
     )
     return str(record_file)

@@ -16,7 +16,7 @@ from biascorr_pydra import report
 from biascorr_pydra.errors import BiasCorrError
 from biascorr_pydra.workers.engine import Worker, checksum_of, stored_result
 
-from .cohort_hooks import Submit, check_resources, device_for, name_of_run
+from .cohort_hooks import Submit, announce, check_resources, device_for, name_of_run
 from .cohort_hooks import hooks as data_set_hooks
 from .study import Part, Study, begin, study_of, study_settings
 
@@ -30,7 +30,9 @@ class AbideHooks:
         """Name the run, and check everything that can be checked before it starts."""
         task = attrs.evolve(task, recompute=task.recompute or rerun, device=device_for(task.device, worker))
         task = attrs.evolve(task, run_id=name_of_run(task, _choices(task)))
-        check_resources([part.plan for part in _study(task).parts], task.run_id, worker)
+        plans = [part.plan for part in _study(task).parts]
+        check_resources(plans, task.run_id, worker)
+        announce(plans)
         return task
 
     def folders(self, task: workflow.Task) -> list[Path]:
