@@ -1,8 +1,9 @@
 """A small head phantom with a known bias field, in any orientation."""
 
-import os
+import os  # noqa: I001
 from dataclasses import dataclass
 
+import one_core  # noqa: F401  before numpy
 import nibabel as nib
 import numpy as np
 import pytest

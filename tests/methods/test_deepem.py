@@ -1,6 +1,7 @@
 """deepem: its networks, and the corrector on heads with a known field."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +15,7 @@ from biascorr_pydra.bench import Sources
 from biascorr_pydra.bench.case import Case
 from biascorr_pydra.bench.find import plan_cases
 from biascorr_pydra.bench.scoring import score
+from biascorr_pydra.correction.cache import EstimateCache, key_of
 from biascorr_pydra.correction.estimate import estimate_in_full, scan_on_grid
 from biascorr_pydra.errors import InvalidImageError, InvalidParameterError, WeightsError
 from biascorr_pydra.images import nifti
@@ -66,11 +68,21 @@ def test_folded_networks_say_the_same():
         torch.testing.assert_close(folded.prior(x[:, :5]), networks.prior(x[:, :5]), rtol=1e-4, atol=1e-4)
 
 
+@cache
 def phantom_case(name="sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz"):
-    """A head of the example data set with its true field and brain."""
+    """A head of the example data set with its true field and brain; not to be written to."""
     sources = Sources(data=[EXAMPLES / "phantom"], derivatives=[EXAMPLES / "phantom_truth"])
     (planned,) = [p for p in plan_cases(sources) if name.startswith(p.facts["scan"])]
     return planned.make()
+
+
+@cache
+def after_one_round():
+    """Corrector, scan on its grid without a mask, and what it finds in one round, on one thread."""
+    case = phantom_case()
+    corrector = get_corrector("deepem").from_options(rounds=1)
+    scan = scan_on_grid(corrector, case.affine, case.scan(False))
+    return corrector, scan, corrector.estimate(scan)
 
 
 @pytest.mark.parametrize("suffix", ["T1w", "T2w"])
@@ -88,10 +100,8 @@ def test_a_head_without_a_field_is_nearly_left_alone():
 
 
 def test_the_scale_and_the_number_of_threads_make_no_difference():
-    case = phantom_case()
-    corrector = get_corrector("deepem").from_options(rounds=1)
-    scan = scan_on_grid(corrector, case.affine, case.scan(False))
-    first = corrector.estimate(scan).log_bias
+    corrector, scan, estimate = after_one_round()
+    first = estimate.log_bias
     torch.set_num_threads(2)
     assert np.array_equal(corrector.estimate(scan).log_bias.control_points, first.control_points)
     assert torch.get_num_threads() == 2  # as it was
@@ -113,8 +123,10 @@ def test_what_is_given_as_the_brain_is_the_brain():
 
 def test_the_brain_that_was_found_comes_with_the_field():
     case = phantom_case()
-    corrector = get_corrector("deepem").from_options(rounds=1)
-    log_bias, estimate = estimate_in_full(corrector, case.affine, case.scan(False), device="cpu", seed=0)
+    corrector, on_grid, in_full = after_one_round()
+    with EstimateCache() as cache:
+        cache.put(key_of(corrector, on_grid, "cpu", 0), in_full)
+        log_bias, estimate = estimate_in_full(corrector, case.affine, case.scan(False), device="cpu", seed=0)
     assert estimate.brain.shape == log_bias.shape == case.data.shape
     assert 2 * (estimate.brain & case.brain).sum() > 0.9 * (estimate.brain.sum() + case.brain.sum())
 
