@@ -116,7 +116,7 @@ def test_a_file_that_changed_just_now_is_not_believed_next_time(tmp_path):
 
 def test_status_of_a_cohort_from_before_to_after(dataset):
     out = dataset.parent / "out"
-    assert biascorr_status(out)[1] == 1 and "no status.tsv in this folder" in biascorr_status(out)[0]
+    assert biascorr_status(out)[1] == 1 and "no such folder" in biascorr_status(out)[0]
     shutil.copy(dataset / SCANS[0], dataset / SCANS[0].replace("_T1w", "_part-phase_T1w"))
     (dataset / SCANS[2]).write_bytes(b"not an image")
     run(dataset, *WITHOUT)
