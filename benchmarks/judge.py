@@ -31,13 +31,14 @@ from field_families import FAMILIES, log_field
 from scipy import ndimage
 
 from biascorr_pydra.anatomy.contrast import CONTRAST_ORDER
-from biascorr_pydra.correction.divide import divided
+from biascorr_pydra.correction.divide import divide
 from biascorr_pydra.correction.estimate import estimate
 from biascorr_pydra.errors import BiasCorrError
 from biascorr_pydra.images import nifti
 from biascorr_pydra.images.field import LogBiasSpline
-from biascorr_pydra.judge import ACQUIRED, CANNOT_TELL, judge_pair
+from biascorr_pydra.judge import ACQUIRED, CANNOT_TELL
 from biascorr_pydra.judge.classes import three_tissues
+from biascorr_pydra.judge.judgement import judge_pair
 from biascorr_pydra.judge.tissue import Grid, consensus
 from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.methods.corrector import Scan
@@ -86,7 +87,7 @@ class Known:
         if self.log_bias is not None:
             return residual_cov(np.exp(log_bias), np.exp(self.log_bias), self.brain)
         assert self.labelled is not None
-        return cjv(divided(self.data, np.exp(log_bias)), *self.labelled)
+        return cjv(divide(self.data, np.exp(log_bias)), *self.labelled)
 
 
 # --- scans
@@ -195,7 +196,7 @@ def judged(scan: Known, fields: dict[str, np.ndarray]) -> Iterator[dict[str, Any
     """A row for each pair of corrections whose truths differ."""
     truths = {name: scan.truth(log_bias) for name, log_bias in fields.items()}
     grid = Grid.over(scan.brain, scan.voxel_size_mm)
-    coarse = {name: grid.mean(divided(scan.data, np.exp(log_bias))) for name, log_bias in fields.items()}
+    coarse = {name: grid.mean(divide(scan.data, np.exp(log_bias))) for name, log_bias in fields.items()}
     inside = grid.inside & np.all([data > 0 for data in coarse.values()], axis=0)
     order = CONTRAST_ORDER[scan.suffix]
     segmented = {}

@@ -16,7 +16,7 @@ from judge import METHODS, SETS, SLOW, SPOILED, Known, abide, corrections, heads
 from matplotlib import pyplot as plt
 
 from biascorr_pydra.anatomy.contrast import CONTRAST_ORDER
-from biascorr_pydra.correction.divide import divided
+from biascorr_pydra.correction.divide import divide
 from biascorr_pydra.judge.classes import three_tissues
 from biascorr_pydra.judge.tissue import Grid, consensus
 
@@ -32,7 +32,7 @@ def draw(axes: np.ndarray, scan: Known, row: pd.Series) -> None:
     """One row of pictures: image, rest of the field, twice; and the tissue that both agree on."""
     fields = corrections(scan, METHODS | SLOW)
     grid = Grid.over(scan.brain, scan.voxel_size_mm)
-    images = [divided(scan.data, np.exp(fields[name])) for name in (row["first"], row["second"])]
+    images = [divide(scan.data, np.exp(fields[name])) for name in (row["first"], row["second"])]
     coarse = [grid.mean(image) for image in images]
     inside = grid.inside & (coarse[0] > 0) & (coarse[1] > 0)
     order = CONTRAST_ORDER[scan.suffix]
