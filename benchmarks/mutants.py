@@ -10,6 +10,7 @@ if one survived or was not found.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -31,8 +32,8 @@ def main(words: list[str] | None = None) -> int:
     chosen = parser.parse_args(words)
     mutations = [mutation for mutation in MUTATIONS if chosen.only in f"{mutation.file} {mutation.rule}"]
     for tests in sorted({mutation.tests for mutation in mutations}):
-        if outcome_of(Mutation("", "", "", "", tests), chosen.minutes) == "killed":
-            raise SystemExit(f"these fail without a mutation: {tests}")
+        if (outcome := outcome_of(Mutation("", "", "", "", tests), chosen.minutes)) != "survived":
+            raise SystemExit(f"without a mutation these must pass, and {outcome}: {tests}")
     bad = []
     for mutation in mutations:
         began = time.monotonic()
@@ -62,19 +63,26 @@ def outcome_of(mutation: Mutation, minutes: float) -> str:
             if text.count(mutation.old) != 1:
                 return "not found"
             file.write_text(text.replace(mutation.old, mutation.new))
-        return verdict(copy, mutation.tests.split(), minutes)
+        return verdict(copy, mutation.tests.split(), minutes, show=not mutation.file)
 
 
-def verdict(copy: Path, tests: list[str], minutes: float) -> str:
-    """What the tests, those of them that there are, say of this copy; "timed out" says nothing of it."""
+def verdict(copy: Path, tests: list[str], minutes: float, *, show: bool) -> str:
+    """What the tests, those of them that there are, say of this copy; "timed out" says nothing of it.
+
+    Where they fail, ``show`` prints why.
+    """
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow"]
     command += [test for test in tests if (copy / test).exists()]
+    # Programs that a test starts in a folder of its own are this copy's too, not those that are installed.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(copy), os.environ.get("PYTHONPATH")]))}
     try:
-        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=60 * minutes)
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=60 * minutes)
     except subprocess.TimeoutExpired:
         return "timed out"
     if done.returncode not in (0, 1):
         raise SystemExit(f"pytest ended with status {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    if done.returncode and show:
+        print(done.stdout[-5000:])
     return "killed" if done.returncode else "survived"
 
 
