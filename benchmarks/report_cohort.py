@@ -23,12 +23,14 @@ import resource
 import subprocess
 import sys
 import time
+from itertools import combinations
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
 from biascorr_pydra.bids import STATUS_COLUMNS, Job, output_paths, sidecar
+from biascorr_pydra.judge import RANKED_BY
 from biascorr_pydra.metrics import HISTOGRAM_BINS, HISTOGRAM_RANGE
 
 SITES = {
@@ -85,6 +87,29 @@ def _image(out: Path) -> bytes:
     return content
 
 
+def _with_spread(values: dict) -> dict:
+    """The numbers with those that the judge ranks by, which move with CJV here."""
+    return values | {
+        "tissue_spread": values["cjv"] / 4,
+        "tissue_spread_to_contrast": values["cjv"] / 2,
+        "undefined": {},
+    }
+
+
+def _write_judge(out: Path, job: Job, judge: dict) -> None:
+    """The judge's record: differences below 3% are within its noise."""
+    pairs = []
+    for first, second in combinations(judge["images"], 2):
+        change = 100 * (judge["images"][second]["cjv"] / judge["images"][first]["cjv"] - 1)
+        verdict = "cannot tell" if abs(change) < 3 else second if change < 0 else first
+        changes = {key: [change, change - 3, change + 3] for key in RANKED_BY}
+        pairs.append({"first": first, "second": second, "verdict": verdict, "changes": changes})
+    record = {"source": f"bids:raw:{job.relative}", "suffix": job.suffix, "judge_version": 1, "reason": None}
+    record |= {"voxels": {"WM": 9000, "GM": 8000}, "pairs": pairs, "runtime_s": 0.9, **judge}
+    path = (out / "judge" / job.relative).with_name(f"sub-{job.entity('sub')}_desc-{job.suffix}_judge.json")
+    _write_json(path, record)
+
+
 def _write_scan(out, job, site, methods, rng, image) -> list[tuple[str, str, str, str]]:
     index = list(SITES).index(site)
     noise = np.exp(rng.normal(0, 0.05, 8))
@@ -99,6 +124,7 @@ def _write_scan(out, job, site, methods, rng, image) -> list[tuple[str, str, str
         "cjv_smoothed": (0.4 + 0.02 * index) * noise[6],
     }
     rows = []
+    judge: dict[str, dict] = {"images": {"acquired": _with_spread(before)}, "judged": {}, "left_out": {}}
     for method in methods:
         left, seconds = METHODS.get(method, OTHER_METHOD)
         if rng.random() < FAILED:
@@ -122,8 +148,8 @@ def _write_scan(out, job, site, methods, rng, image) -> list[tuple[str, str, str
                 "reasons": reasons,
                 "applied": "none" if rejected else method,
             },
-            "before": before,
-            "after": after,
+            "own_before": before,
+            "own_after": after,
             "field": dict(zip(("inu_range", "inu_med", "field_min", "field_max"), _field(rng, index), strict=True)),
             "histogram": {
                 "range": list(HISTOGRAM_RANGE),
@@ -131,7 +157,7 @@ def _write_scan(out, job, site, methods, rng, image) -> list[tuple[str, str, str
                 "after": _histogram(rng, index / 2, width),
             },
             "undefined": {},
-            "segmentation": {"method": "atropos", "image": "the image as corrected by n4"},
+            "segmentation": {"method": "atropos", "image": f"the scan as corrected by {method}"},
             "runtime_s": {
                 "correct": seconds * float(np.exp(rng.normal(0, 0.2))),
                 "skull_strip": 11.0,
@@ -148,6 +174,11 @@ def _write_scan(out, job, site, methods, rng, image) -> list[tuple[str, str, str
         _write_json(paths["metrics"], record)
         state = "rejected" if rejected else "done"
         rows.append((job.relative, method, state, "; ".join(reasons) or "n/a"))
+        if rejected:
+            judge["left_out"][method] = "rejected by the gate: delivered as acquired"
+        else:
+            judge["images"][method], judge["judged"][method] = _with_spread(after), "key"
+    _write_judge(out, job, judge)
     return rows
 
 

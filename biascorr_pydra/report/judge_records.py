@@ -20,7 +20,10 @@ __all__ = ["AGAIN", "JUDGE", "NEXT_STEP", "join", "joined"]
 
 JUDGE = "judge"  # the data set's folder
 #: How scans that nobody judged are judged.
-NEXT_STEP = "Run the command of the correction again on the same folders: it judges what is not judged."
+NEXT_STEP = (
+    "`biascorr report OUT` judges what is not judged, and says what it cannot; so does the command of the correction, run "
+    "again on the same folders."
+)
 #: What stands in a metrics file under "before" and "after", and what it is called in a result.
 PARTS = {"before": "own_before", "after": "own_after"}
 EARLIER = "the records are of an earlier version, which had no judge"

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from biascorr_pydra.judge import ACQUIRED, RANKED_BY
+from biascorr_pydra.metrics import shown_metrics
 from biascorr_pydra.statistics.compare import holm
 from biascorr_pydra.statistics.pairing import BEFORE, pairs
 from biascorr_pydra.statistics.verdicts import (
@@ -27,7 +28,7 @@ from biascorr_pydra.statistics.verdicts import (
 from .judge_records import AGAIN, NEXT_STEP
 from .judged import PairOfImages
 from .results import Result
-from .table import long_name
+from .table import hint, long_name
 from .words import p_value, percent, plural
 
 __all__ = [
@@ -197,6 +198,7 @@ def reading() -> list[str]:
         "then their counts are all there is.",
         "CJV, CV and contrast are of tissue that all images of the scan agree on. They describe and rank nothing: a "
         "coefficient of variation also falls when contrast is lost, so read it next to the WM–GM contrast.",
+        *(f"{long_name(key)}: {hint(key)}." for key in shown_metrics("image") if hint(key)),
         "“Own segmentation” is the tissue segmented in each method's own image: what you will see if you use that "
         "method alone. It favors whoever flattens most by its own lights, so methods are not compared by it.",
         "CJV, CV and contrast depend on the set of methods of the run: compare within one report only. Verdicts do "

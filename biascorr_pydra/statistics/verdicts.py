@@ -136,7 +136,10 @@ def _decided(paired: Sequence[Paired], n: int, p: float | None) -> tuple[str, st
     rose = [one.ci_low is not None and one.ci_low > 0 for one in paired]
     if all(fell) or all(rose):
         if p is None or p >= SIGNIFICANT:
-            return CANNOT_TELL, "too few scans changed for the test"
+            return (
+                CANNOT_TELL,
+                f"by chance this happens with p = {p:.2g}" if p is not None else "too few scans changed for a test",
+            )
         return (BETTER, "it fell") if all(fell) else (WORSE, "it rose")
     if not any(fell) and not any(rose):
         return WITHIN_NOISE, "the interval of the change includes 0"

@@ -139,7 +139,7 @@ def test_choosing_a_metric_draws_it(report, visit):
     page.locator("#metric").select_option(label="Field range (P95 − P5)")
     page.wait_for_function("document.querySelector('#plot-sites .ytitle').textContent.includes('Field range')")
     assert not page.locator("#before-after").is_visible()  # there is no field before
-    page.locator("#metric").select_option(label="CV of white matter (lower is better)")
+    page.locator("#metric").select_option(label="CV of white matter (lower with less field, and with less contrast)")
     assert page.locator("#before-after").is_visible()
 
 

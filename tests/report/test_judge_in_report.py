@@ -129,7 +129,10 @@ def test_a_folder_of_an_earlier_version_says_that_nothing_was_judged(out):
     write_status(out, (T1W, "n4", "done", "n/a"), (T1W, "ubc", "done", "n/a"))
     paths = write_report(out)
     text = Page(paths.html).text
-    assert "No scan was judged: the records are of an earlier version, which had no judge. Run the command" in text
+    assert (
+        "No scan was judged: the records are of an earlier version, which had no judge. `biascorr report OUT` judges"
+        in text
+    )
     assert "worse" not in {tag_class for _, a in Page(paths.html).tags for tag_class in a.get("class", "").split()}
     (row, _) = read_table(paths.metrics_tsv)
     assert (row["judge"], row["cjv_after"], row["cjv_own_before"], row["cjv_own_after"]) == (
@@ -147,7 +150,8 @@ def test_a_record_of_other_results_is_not_used(out, cohort):
     change_judge(out, judged={"n4": "old", "ubc": "key"})
     paths = write_report(out, scan_pages=False)
     assert (
-        "the judge's record is of other results than those in the folder: it is not used. Run" in Page(paths.html).text
+        "the judge's record is of other results than those in the folder: it is not used. `biascorr"
+        in Page(paths.html).text
     )
     assert [row["judge"] for row in read_table(paths.metrics_tsv)[:2]] == ["not judged", "not judged"]
 

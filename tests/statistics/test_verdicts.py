@@ -1,4 +1,4 @@
-"""Verdicts over scans: both numbers must say it, and what they do not say is called by its name."""
+"""Verdicts over scans: every number must say it, and what they do not say is called by its name."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def verdict(first, second, **options):
         ([None] * 10, [None] * 10, "not judged", "no scan of both"),
     ],
 )
-def test_both_numbers_decide(first, second, word, why):
+def test_all_numbers_decide(first, second, word, why):
     decided = verdict(first, second)
     assert decided.word == word and why in decided.why
 
@@ -49,7 +49,8 @@ def test_few_scans_are_counted_and_not_ranked():
 
 def test_an_adjusted_p_decides():
     assert verdict(LOWER, LOWER).p == pytest.approx(2 / 2**10)
-    assert verdict(LOWER, LOWER, p=0.2).word == "cannot tell"
+    decided = verdict(LOWER, LOWER, p=0.2)
+    assert (decided.word, decided.why) == ("cannot tell", "by chance this happens with p = 0.2")
 
 
 def test_a_scan_within_noise_is_told_from_one_that_cannot_be_told():
