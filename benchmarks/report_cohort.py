@@ -87,13 +87,9 @@ def _image(out: Path) -> bytes:
     return content
 
 
-def _with_spread(values: dict) -> dict:
-    """The numbers with those that the judge ranks by, which move with CJV here."""
-    return values | {
-        "tissue_spread": values["cjv"] / 4,
-        "tissue_spread_to_contrast": values["cjv"] / 2,
-        "undefined": {},
-    }
+def _with_unevenness(values: dict) -> dict:
+    """The numbers with the one that the judge ranks by, which moves with CJV here."""
+    return values | dict.fromkeys(RANKED_BY, values["cjv"] / 2) | {"undefined": {}}
 
 
 def _write_judge(out: Path, job: Job, judge: dict) -> None:
@@ -124,7 +120,7 @@ def _write_scan(out, job, site, methods, rng, image) -> list[tuple[str, str, str
         "cjv_smoothed": (0.4 + 0.02 * index) * noise[6],
     }
     rows = []
-    judge: dict[str, dict] = {"images": {"acquired": _with_spread(before)}, "judged": {}, "left_out": {}}
+    judge: dict[str, dict] = {"images": {"acquired": _with_unevenness(before)}, "judged": {}, "left_out": {}}
     for method in methods:
         left, seconds = METHODS.get(method, OTHER_METHOD)
         if rng.random() < FAILED:
@@ -177,7 +173,7 @@ def _write_scan(out, job, site, methods, rng, image) -> list[tuple[str, str, str
         if rejected:
             judge["left_out"][method] = "rejected by the gate: delivered as acquired"
         else:
-            judge["images"][method], judge["judged"][method] = _with_spread(after), "key"
+            judge["images"][method], judge["judged"][method] = _with_unevenness(after), "key"
     _write_judge(out, job, judge)
     return rows
 

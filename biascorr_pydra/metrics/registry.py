@@ -84,7 +84,7 @@ class Metric:
     headline : bool
         Its change is told in words: on a scan's page and in the methods text.
     compared : bool
-        Methods are compared by it in words and tested by it in the bench.
+        Methods are compared and tested by it in the bench, on known tissue. A report ranks by the judge alone.
     judged : of 'before', 'after', 'change' (image), or 'field' (field)
         The numbers by which a scan can be an outlier of its site.
     bench : str

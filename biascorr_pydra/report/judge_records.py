@@ -21,8 +21,8 @@ __all__ = ["AGAIN", "JUDGE", "NEXT_STEP", "join", "joined"]
 JUDGE = "judge"  # the data set's folder
 #: How scans that nobody judged are judged.
 NEXT_STEP = (
-    "`biascorr report OUT` judges what is not judged, and says what it cannot; so does the command of the correction, run "
-    "again on the same folders."
+    "`biascorr report OUT` judges what is not judged, and says what it cannot; so does the command of the correction, "
+    "run again on the same folders."
 )
 #: What stands in a metrics file under "before" and "after", and what it is called in a result.
 PARTS = {"before": "own_before", "after": "own_after"}

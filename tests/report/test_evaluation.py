@@ -173,10 +173,7 @@ def test_a_study_that_was_not_judged_says_so(study):
     for path in out.glob("*/judge"):
         shutil.rmtree(path)
     text = write_evaluation(out).markdown.read_text()
-    assert (
-        "No scan was judged: the records are of an earlier version, which had no judge. \\`biascorr report OUT\\` judges"
-        in text
-    )
+    assert "No scan was judged: the records are of an earlier version, which had no judge. \\`biascorr" in text
     assert "n4 against the acquired image: not judged." in text
 
 
