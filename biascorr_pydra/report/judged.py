@@ -15,7 +15,7 @@ from biascorr_pydra.statistics.verdicts import Interval, scan_verdict
 
 from .words import percent
 
-__all__ = ["JudgedScan", "PairOfImages", "mapping_in"]
+__all__ = ["JudgedScan", "PairOfImages", "back", "mapping_in"]
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,16 @@ def _pair(pair: Mapping[str, Any], second: str, *, turned: bool) -> PairOfImages
         numbers = mapping_in(pair, "changes").get(key)
         if isinstance(numbers, list | tuple) and len(numbers) == 3 and all(map(_is_number, numbers)):
             change, low, high = map(float, numbers)
-            changes[key] = (_back(change), _back(high), _back(low)) if turned else (change, low, high)
+            changes[key] = (back(change), back(high), back(low)) if turned else (change, low, high)
     verdict = pair.get("verdict")
     words = {CANNOT_TELL: verdicts.CANNOT_TELL, SAME: verdicts.SAME, second: verdicts.BETTER}
     return PairOfImages(scan_verdict(words.get(str(verdict), verdicts.WORSE), changes.values()), changes)
 
 
-def _back(percent: float) -> float:
-    """The change in percent the other way round."""
+def back(percent: float | None) -> float | None:
+    """The change in percent the other way round; None stays None."""
+    if percent is None:
+        return None
     return 100 * (100 / (100 + percent) - 1) if percent > -100 else math.inf
 
 

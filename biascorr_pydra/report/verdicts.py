@@ -26,13 +26,14 @@ from biascorr_pydra.statistics.verdicts import (
 )
 
 from .judge_records import AGAIN, NEXT_STEP
-from .judged import PairOfImages
+from .judged import PairOfImages, back
 from .results import Result
 from .table import hint, long_name
 from .words import p_value, percent, plural
 
 __all__ = [
     "ALL_SITES",
+    "better_first",
     "columns_of_verdicts",
     "judge_notes",
     "over_cohort",
@@ -148,8 +149,26 @@ def judge_notes(results: Sequence[Result]) -> list[str]:
     return notes
 
 
+def better_first(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row of two methods, turned so that the one that was better more often comes first."""
+    if row["reference"] == ACQUIRED or row["n_worse"] <= row["n_better"]:
+        return row
+    words = {BETTER: WORSE, WORSE: BETTER}
+    turned = {**row, "method": row["reference"], "reference": row["method"]}
+    turned |= {
+        "n_better": row["n_worse"],
+        "n_worse": row["n_better"],
+        "verdict": words.get(row["verdict"], row["verdict"]),
+    }
+    for key in RANKED_BY:
+        ends = (("percent", "percent"), ("low", "high"), ("high", "low"))
+        turned |= {f"{key}_{mine}": back(row.get(f"{key}_{other}")) for mine, other in ends}
+    return turned
+
+
 def sentence(row: Mapping[str, Any]) -> str:
     """One pair over a cohort: how often which was better, and whether that holds for the cohort."""
+    row = better_first(row)
     n = row["n_scans"] - row["n_not_judged"]
     start = f"{row['method']} against {_called(row['reference'])}:"
     if not n:

@@ -213,7 +213,7 @@ def test_summary_in_words(out, cohort):
     assert (
         "ubc against the acquired image: better in 0, worse in 1 of 1 judged scan; over the cohort: cannot tell" in text
     )
-    assert "ubc against n4: better in 0, worse in 1 of 1 judged scan" in text
+    assert "n4 against ubc: better in 1, worse in 0 of 1 judged scan" in text
     assert "CJV rose by 12.5%." in text
     assert "CV of gray matter did not change." in text
     assert "Correction took 2.2 s." in text

@@ -164,7 +164,7 @@ def test_verdicts_are_the_judges(study):
     at_b = [row for row in evaluation.site_verdicts if row["site"] == "B" and row["reference"] == "n4"]
     assert len(at_b) == 1 and at_b[0]["n_scans"] == 7
     text = write_evaluation(out).markdown.read_text()
-    assert f"other against n4: better in {counts[0]}, worse in {counts[1]}" in text
+    assert f"n4 against other: better in {counts[1]}, worse in {counts[0]}" in text
     assert (out / "evaluation/verdicts.tsv").read_text().count("\n") == 1 + 3 * 4
 
 

@@ -56,9 +56,9 @@ def test_a_method_that_leaves_less_is_better_over_the_cohort():
     assert rows["n4", "deepem"]["tissue_unevenness_percent"] == pytest.approx(60)
     text = sentence(rows["n4", "deepem"])
     assert text.startswith(
-        "n4 against deepem: better in 0, worse in 8 of 8 judged scans; over the cohort: worse (unevenness"
+        "deepem against n4: better in 8, worse in 0 of 8 judged scans; over the cohort: better (unevenness"
     )
-    assert "of tissue +60.0% (" in text
+    assert "of tissue −37.5% (" in text
 
 
 def test_few_scans_and_no_verdict_are_said():

@@ -10,7 +10,7 @@ from biascorr_pydra.judge import ACQUIRED, RANKED_BY
 from biascorr_pydra.metrics import METRICS
 from biascorr_pydra.report.collect import Result
 from biascorr_pydra.report.table import long_name, own_keys
-from biascorr_pydra.report.verdicts import judge_notes, sentence, undecided
+from biascorr_pydra.report.verdicts import better_first, judge_notes, sentence, undecided
 from biascorr_pydra.report.words import NONE, number, p_value, percent
 from biascorr_pydra.statistics.verdicts import BETTER, WORSE
 
@@ -36,7 +36,7 @@ def judge_part(findings: Findings) -> dict[str, Any]:
                 "suffix": suffix,
                 "notes": judge_notes(results),
                 "sentences": [sentence(row) for row in judged if row["reference"] != ACQUIRED],
-                "verdicts": [_verdict(row) for row in judged],
+                "verdicts": [_verdict(better_first(row)) for row in judged],
                 "numbers": list(_numbers(results)) if judged else [],
                 "own": list(_own(results)),
             }

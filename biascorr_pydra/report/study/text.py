@@ -15,7 +15,7 @@ from biascorr_pydra import __version__
 from biascorr_pydra.judge import ACQUIRED
 from biascorr_pydra.metrics import shown_metrics
 from biascorr_pydra.report.table import long_name
-from biascorr_pydra.report.verdicts import over_cohort, reading, sentence, undecided
+from biascorr_pydra.report.verdicts import better_first, over_cohort, reading, sentence, undecided
 from biascorr_pydra.statistics.compare import FEWEST_SCANS
 
 from .evaluation import Evaluation
@@ -159,7 +159,7 @@ def _verdicts(verdicts: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     heads = ["method", "against", "judged", "better", "worse", "within noise", "cannot tell", "same", "over all scans"]
     counts = ("n_better", "n_worse", "n_within_noise", "n_cannot_tell", "n_same")
     rows = [heads]
-    for row in verdicts:
+    for row in map(better_first, verdicts):
         judged = row["n_scans"] - row["n_not_judged"]
         numbers = [str(row[name]) for name in counts]
         rows.append([row["method"], row["reference"], str(judged), *numbers, over_cohort(row)])
