@@ -14,6 +14,7 @@ from biascorr_pydra.correction.options import DEFAULTS
 from biascorr_pydra.correction.record import CorrectedImage, Correction
 from biascorr_pydra.images import files, nifti
 
+from .contrasts import check_suffix
 from .outputs import Outputs, rejected_file_beside
 
 __all__ = ["correct_file", "rejected_file_beside"]
@@ -92,6 +93,7 @@ def correct_file(
     images = {"out": out_file, "bias": bias_file, "rejected": rejected_file, "uncertainty": uncertainty_file}
     outputs = Outputs(images, record_file, report_file)
     outputs.check((in_file, mask_file, weight_file), overwrite=overwrite)
+    check_suffix(suffix)
     img = nifti.load(in_file)
     metadata, unreadable = metadata_beside(in_file) if metadata is None else (metadata, [])
     read_s = time.perf_counter() - started

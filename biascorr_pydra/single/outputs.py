@@ -50,7 +50,9 @@ class Outputs:
             Two outputs have one name; see :func:`biascorr_pydra.images.files.check_output` for the others.
         """
         inputs = tuple(inputs)
-        listed = [(file, files.SUFFIXES) for file in self.images.values() if file is not None]
+        listed: list[tuple[str | Path, tuple[str, ...]]] = [
+            (file, files.SUFFIXES) for file in self.images.values() if file is not None
+        ]
         listed += [(file, suffixes) for file, suffixes in self._texts if file is not None]
         names = [file for file, _ in listed]
         if len({Path(file).resolve() for file in names}) < len(names):

@@ -26,6 +26,7 @@ from biascorr_pydra.report.collect import Result
 from biascorr_pydra.report.judge_records import joined
 from biascorr_pydra.report.scan import page_of_one
 
+from .contrasts import KNOWN
 from .judging import judge_one
 
 __all__ = ["page_of"]
@@ -119,6 +120,8 @@ def _add_brain(
     job: Job, files: dict[str, Path], records: dict[str, Any], mask_file: str | Path | None, device: str
 ) -> list[str]:
     """Add the mask and its record, if there is a brain; what there is to say of it."""
+    if mask_file is None and job.suffix not in KNOWN:  # it may be no head at all
+        return [f"No brain was looked for, because {_unknown(job)}. The detected head stands for it on this page."]
     method = "auto" if mask_file is None else "given"
     try:
         made = extract_file(
@@ -143,7 +146,7 @@ def _add_tissue(job: Job, files: dict[str, Path], records: dict[str, Any], devic
     """Add the segmentation and its record; else why there is none."""
     reason = reason_against(job.suffix, SEGMENTATION, masked="mask" in files)
     if reason:
-        return f"{reason} (`--suffix T1w` would say that it is a T1w image)" if "mask" in files else reason
+        return reason if job.suffix in KNOWN else _unknown(job)
     try:
         made = segment_file(
             files["corrected"],
@@ -160,6 +163,10 @@ def _add_tissue(job: Job, files: dict[str, Path], records: dict[str, Any], devic
     image = "the image itself, which was left as it is" if left else "the scan as it was corrected"
     records["tissue"] = {**json.loads(made.record_file.read_text()), "Image": image}
     return ""
+
+
+def _unknown(job: Job) -> str:
+    return f"the file's name does not say the contrast ({job.suffix!r} is none); --suffix T1w, for instance, would"
 
 
 def _in_words(error: BiasCorrError) -> str:

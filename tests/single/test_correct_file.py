@@ -94,6 +94,12 @@ def test_a_page_that_cannot_be_written_stops_the_call_before_any_work(tmp_path, 
     assert names_in(tmp_path) == {"flat.nii.gz", "old.html"} and (tmp_path / "old.html").read_text() == "old"
 
 
+def test_a_contrast_has_its_name_in_bids(tmp_path, flat_file):
+    with pytest.raises(InvalidParameterError, match=r"'t1w'\. Give one of T1w, .*FLAIR"):
+        correct_file(flat_file, tmp_path / "out.nii.gz", suffix="t1w")
+    assert names_in(tmp_path) == {"flat.nii.gz"}
+
+
 def test_where_there_is_no_page_there_is_no_image(tmp_path, flat_file, monkeypatch):
     def fail(*arguments, **options):
         raise MemoryError

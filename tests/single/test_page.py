@@ -77,10 +77,21 @@ def test_a_contrast_that_is_not_known_is_not_segmented_and_may_be_named(tmp_path
     correct_file(out_file=tmp_path / "o.nii.gz", report_file=page_file, **files, **QUICK)
     page = Page(page_file)
     assert segmented == {}
-    reason = "none, because the order of the tissues' intensities is not known for suffix 'head' (`--suffix T1w`"
+    reason = (
+        "none, because the file's name does not say the contrast ('head' is none); --suffix T1w, for instance, would"
+    )
     assert f"Segmentation: {reason}" in page.text and "outlines of brain mask" in page.source
     correct_file(out_file=tmp_path / "o.nii.gz", report_file=page_file, suffix="T1w", overwrite=True, **files, **QUICK)
     assert segmented["suffix"] == "T1w" and "Own segmentation: atropos" in Page(page_file).text
+
+
+def test_no_brain_is_looked_for_in_what_may_be_none(tmp_path, files, monkeypatch):
+    monkeypatch.delattr(page_module, "extract_file")
+    melon = files["in_file"].rename(tmp_path / "melon.nii.gz")
+    correct_file(melon, tmp_path / "o.nii.gz", report_file=tmp_path / "page.html", **QUICK)
+    text = Page(tmp_path / "page.html").text
+    assert "No brain was looked for, because the file's name does not say the contrast ('melon' is none)" in text
+    assert "in the detected head" in text and "No errors to report!" in text
 
 
 def test_what_is_no_brain_is_shown_as_a_head(tmp_path, files, monkeypatch):
