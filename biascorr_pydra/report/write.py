@@ -37,6 +37,7 @@ def write_report(
     figures: str | Path | None = None,
     ratings: str | Path | None = None,
     scan_pages: bool = True,
+    n_procs: int | None = None,
     study: bool = False,
 ) -> ReportPaths:
     """Write ``report.html``, ``metrics.tsv`` with ``metrics.json``, and further tables in ``OUT/reports``.
@@ -60,6 +61,8 @@ def write_report(
         read it by default. An empty one takes all ratings back.
     scan_pages : bool
         Write the scans' pages, too: those that something has changed on.
+    n_procs : int, optional
+        Processes that make them; default, as many as this process may use CPUs.
     study : bool
         Take the output folders in ``out_dir`` as the data sets of one study, now and from now on.
 
@@ -97,7 +100,7 @@ def write_report(
     cohort = _read(out_dir, participants, mriqc_table)
     rated = _rated(cohort, out_dir, given, ratings)
     if scan_pages:
-        _write_scan_pages(cohort, out_dir, rated)
+        _write_scan_pages(cohort, out_dir, rated, n_procs)
     findings = find(cohort, threshold, mriqc_table, rated)
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     metrics, tables = [*columns(cohort), *extra_columns(findings)], group_tables(findings)
@@ -150,12 +153,12 @@ def _rated(cohort: Cohort, out_dir: Path, given: Ratings | None, file: str | Pat
     return rated
 
 
-def _write_scan_pages(cohort: Cohort, out_dir: Path, rated: Ratings) -> None:
+def _write_scan_pages(cohort: Cohort, out_dir: Path, rated: Ratings, n_procs: int | None) -> None:
     """Write the scans' pages; what was wrong with them is added to the cohort's problems, once."""
     from biascorr_pydra.report.scan import write_scan_pages
 
     known = {(problem.file, problem.text) for problem in cohort.problems}
-    problems = write_scan_pages(cohort, home=out_dir / "report.html", ratings=rated).problems
+    problems = write_scan_pages(cohort, home=out_dir / "report.html", ratings=rated, n_procs=n_procs).problems
     cohort.problems += [problem for problem in problems if (problem.file, problem.text) not in known]
 
 

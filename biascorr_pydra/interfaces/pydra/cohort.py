@@ -17,6 +17,7 @@ from biascorr_pydra.errors import InvalidParameterError
 from biascorr_pydra.interfaces.judging import judge_aloud
 from biascorr_pydra.methods import DEFAULT_METHOD, get_corrector
 from biascorr_pydra.methods.spec import MethodSpec
+from biascorr_pydra.resources import Resources, requires
 
 from .scan import GIVEN, CorrectScan
 from .tasks import method_implementation
@@ -24,9 +25,15 @@ from .tasks import method_implementation
 __all__ = ["CorrectBids", "options_of", "plan_of", "prepare", "require_absolute", "scan_task", "settings_of"]
 
 
+@requires(lambda task: Resources(cpus=task.cpus))
 @python.define(outputs=["report_file"])
 def WriteReport(  # noqa: N802
-    out_dir: str, rows: list[list[str]], run_id: str, scan_pages: bool = True, metrics_files: list | None = None
+    out_dir: str,
+    rows: list[list[str]],
+    run_id: str,
+    scan_pages: bool = True,
+    cpus: int = 1,
+    metrics_files: list | None = None,
 ) -> str:
     """Judge what has not been judged, and write the status table, the group metrics and the report of a cohort.
 
@@ -40,6 +47,8 @@ def WriteReport(  # noqa: N802
         changes with every run, so that the report follows the files
     scan_pages : bool
         write the scans' pages, too
+    cpus : int
+        processes that make them
     metrics_files : list
         the scans' metrics files, to wait for
 
@@ -50,7 +59,7 @@ def WriteReport(  # noqa: N802
     """
     judge_aloud(Path(out_dir), run_id)
     status.write(Path(out_dir), status.judged(Path(out_dir), [status.Row(*row) for row in rows]))
-    return str(report.write_report(Path(out_dir), scan_pages=scan_pages).html)
+    return str(report.write_report(Path(out_dir), scan_pages=scan_pages, n_procs=cpus).html)
 
 
 @workflow.define(outputs=["report_file"])
@@ -73,6 +82,7 @@ def CorrectBids(
     scan_pages: bool = True,
     recompute: bool = False,
     run_id: str | None = None,
+    report_cpus: int = 1,
 ) -> str:
     """Correct the bias field of every anatomical image of a BIDS data set, and report what it did.
 
@@ -114,6 +124,8 @@ def CorrectBids(
         take every scan as not done; `pydra run --rerun` sets it
     run_id : str
         names this run; `pydra run` sets it
+    report_cpus : int
+        CPUs for the scans' pages, when all scans are done; `pydra run` sets it to those that the worker has
 
     Returns
     -------
@@ -142,6 +154,7 @@ def CorrectBids(
             rows=rows,
             run_id=run_id,
             scan_pages=settings.scan_pages,
+            cpus=report_cpus,
             metrics_files=metrics_files,
         ),
         name="report",

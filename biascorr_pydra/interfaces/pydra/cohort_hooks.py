@@ -19,7 +19,7 @@ from biascorr_pydra.cohort import CorrectionPlan, status
 from biascorr_pydra.cohort.changes import replaced
 from biascorr_pydra.errors import InvalidParameterError, ResourceError
 from biascorr_pydra.interfaces.judging import judge_aloud
-from biascorr_pydra.resources import Resources, declared, resolve_device
+from biascorr_pydra.resources import Resources, available, declared, resolve_device
 from biascorr_pydra.workers import is_remote
 from biascorr_pydra.workers.engine import Worker, checksum_of, stored_result
 
@@ -47,6 +47,7 @@ class CohortHooks:
         """
         task = attrs.evolve(task, recompute=task.recompute or rerun, device=device_for(task.device, worker))
         task = attrs.evolve(task, run_id=name_of_run(task, _choices(task)))
+        task = attrs.evolve(task, report_cpus=cpus_for_report(worker))
         check_resources([_plan(task)], task.run_id, worker)
         announce([_plan(task)])
         return task
@@ -99,7 +100,7 @@ class CohortHooks:
         judge_aloud(plan.settings.out_dir, task.run_id)
         status.write(plan.settings.out_dir, rows)
         if not report.is_up_to_date(plan.settings.out_dir):  # usually the workflow's last node has made it
-            report.write_report(plan.settings.out_dir, scan_pages=plan.settings.scan_pages)
+            report.write_report(plan.settings.out_dir, scan_pages=plan.settings.scan_pages, n_procs=task.report_cpus)
         click.echo(f"Metrics: {paths.metrics_tsv}\nReport:  {paths.html}")
         return 1 if counts["failed"] else 0
 
@@ -173,6 +174,16 @@ def device_for(device: str, worker: Worker) -> str:
     if device == "cuda":
         resolve_device(device)
     return device
+
+
+def cpus_for_report(worker: Worker) -> int:
+    """CPUs for the last step, which has the machine for itself: all that the worker may use; elsewhere one."""
+    if is_remote(worker):
+        return 1
+    capacity = getattr(worker, "capacity", None)
+    cpus = capacity.cpus if capacity is not None else getattr(worker, "n_procs", None)
+    report_step = (getattr(worker, "overrides", None) or {}).get("report", {})
+    return report_step.get("cpus") or cpus or available().cpus
 
 
 def check_resources(plans: Iterable[CorrectionPlan], run_id: str, worker: Worker) -> None:

@@ -27,6 +27,7 @@ __all__ = ["RunHooks", "main", "run"]
 
 HELP = {"help_option_names": ["-h", "--help"]}
 POLL_S = 1.0
+SET_BY_RUN = ("run_id", "recompute", "report_cpus")  # inputs of a workflow that are no options
 RUN_OPTIONS = ("worker", "n_procs", "resources", "worker_option", "work_dir", "dry_run", "rerun")
 
 
@@ -94,7 +95,7 @@ def _command(name: str, module, workflow_class) -> click.Command:
     for field in fields:
         if field.name in reserved:
             raise click.UsageError(f"the workflow's input {field.name!r} has the name of an option of `run`; rename it")
-    options = [option_of(field) for field in fields if field.name not in ("run_id", "recompute")]
+    options = [option_of(field) for field in fields if field.name not in SET_BY_RUN]
     doc = (workflow_class.__doc__ or constructor_of(workflow_class).__doc__ or "").strip()
     return click.Command(
         name,
