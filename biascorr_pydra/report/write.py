@@ -86,8 +86,9 @@ def write_report(
     from biascorr_pydra.report.cohort.group_tables import extra_columns, group_tables
     from biascorr_pydra.report.cohort.mriqc import read_mriqc
     from biascorr_pydra.report.cohort.page import render
-    from biascorr_pydra.report.thumbnails import thumbnails
     from biascorr_pydra.statistics.outliers import THRESHOLD
+
+    from .thumbnails import thumbnails
 
     out_dir, threshold = Path(out_dir), THRESHOLD if threshold is None else threshold
     if not threshold > 0:
