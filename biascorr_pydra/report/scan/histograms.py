@@ -22,7 +22,7 @@ MOST_COUNTED = 600_000  # evenly taken out of more: a curve of 128 bins is then 
 SIZE_PX = (1080, 370)
 COLORS = 96
 N_LABELS = max(DSEG_LABELS.values())
-LEFT, RIGHT = (11, 37, 669, 270), (803, 37, 256, 270)  # of the two plots: from the left, from the top, width, height
+LEFT, RIGHT = (11, 37, 669, 270), (803, 51, 256, 256)  # of the two plots: from the left, from the top, width, height
 #: By tissue: color (Okabe and Ito) and dashes in pixels, drawn and left out by turns.
 TISSUES = {
     "CSF": ("#009E73", (18, 5, 4, 5)),

@@ -130,8 +130,8 @@ def draw_joint(picture: Image.Image, box: Box, edges: np.ndarray, counts: np.nda
     colors[counts < 1] = 255
     picture.paste(Image.fromarray(colors[::-1]).resize((width, height), Image.Resampling.NEAREST), (left, top))
     pen = ImageDraw.Draw(picture)
-    for at in range(0, width, 4):
-        pen.point([(left + at + k, top + height - 1 - round((at + k) * height / width)) for k in (0, 1)], fill=INK)
+    for dot in range(0, width, 4):
+        pen.point([(left + dot + k, top + height - 1 - round((dot + k) * height / width)) for k in (0, 1)], fill=INK)
     limits = edges[0], edges[-1]
     _axis(pen, box, limits)
     pen.line((left, top, left, top + height), fill=INK)
@@ -145,7 +145,7 @@ def draw_joint(picture: Image.Image, box: Box, edges: np.ndarray, counts: np.nda
 
 
 def _sideways(picture: Image.Image, center: tuple[int, int], text: str) -> None:
-    """A text from bottom to top, its right end 0 pixels from ``center``."""
+    """A text from bottom to top, ``center`` at the middle of its lower edge."""
     width, height = 60, 22
     word = Image.new("RGB", (width, height), "white")
     ImageDraw.Draw(word).text((width / 2, height / 2), text, font=font(TEXT_PX), anchor="mm", fill=INK)
