@@ -107,10 +107,8 @@ def _pair(pair: Mapping[str, Any], second: str, *, turned: bool) -> PairOfImages
     return PairOfImages(scan_verdict(words.get(str(verdict), verdicts.WORSE), changes.values()), changes)
 
 
-def back(percent: float | None) -> float | None:
-    """The change in percent the other way round; None stays None."""
-    if percent is None:
-        return None
+def back(percent: float) -> float:
+    """The change in percent the other way round."""
     return 100 * (100 / (100 + percent) - 1) if percent > -100 else math.inf
 
 

@@ -162,7 +162,8 @@ def better_first(row: Mapping[str, Any]) -> Mapping[str, Any]:
     }
     for key in RANKED_BY:
         ends = (("percent", "percent"), ("low", "high"), ("high", "low"))
-        turned |= {f"{key}_{mine}": back(row.get(f"{key}_{other}")) for mine, other in ends}
+        numbers = {mine: row.get(f"{key}_{other}") for mine, other in ends}
+        turned |= {f"{key}_{mine}": None if value is None else back(value) for mine, value in numbers.items()}
     return turned
 
 
