@@ -189,7 +189,8 @@ def test_a_study_of_several_data_sets_is_one_report(out):
 
 def test_a_shared_step_counts_once():
     def timed(number, method, correct, strip):
-        return result(number, "A", 0.5, method, runtime_s={"correct": correct, "skull_strip": strip})
+        times = {"correct": correct, "skull_strip": strip, "segmentation": 60.0}
+        return result(number, "A", 0.5, method, runtime_s=times)
 
     results = [timed(1, "n4", 10.0, 3600.0), timed(1, "ubc", 2.0, 3600.0), timed(2, "n4", 30.0, 3600.0)]
     rows = {(row["method"], row["step"]): row for row in run_times(results)}
@@ -197,6 +198,8 @@ def test_a_shared_step_counts_once():
     assert (rows["n4", "correct"]["median_s"], rows["n4", "correct"]["n_scans"]) == (20, 2)
     assert rows["n4", "correct"]["per_1000_scans_h"] == pytest.approx(20 * 1000 / 3600)
     assert rows["ubc", "correct"]["total_h"] == pytest.approx(2 / 3600)
+    # each method's own image is segmented
+    assert (rows["n4", "segmentation"]["n_scans"], rows["ubc", "segmentation"]["n_scans"]) == (2, 1)
 
 
 # --- what is written

@@ -74,7 +74,7 @@ def _for_networks(task, name: str) -> Resources:
 
 def for_judge(task) -> Resources:
     """One image at a time in full, however many there are; the rest is on a coarse grid."""
-    return Resources(mem_gb=memory_gb(task.in_file, 0.4, 40))
+    return Resources(mem_gb=memory_gb(task.in_file, 0.3, 30))
 
 
 def for_measure(task) -> Resources:

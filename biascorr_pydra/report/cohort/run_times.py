@@ -12,15 +12,15 @@ from biascorr_pydra.report.table import STEPS, keys
 
 __all__ = ["CORRECT", "run_times"]
 
-CORRECT = "correct"
+CORRECT, SKULL_STRIP = "correct", "skull_strip"
 SHARED = "all methods"
 
 
 def run_times(results: Iterable[Result]) -> list[dict[str, Any]]:
     """Rows of contrast, method and step: number of scans, median and quartiles in seconds, hours in all.
 
-    A step that the methods of a scan share (skull stripping, segmentation) counts once a scan, as the longest that any
-    of them recorded, under the method ``all methods``.
+    Skull stripping, which the methods of a scan share, counts once a scan, as the longest that any of them recorded,
+    under the method ``all methods``.
     """
     results = [result for result in results if result.record]
     times: dict[tuple[str, str, str], dict[str, float]] = {}
@@ -28,7 +28,7 @@ def run_times(results: Iterable[Result]) -> list[dict[str, Any]]:
         for result in results:
             value = result.number("runtime_s", step)
             if value is not None:
-                method = result.method if step == CORRECT else SHARED
+                method = SHARED if step == SKULL_STRIP else result.method
                 scans = times.setdefault((result.suffix, method, step), {})
                 scans[result.place] = max(value, scans.get(result.place, 0.0))
     rows = []
