@@ -151,6 +151,19 @@ def test_masks_that_cannot_be_used_fail_their_scan_only(dataset, phantoms, worke
     assert SCANS[1] in done.stderr and "--derivatives" in done.stderr
 
 
+@pytest.mark.parametrize("worker", ["debug", "lanes"])
+def test_what_was_corrected_and_not_judged_is_judged_by_the_next_run(dataset, worker):
+    run(dataset, worker=worker)
+    out = dataset.parent / "out"
+    before = [judge_record(out, scan) for scan in SCANS]
+    shutil.rmtree(out / "judge/sub-02")
+    again = run(dataset, worker=worker)
+    assert "0 done, 3 done before" in again.stdout and "judged" not in again.stderr  # on the worker, not in the report
+    after = [judge_record(out, scan) for scan in SCANS]
+    assert after[1]["work"]["run_id"] != before[1]["work"]["run_id"] == after[0]["work"]["run_id"]
+    assert [record["images"] for record in after] == [record["images"] for record in before]
+
+
 @pytest.mark.slow
 def test_one_failing_method_does_not_stop_the_other(dataset):
     foreign = dataset.parent / "out/n4_antspy/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz"

@@ -19,7 +19,7 @@ from biascorr_pydra.methods import DEFAULT_METHOD, get_corrector
 from biascorr_pydra.methods.spec import MethodSpec
 from biascorr_pydra.resources import Resources, requires
 
-from .scan import GIVEN, CorrectScan
+from .scan import GIVEN, CorrectScan, JudgeScan
 from .tasks import method_implementation
 
 __all__ = ["CorrectBids", "options_of", "plan_of", "prepare", "require_absolute", "scan_task", "settings_of"]
@@ -34,6 +34,7 @@ def WriteReport(  # noqa: N802
     scan_pages: bool = True,
     cpus: int = 1,
     metrics_files: list | None = None,
+    judge_files: list | None = None,
 ) -> str:
     """Judge what has not been judged, and write the status table, the group metrics and the report of a cohort.
 
@@ -51,6 +52,8 @@ def WriteReport(  # noqa: N802
         processes that make them
     metrics_files : list
         the scans' metrics files, to wait for
+    judge_files : list
+        the judge's records of scans that were corrected before, to wait for
 
     Returns
     -------
@@ -144,8 +147,15 @@ def CorrectBids(
         values = {name: [getattr(task, name) for task in tasks] for name in fields}
         scans = workflow.add(CorrectScan().split(fields, **values).combine("in_file"), name="scan")
         metrics_files = scans.metrics_files
+    judge_files, rest = None, _unjudged(plan, run_id)
+    if rest:
+        values = {name: [getattr(task, name) for task in rest] for name in ("in_file", "work")}
+        judges = workflow.add(
+            JudgeScan(metrics_files=[]).split(tuple(values), **values).combine("in_file"), name="judge"
+        )
+        judge_files = judges.judge_file
     rows = [list(row) for row in status.expected(plan)]
-    if not plan.pending and report.is_up_to_date(settings.out_dir) and not unjudged(settings.out_dir):
+    if not plan.pending and not rest and report.is_up_to_date(settings.out_dir):
         status.write(settings.out_dir, status.judged(settings.out_dir, [status.Row(*row) for row in rows]))
         return str(report.ReportPaths.inside(settings.out_dir).html)
     written = workflow.add(
@@ -156,10 +166,18 @@ def CorrectBids(
             scan_pages=settings.scan_pages,
             cpus=report_cpus,
             metrics_files=metrics_files,
+            judge_files=judge_files,
         ),
         name="report",
     )
     return written.report_file
+
+
+def _unjudged(plan: CorrectionPlan, run_id: str) -> list[workflow.Task]:
+    """Scans that need no correction, but the judge: after a new version of it, or a run that was killed before it."""
+    pending = {job.relative for job, _ in plan.pending}
+    waiting = {job.relative for job in unjudged(plan.settings.out_dir)} - pending
+    return [scan_task(plan, job, (), run_id) for job in plan.jobs if job.relative in waiting]
 
 
 def require_absolute(**paths: Path | None) -> None:

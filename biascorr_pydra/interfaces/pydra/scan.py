@@ -37,7 +37,7 @@ from .tasks import (
     segmenter_implementation,
 )
 
-__all__ = ["GIVEN", "CorrectByMethod", "CorrectScan"]
+__all__ = ["GIVEN", "CorrectByMethod", "CorrectScan", "JudgeScan"]
 
 #: Inputs of CorrectScan for the files that --derivatives gives, by kind.
 GIVEN = {kind: f"given_{kind.lower()}" for kind in ("mask", "dseg", *TISSUES)}
