@@ -18,7 +18,7 @@ from .outputs import CORRECTED, RAW
 __all__ = ["GROUP_FILES", "STATUS_COLUMNS", "check_ours", "make_folder", "prepare_dataset"]
 
 # in the output folder, beside the methods' data sets; the status table comes first, both here and in time
-GROUP_FILES = ("status.tsv", "metrics.tsv", "metrics.json", "report.html", "reports")
+GROUP_FILES: tuple[str, ...] = ("status.tsv", "metrics.tsv", "metrics.json", "report.html", "reports")
 STATUS_COLUMNS = ("scan", "method", "state", "reason")
 BIDS_VERSION = "1.11.0"
 # BIDS common labels as fMRIPrep writes them

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -264,10 +265,10 @@ def _judge(case: Case, job: Job) -> tuple[Judgement, np.ndarray]:
     if not masks:
         return Judgement(NO_MASK), first.affine
     mask = np.all([_read(path) > 0 for path in masks], axis=0)
-    readers = {ACQUIRED: lambda: _acquired(compared[0])}
+    readers: dict[str, Callable[[], np.ndarray]] = {ACQUIRED: partial(_acquired, compared[0])}
     for one in compared:
         if not one.unapplied:
-            readers[one.label] = lambda one=one: _read(one.paths["corrected"])
+            readers[one.label] = partial(_read, one.paths["corrected"])
     return judge_images(_Images(readers), mask, nifti.voxel_size_mm(first), suffix=job.suffix), first.affine
 
 

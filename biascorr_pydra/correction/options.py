@@ -172,4 +172,4 @@ def _metadata(name: str) -> Mapping[str, Any]:
 
 
 #: Every option as it is where nothing is chosen.
-DEFAULTS = CorrectionOptions()
+DEFAULTS: CorrectionOptions = CorrectionOptions()

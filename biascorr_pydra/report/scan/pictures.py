@@ -231,9 +231,9 @@ def _draw_method(
         png = draw_histograms(volumes.brain["acquired"], volumes.brain["corrected"], images.labels, images.gray_scale)
         alt = f"Histograms of {title} before and after {name}: by tissue, and jointly"
         drawn.histograms = write(f"{label}histograms", "png", png, alt)
-    if (jpeg := draw_thumbnail(images, name)) is not None:
+    if (small := draw_thumbnail(images, name)) is not None:
         alt = f"{title} by {name}: acquired, corrected, field; an axial slice"
-        drawn.thumbnail = write(f"{label}thumbnail", "jpg", jpeg, alt)
+        drawn.thumbnail = write(f"{label}thumbnail", "jpg", small, alt)
 
 
 def _labels(methods: Sequence[str]) -> list[str]:
