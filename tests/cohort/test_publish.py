@@ -35,6 +35,8 @@ def test_the_record_lists_the_files_and_tells_what_was_done(published, phantom_f
     job = published.jobs[4]
     record = json.loads(put(job, published, phantom_file, ("corrected", "bias", "mask"), BRAIN | TISSUE).read_text())
     folder, size = "sub-02/anat/sub-02_acq-fast_run-2", phantom_file.stat().st_size
+    settings = record["work"].pop("settings")
+    assert settings["skull_strip"] == published.settings.skull_strip and settings["implementation"].startswith("n4 ")
     assert record["work"] == {
         "key": published.keys[job.relative, "n4"],
         "run_id": "first",

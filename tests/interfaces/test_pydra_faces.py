@@ -249,7 +249,7 @@ def test_without_a_segmentation_the_metrics_say_why(tmp_path, phantom_file, mask
     outputs = task(worker="debug", cache_root=tmp_path / "cache")
     assert outputs.out_segm is None and outputs.out_tpms is None
     metrics = json.loads(Path(outputs.out_metrics).read_text())
-    assert metrics["undefined"]["after.cjv"] == "no tissue segmentation was asked for"
+    assert metrics["undefined"]["own_after.cjv"] == "no tissue segmentation was asked for"
 
 
 def test_the_example_workflow_runs(tmp_path, phantom_file, mask_file):
