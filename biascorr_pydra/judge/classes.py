@@ -30,6 +30,8 @@ MIXED, MIXED_RANGE = 0.15, (0.02, 0.3)
 #: A tissue's standard deviation, at most as a part of the distance to the nearest other mean.
 WIDEST = 0.5
 LEAST_SHARE = 0.01
+#: Voxels below which there is nothing to fit.
+LEAST_VALUES = 30
 
 
 def neighbours(values: np.ndarray) -> np.ndarray:
@@ -70,6 +72,8 @@ def three_tissues(data: np.ndarray, inside: np.ndarray, order: Sequence[str]) ->
     voxels that are mixed.
     """
     values = data[inside].astype(np.float32)
+    if values.size < LEAST_VALUES:
+        raise SegmentationError("the image is hardly anywhere positive in the brain", value=f"{values.size} voxels")
     mixture = _fitted(values, tuple(order))
     likelihood = mixture.log_likelihood(np.minimum(values, mixture.largest))
     posterior = np.zeros((4, *inside.shape), np.float32)

@@ -20,6 +20,7 @@ from biascorr_pydra.anatomy.contrast import CONTRAST_ORDER
 from biascorr_pydra.errors import SegmentationError
 from biascorr_pydra.metrics import (
     DSEG_LABELS,
+    UndefinedMetricError,
     image_metrics,
     smoothed_log,
     tissue_masks,
@@ -158,16 +159,14 @@ def judge_images(
         return Judgement("the brain mask is empty")
     grid = Grid.over(np.asarray(mask, bool), voxel_size_mm)
     coarse = {name: grid.mean(data) for name, data in images.items()}
-    inside = grid.inside & np.all([data > 0 for data in coarse.values()], axis=0)
-    segmented = {}
-    for name, data in coarse.items():
-        try:
-            segmented[name] = three_tissues(data, inside, order)
-        except SegmentationError as error:
-            return Judgement(f"{error.rule} ({name})", grid=grid)
+    segmented, failed = _segmented(coarse, grid, order)
+    if not segmented:
+        return Judgement("; ".join(f"{name}: {why}" for name, why in failed.items()), grid=grid)
     pairs = tuple(
-        judge_pair((first, coarse[first]), (second, coarse[second]), consensus([classes, others], order), grid, seed)
-        for (first, classes), (second, others) in combinations(segmented.items(), 2)
+        judge_pair(
+            (first, coarse[first]), (second, coarse[second]), _common(segmented, first, second, order), grid, seed
+        )
+        for first, second in combinations(coarse, 2)
     )
     tissue = consensus(list(segmented.values()), order)
     voxels = _voxels(tissue)
@@ -175,14 +174,36 @@ def judge_images(
     reason = f"the segmentations agree on too little tissue: {few}" if min(voxels.values()) < LEAST_VOXELS else None
     if reason and not any(pair.changes for pair in pairs):
         return Judgement(reason, voxels, tissue=tissue, grid=grid)
-    masks = tissue_masks(tissue)
-    scores = {
-        name: undefined_image_metrics(reason)
-        if reason
-        else image_metrics(data, masks["GM"], masks["WM"], voxel_size_mm=grid.voxel_size_mm)
-        for name, data in coarse.items()
-    }
+    reasons = {name: failed.get(name, reason) for name in coarse}
+    scores = {name: _scores(data, tissue, grid, reasons[name]) for name, data in coarse.items()}
     return Judgement(None, voxels, scores, pairs, tissue, grid)
+
+
+def _segmented(
+    coarse: Mapping[str, np.ndarray], grid: Grid, order: Sequence[str]
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Tissues of each image that has three, where it is positive; and why the others have not."""
+    segmented, failed = {}, {}
+    for name, data in coarse.items():
+        try:
+            segmented[name] = three_tissues(data, grid.inside & (data > 0), order)
+        except SegmentationError as error:
+            failed[name] = error.rule
+    return segmented, failed
+
+
+def _common(segmented: Mapping[str, np.ndarray], first: str, second: str, order: Sequence[str]) -> np.ndarray | None:
+    """Tissue that two images agree on; None where one of them has not been segmented."""
+    if first not in segmented or second not in segmented:
+        return None
+    return consensus([segmented[first], segmented[second]], order)
+
+
+def _scores(data: np.ndarray, tissue: np.ndarray, grid: Grid, reason: str | None) -> dict[str, Any]:
+    if reason:
+        return undefined_image_metrics(reason)
+    masks = tissue_masks(tissue)
+    return image_metrics(data, masks["GM"], masks["WM"], voxel_size_mm=grid.voxel_size_mm)
 
 
 def _voxels(tissue: np.ndarray) -> dict[str, int]:
@@ -191,19 +212,20 @@ def _voxels(tissue: np.ndarray) -> dict[str, int]:
 
 
 def judge_pair(
-    first: tuple[str, np.ndarray], second: tuple[str, np.ndarray], tissue: np.ndarray, grid: Grid, seed: int = 0
+    first: tuple[str, np.ndarray], second: tuple[str, np.ndarray], tissue: np.ndarray | None, grid: Grid, seed: int = 0
 ) -> Pair:
     """Compare two images on tissue that their segmentations agree on.
 
     Parameters
     ----------
     first, second : name, and float array (I, J, K) on the coarse grid, positive where there is tissue
-    tissue : array, same shape, 1 GM, 2 WM
+    tissue : array, same shape, 1 GM, 2 WM; None where they have none in common
     grid : the coarse grid
     seed : of the resampling
     """
-    names, voxels = (first[0], second[0]), _voxels(tissue)
-    if min(voxels.values()) < LEAST_VOXELS:
+    names = first[0], second[0]
+    voxels = {"WM": 0, "GM": 0} if tissue is None else _voxels(tissue)
+    if tissue is None or min(voxels.values()) < LEAST_VOXELS:
         return Pair(*names, CANNOT_TELL, {}, voxels)
     logs = [
         {
@@ -212,7 +234,12 @@ def judge_pair(
         }
         for _, data in (first, second)
     ]
-    before, after = (unevenness(log["GM"], log["WM"]) for log in logs)
+    try:
+        before, after = (unevenness(log["GM"], log["WM"]) for log in logs)
+    except UndefinedMetricError:
+        return Pair(*names, CANNOT_TELL, {}, voxels)
+    if min(before, after) <= 0:  # tissue of one value: nobody acquired that
+        return Pair(*names, CANNOT_TELL, {}, voxels)
     blocks = Blocks.of(tissue, grid.voxel_size_mm, seed=seed)
     low, high = interval(*(blocks.resampled(log) for log in logs))
     change = (100 * (after / before - 1), low, high)
@@ -222,11 +249,9 @@ def judge_pair(
 def _verdict(first: str, second: str, change: float, low: float, high: float) -> str:
     if max(abs(change), abs(low), abs(high)) < 100 * EQUAL:
         return SAME
-    if high < 0 and change < -LEAST_CHANGE:
-        return second
-    if low > 0 and change > LEAST_CHANGE:
-        return first
-    return CANNOT_TELL
+    if abs(np.log1p(change / 100)) < np.log1p(LEAST_CHANGE / 100):  # the same limit in both directions
+        return CANNOT_TELL
+    return second if high < 0 else first if low > 0 else CANNOT_TELL
 
 
 def _finite(value: Any) -> Any:

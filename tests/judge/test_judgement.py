@@ -108,6 +108,40 @@ def test_too_little_tissue_is_no_verdict(phantom, images):
     assert judgement.reason is not None and not any(pair.changes for pair in judgement.pairs)
 
 
+@pytest.mark.parametrize("odd", ["negative", "one voxel", "air"])
+def test_odd_masks_and_images_are_reasons(phantom, images, odd):
+    """Nothing here is an error: one odd scan must not stop the report of a cohort."""
+    mask = phantom.brain
+    if odd == "one voxel":
+        mask = np.zeros_like(mask)
+        mask[24, 28, 22] = True
+    elif odd == "air":
+        mask = np.zeros_like(mask)
+        mask[:3, :3, :3] = True
+    chosen = {name: images[name] * (-1 if odd == "negative" else 1) for name in (ACQUIRED, "half")}
+    judgement = judged(phantom, chosen, mask=mask)
+    assert judgement.reason and not any(pair.changes for pair in judgement.pairs)
+
+
+def test_flat_tissue_is_no_verdict(phantom, images):
+    flat = np.choose(phantom.dseg, [1.0, 60, 100, 25]).astype(np.float32)
+    pair = judged(phantom, {ACQUIRED: flat, "half": images["half"]}).pairs[0]
+    assert (pair.verdict, pair.changes) == (CANNOT_TELL, {})
+
+
+def test_an_image_without_tissues_vetoes_only_its_own_pairs(phantom, images):
+    one_value = np.ones(phantom.acquired.shape, np.float32)
+    judgement = judged(phantom, {ACQUIRED: images[ACQUIRED], "ubc": one_value, "half": images["half"]})
+    assert judgement.reason is None
+    assert verdicts(judgement) == {
+        (ACQUIRED, "ubc"): CANNOT_TELL,
+        (ACQUIRED, "half"): "half",
+        ("ubc", "half"): CANNOT_TELL,
+    }
+    assert judgement.metrics["ubc"]["cjv"] is None and judgement.metrics["half"]["cjv"] > 0
+    assert "one intensity" in judgement.metrics["ubc"]["undefined"]["cjv"]
+
+
 def test_one_intensity_has_no_tissues(phantom):
     judgement = judged(phantom, {ACQUIRED: np.ones(phantom.acquired.shape, np.float32)})
     assert "one intensity" in judgement.reason
