@@ -68,7 +68,7 @@ def correct_file(
     report_file : .html, optional
         Also write a page that shows the correction: images, field, mask, tissues, metrics. It takes a brain mask (the
         given one, or one made for the page alone) and a segmentation of the corrected image more; the correction does
-        not depend on it.
+        not depend on it: of a page that cannot be made the file says why, and so does a warning in the record.
     suffix : str, optional
         The contrast as BIDS names it (T1w, T2w, FLAIR ...), for the page; by default the end of the file's name.
     uncertainty_file : optional
@@ -118,12 +118,14 @@ def correct_file(
     record = result.correction.as_dict() | {"in_sha256": files.sha256(in_file)}
     record["warnings"] = (*record["warnings"], *unreadable)
     record["runtime_s"] = {"read": round(read_s, 4), **record["runtime_s"], "encode": round(encode_s, 4)}
+    if report_file is not None:
+        from .page import page_or_why_not  # draws: slow to import
+
+        page = page_or_why_not(img, result, record, mask_file=mask_file, suffix=suffix, device=device)
+        contents[report_file] = page[0]
+        record["warnings"] = (*record["warnings"], *page[1])
     if record_file is not None:
         contents[record_file] = json.dumps(record, indent=2).encode()
-    if report_file is not None:
-        from .page import page_of  # draws: slow to import
-
-        contents[report_file] = page_of(img, result, record, mask_file=mask_file, suffix=suffix, device=device)
     outputs.write(contents)
     correction = Correction(**record)
     if strict:

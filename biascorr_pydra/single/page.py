@@ -1,10 +1,11 @@
 """The page of one correction: its image is masked, segmented and measured for it, as a cohort's scans are.
 
-All of it comes after the correction, which is the same with and without a page.
+All of it comes after the correction, which is the same with and without a page, and is not lost if that cannot be made.
 """
 
 from __future__ import annotations
 
+import html
 import json
 import tempfile
 from collections.abc import Mapping
@@ -24,14 +25,44 @@ from biascorr_pydra.errors import BiasCorrError
 from biascorr_pydra.quality import REJECTED, measure_file
 from biascorr_pydra.report.collect import Result
 from biascorr_pydra.report.judge_records import joined
+from biascorr_pydra.report.judged import JudgedScan
 from biascorr_pydra.report.scan import page_of_one
 
 from .contrasts import KNOWN
 from .judging import judge_one
 
-__all__ = ["page_of"]
+__all__ = ["page_of", "page_or_why_not"]
 
 SEGMENTATION = "atropos"  # as cohorts are segmented where nothing else is chosen
+NO_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{name}: no page</title></head>
+<body><h1>{name}</h1>
+<p>The image was corrected. {reason}</p></body></html>
+"""
+
+
+def page_or_why_not(
+    img: nib.Nifti1Image,
+    result: CorrectedImage,
+    record: Mapping[str, Any],
+    *,
+    mask_file: str | Path | None,
+    suffix: str | None,
+    device: str,
+) -> tuple[bytes, list[str]]:
+    """See :func:`page_of`; if that fails, a page that says why, and the same as a warning.
+
+    Returns
+    -------
+    The file's bytes, and warnings for the correction's record.
+    """
+    name = Path(str(img.get_filename() or "image")).name  # before it is saved under another one
+    try:
+        return page_of(img, result, record, mask_file=mask_file, suffix=suffix, device=device), []
+    except Exception as error:  # the correction is done: whatever a page makes of it must not lose it
+        reason = f"The page that shows the correction cannot be made: {_in_words(error)}."
+        page = NO_PAGE.format(name=html.escape(name), reason=html.escape(reason))
+        return page.encode("utf-8", "backslashreplace"), [reason]
 
 
 def page_of(
@@ -98,7 +129,7 @@ def _examined(
     records["metrics"] = json.loads(metrics_file.read_text())
     measured = metrics_record(job, records)
     measured["warnings"] += notes
-    judged = judge_one(files, record["method"], record["gate"], suffix=job.suffix)
+    judged = _judged(job, files, record)
     if mask_file is None:  # the correction had no mask: what the page is made with is none of its business
         measured["skull_strip"] = None
         records.pop("brain", None)
@@ -165,10 +196,21 @@ def _add_tissue(job: Job, files: dict[str, Path], records: dict[str, Any], devic
     return ""
 
 
+def _judged(job: Job, files: Mapping[str, Path], record: Mapping[str, Any]) -> JudgedScan:
+    """What the judge says; a judge that fails costs only its part of the page."""
+    try:
+        return judge_one(files, record["method"], record["gate"], suffix=job.suffix)
+    except Exception as error:  # whatever an odd image makes it raise
+        return JudgedScan(f"the judge failed: {_in_words(error)}")
+
+
 def _unknown(job: Job) -> str:
     return f"the file's name does not say the contrast ({job.suffix!r} is none); --suffix T1w, for instance, would"
 
 
-def _in_words(error: BiasCorrError) -> str:
+def _in_words(error: Exception) -> str:
     """An error without the path of a file that is gone when the page is read."""
-    return f"{error.rule} ({error.value})" if error.value is not None else error.rule
+    if isinstance(error, BiasCorrError):
+        return f"{error.rule} ({error.value})" if error.value is not None else error.rule
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

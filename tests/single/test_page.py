@@ -129,3 +129,32 @@ def test_of_a_series_the_mean_frame_is_shown(tmp_path, files, phantom, segmented
     cjv = image_metrics(phantom.acquired, tissues["GM"], tissues["WM"], voxel_size_mm=(4.0,) * 3)["cjv"]
     assert number(cjv) in page.text and "No errors to report!" in page.text
     assert nifti.load(tmp_path / "o.nii.gz").shape == frames.shape
+
+
+def test_a_judge_that_fails_costs_only_its_part_of_the_page(tmp_path, files, segmented, monkeypatch):
+    def fail(*arguments, **options):
+        raise IndexError("index 0 is out of bounds")
+
+    monkeypatch.setattr(page_module, "judge_one", fail)
+    record = correct_file(out_file=tmp_path / "o.nii.gz", report_file=tmp_path / "page.html", **files, **QUICK)
+    page = Page(tmp_path / "page.html")
+    assert "not judged: the judge failed: IndexError: index 0 is out of bounds" in page.text
+    assert "as acquired" in page.source and "Own segmentation: atropos" in page.text
+    assert (tmp_path / "o.nii.gz").exists() and not any("page" in warning for warning in record.warnings)
+
+
+def test_a_page_that_cannot_be_made_does_not_lose_the_correction(tmp_path, files, monkeypatch):
+    def fail(*arguments, **options):
+        raise ZeroDivisionError("division by <zero>")
+
+    monkeypatch.setattr(page_module, "measure_file", fail)
+    out_file, page_file, record_file = (tmp_path / name for name in ("o.nii.gz", "page.html", "record.json"))
+    melon = files["in_file"].rename(tmp_path / "melon.nii.gz")
+    correct_file(melon, out_file, report_file=page_file, record_file=record_file, **QUICK)
+    plain = correct_file(melon, tmp_path / "plain.nii.gz", **QUICK)
+    reason = "The page that shows the correction cannot be made: ZeroDivisionError: division by <zero>."
+    assert out_file.read_bytes() == (tmp_path / "plain.nii.gz").read_bytes()
+    assert (
+        Page(page_file).text.strip().endswith(f"melon.nii.gz: no page melon.nii.gz The image was corrected. {reason}")
+    )
+    assert json.loads(record_file.read_text())["warnings"] == [*plain.warnings, reason]
