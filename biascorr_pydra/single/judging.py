@@ -22,7 +22,7 @@ def judge_one(files: Mapping[str, Path], method: str, gate: Mapping[str, Any], *
 
     Parameters
     ----------
-    files : "corrected", "bias" and, without which nothing is judged, "mask"
+    files : "acquired", "corrected" and, without which nothing is judged, "mask"
     method : under which name the corrected image is known
     gate : of the correction's record; an image that was left as it is is not compared with itself
     suffix : BIDS suffix
@@ -30,7 +30,8 @@ def judge_one(files: Mapping[str, Path], method: str, gate: Mapping[str, Any], *
     if "mask" not in files:
         return JudgedScan("there is no brain mask")
     affine, corrected = _read(files["corrected"])
-    images = {ACQUIRED: corrected * _read(files["bias"])[1]}
+    # Not corrected x bias: a method may rescale what it has divided. Where it is undefined, a correction delivers 0.
+    images = {ACQUIRED: np.nan_to_num(_read(files["acquired"])[1], nan=0, posinf=0, neginf=0)}
     left_out = {}
     if gate["applied"] == NOT_CORRECTED:
         left_out[method] = f"{gate['verdict']} by the gate: delivered as acquired"
