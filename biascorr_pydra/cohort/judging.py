@@ -20,7 +20,6 @@ import numpy as np
 
 from biascorr_pydra import bids
 from biascorr_pydra.bids import CORRECTED, JUDGED, NOT_CORRECTED, Job
-from biascorr_pydra.errors import BiasCorrError
 from biascorr_pydra.images import nifti
 from biascorr_pydra.judge import ACQUIRED, JUDGE_VERSION, Judgement, judge_images
 
@@ -157,7 +156,7 @@ def judge_rest(
             progress(number, len(jobs))
         try:
             judge_scan(out_dir, job, run_id=run_id)
-        except BiasCorrError as error:
+        except Exception as error:  # whatever a scan's files make it raise must not cost the others their report
             problems[job.relative] = f"{type(error).__name__}: {error}"
     if progress and jobs:
         progress(len(jobs), len(jobs))
@@ -188,18 +187,30 @@ def prepare_judge(out_dir: Path, bids_dir: Path, *, overwrite: bool = False) -> 
 
 def _delivered(out_dir: Path, job: Job) -> Iterator[Delivered]:
     for dataset in sorted(path for path in out_dir.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        paths = CORRECTED.paths(job, dataset)
-        record_file = paths[CORRECTED.record]
         try:
-            record = json.loads(record_file.read_text())
-            gate, key, written = record["gate"], record["work"]["key"], record_file.stat().st_mtime_ns
-            about = json.loads(bids.sidecar(paths["corrected"]).read_text())
+            one = _delivered_to(dataset, job)
         except UNREADABLE:
             continue  # not of this method, or damaged: the next run makes it again
-        if is_complete(record_file, dataset, key):
-            passed_on = gate["applied"] == NOT_CORRECTED
-            unapplied = f"{gate['verdict']} by the gate: delivered as acquired" if passed_on else ""
-            yield Delivered(dataset.name, key, about.get("SourceSHA256", ""), unapplied, paths, written)
+        if is_complete(CORRECTED.record_file(job, dataset), dataset, one.key):
+            yield one
+
+
+def _delivered_to(dataset: Path, job: Job) -> Delivered:
+    """What a data set's records say of a scan; raises one of UNREADABLE."""
+    paths = CORRECTED.paths(job, dataset)
+    record_file = paths[CORRECTED.record]
+    record = json.loads(record_file.read_text())
+    about = json.loads(bids.sidecar(paths["corrected"]).read_text())
+    gate = record["gate"]
+    passed_on = gate["applied"] == NOT_CORRECTED
+    return Delivered(
+        label=dataset.name,
+        key=record["work"]["key"],
+        source_sha256=about.get("SourceSHA256", ""),
+        unapplied=f"{gate['verdict']} by the gate: delivered as acquired" if passed_on else "",
+        paths=paths,
+        written_ns=record_file.stat().st_mtime_ns,
+    )
 
 
 def _scans(out_dir: Path) -> dict[str, Job]:

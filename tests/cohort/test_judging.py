@@ -202,6 +202,31 @@ def test_a_damaged_image_is_named_and_the_other_scans_are_judged(delivery, phant
         judge_scan(delivery.out, job_of())
 
 
+def test_whatever_the_judge_raises_costs_no_other_scan(delivery, phantom, monkeypatch):
+    other = T1W.replace("01", "02")
+    for scan in (T1W, other):
+        delivery.put("n4", phantom.bias, scan=scan)
+    judge, odd = judging.judge_images, iter([True, False])
+    monkeypatch.setattr(judging, "judge_images", lambda *args, **kw: 1 / 0 if next(odd) else judge(*args, **kw))
+    problems = judge_rest(delivery.out)
+    assert list(problems) == [T1W] and problems[T1W].startswith("ZeroDivisionError")
+    assert delivery.record(other).is_file() and not delivery.record().exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [("metrics", {"gate": {"verdict": "accepted"}}), ("metrics", {"gate": None}), ("corrected", None)],
+)
+def test_damaged_records_of_a_method_are_as_none(delivery, phantom, kind, content):
+    for label in ("n4", "ubc"):
+        delivery.put(label, phantom.bias)
+    paths = bids.output_paths(job_of(), delivery.out / "n4")
+    path = paths[kind] if kind == "metrics" else bids.sidecar(paths[kind])
+    path.write_text(json.dumps(read(path) | content if content else [1]))
+    assert judge_rest(delivery.out) == {}
+    assert set(read(delivery.record())["judged"]) == {"ubc"}
+
+
 def test_the_judges_folder_is_a_data_set_of_its_own_made_from_the_same_raw_one(delivery, phantom):
     delivery.put("n4", phantom.bias)
     judged(delivery)

@@ -1,8 +1,10 @@
 """The last step of a cohort: how many CPUs it asks for, and uses."""
 
 import pytest
+from tiny_cohort import implementation, settings
 
 from biascorr_pydra import report
+from biascorr_pydra.cohort import plan_correction
 from biascorr_pydra.interfaces.pydra import cohort
 from biascorr_pydra.interfaces.pydra.cohort_hooks import cpus_for_report
 from biascorr_pydra.interfaces.pydra.run import make_worker
@@ -39,3 +41,22 @@ def test_the_step_asks_for_what_it_uses(monkeypatch, tmp_path):
         worker="debug", cache_root=tmp_path / "cache"
     )
     assert used == [3]
+
+
+def test_the_outcome_is_written_whatever_the_judge_does(monkeypatch, tmp_path):
+    monkeypatch.setattr(cohort, "judge_aloud", lambda *arguments: [][0])
+    task = cohort.WriteReport(out_dir=str(tmp_path), rows=[["a.nii.gz", "n4", "done", "n/a"]], run_id="a")
+    with pytest.raises(Exception, match="index out of range"):
+        task(worker="debug", cache_root=tmp_path / "cache")
+    assert "a.nii.gz\tn4\tdone" in (tmp_path / "status.tsv").read_text()
+
+
+def test_scans_that_cannot_be_begun_are_not_sent_to_be_judged(tiny, tmp_path, monkeypatch):
+    plan = plan_correction(settings(tiny, tmp_path / "out"), implementation)
+    broken = next(path for path in tiny.rglob("*_T2w.nii.gz"))
+    broken.unlink()
+    broken.symlink_to(tmp_path / "gone")
+    monkeypatch.setattr(cohort, "unjudged", lambda out_dir: plan.jobs)
+    plan = plan_correction(settings(tiny, tmp_path / "out"), implementation, rerun=True)
+    assert list(plan.problems) == [broken.relative_to(tiny).as_posix()]
+    assert cohort.left_to_judge(plan, "run") == []

@@ -11,9 +11,9 @@ from tiny_cohort import implementation, settings
 from biascorr_pydra.bids import CORRECTED
 from biascorr_pydra.cohort import plan_correction
 from biascorr_pydra.correction.options import CorrectionOptions
-from biascorr_pydra.interfaces.pydra import needs
+from biascorr_pydra.interfaces.pydra import needs, scan
 from biascorr_pydra.interfaces.pydra.cohort import scan_task
-from biascorr_pydra.interfaces.pydra.scan import CorrectByMethod, PublishScan
+from biascorr_pydra.interfaces.pydra.scan import CorrectByMethod, JudgeScan, PublishScan
 from biascorr_pydra.interfaces.pydra.tasks import SegmentTissue
 from biascorr_pydra.methods import get_corrector
 from biascorr_pydra.methods.spec import MethodSpec
@@ -106,3 +106,11 @@ def test_a_scan_that_changed_during_the_run_is_not_published(task_for, tmp_path,
     )
     with pytest.raises(Exception, match="changed during the run"):
         publish(worker="debug", cache_root=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("judge", [lambda *args, **options: None, lambda *args, **options: [][0]])
+def test_where_there_is_no_record_of_the_judge_the_step_goes_on(task_for, tmp_path, monkeypatch, judge):
+    monkeypatch.setattr(scan, "judge_scan", judge)
+    task = task_for("n4")
+    step = JudgeScan(in_file=task.in_file, work=task.work, metrics_files=[])
+    assert step(worker="debug", cache_root=tmp_path / "cache").judge_file is None

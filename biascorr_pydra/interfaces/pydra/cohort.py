@@ -22,7 +22,16 @@ from biascorr_pydra.resources import Resources, requires
 from .scan import GIVEN, CorrectScan, JudgeScan
 from .tasks import method_implementation
 
-__all__ = ["CorrectBids", "options_of", "plan_of", "prepare", "require_absolute", "scan_task", "settings_of"]
+__all__ = [
+    "CorrectBids",
+    "left_to_judge",
+    "options_of",
+    "plan_of",
+    "prepare",
+    "require_absolute",
+    "scan_task",
+    "settings_of",
+]
 
 
 @requires(lambda task: Resources(cpus=task.cpus))
@@ -60,8 +69,8 @@ def WriteReport(  # noqa: N802
     report_file : str
         the report
     """
-    judge_aloud(Path(out_dir), run_id)
     status.write(Path(out_dir), status.judged(Path(out_dir), [status.Row(*row) for row in rows]))
+    judge_aloud(Path(out_dir), run_id)
     return str(report.write_report(Path(out_dir), scan_pages=scan_pages, n_procs=cpus).html)
 
 
@@ -147,7 +156,7 @@ def CorrectBids(
         values = {name: [getattr(task, name) for task in tasks] for name in fields}
         scans = workflow.add(CorrectScan().split(fields, **values).combine("in_file"), name="scan")
         metrics_files = scans.metrics_files
-    judge_files, rest = None, _unjudged(plan, run_id)
+    judge_files, rest = None, left_to_judge(plan, run_id)
     if rest:
         values = {name: [getattr(task, name) for task in rest] for name in ("in_file", "work")}
         judges = workflow.add(
@@ -173,10 +182,13 @@ def CorrectBids(
     return written.report_file
 
 
-def _unjudged(plan: CorrectionPlan, run_id: str) -> list[workflow.Task]:
-    """Scans that need no correction, but the judge: after a new version of it, or a run that was killed before it."""
+def left_to_judge(plan: CorrectionPlan, run_id: str) -> list[workflow.Task]:
+    """Scans that need no correction, but the judge: after a new version of it, or a run that was killed before it.
+
+    Not those that cannot be begun, because some file is not there: they are judged without it, before the report.
+    """
     pending = {job.relative for job, _ in plan.pending}
-    waiting = {job.relative for job in unjudged(plan.settings.out_dir)} - pending
+    waiting = {job.relative for job in unjudged(plan.settings.out_dir)} - pending - set(plan.problems)
     return [scan_task(plan, job, (), run_id) for job in plan.jobs if job.relative in waiting]
 
 

@@ -84,6 +84,8 @@ class CohortHooks:
     def finish(self, task: workflow.Task, cache_root: Path, submit: Submit, outcome: Any) -> int:
         """Run what the engine left out, then write and print the outcome; the exit code."""
         plan = _plan(task)
+        if isinstance(outcome, Exception):
+            click.echo(f"The workflow ended with an error: {error_line(outcome)}", err=True)
         if isinstance(outcome, Exception) or not status.has_begun(plan):
             prepare(plan)  # if this was what failed, its error ends the run
         reasons = complete(plan, task.run_id, cache_root, submit)
@@ -97,8 +99,8 @@ class CohortHooks:
             if row.state in ("failed", "rejected"):
                 click.echo(f"{row.state.upper()}  {row.scan}  {row.method}\n        {row.reason}", err=True)
         paths = report.ReportPaths.inside(plan.settings.out_dir)
-        judge_aloud(plan.settings.out_dir, task.run_id)
         status.write(plan.settings.out_dir, rows)
+        judge_aloud(plan.settings.out_dir, task.run_id)
         if not report.is_up_to_date(plan.settings.out_dir):  # usually the workflow's last node has made it
             report.write_report(plan.settings.out_dir, scan_pages=plan.settings.scan_pages, n_procs=task.report_cpus)
         click.echo(f"Metrics: {paths.metrics_tsv}\nReport:  {paths.html}")

@@ -23,7 +23,7 @@ from biascorr_pydra.anatomy.tissue import reason_against
 from biascorr_pydra.bids import CORRECTED, TISSUES, Job
 from biascorr_pydra.cohort.judging import judge_scan
 from biascorr_pydra.cohort.publish import metrics_record, publish
-from biascorr_pydra.errors import BiasCorrError, InvalidImageError
+from biascorr_pydra.errors import InvalidImageError
 from biascorr_pydra.methods.spec import NO_FALLBACK, MethodSpec
 from biascorr_pydra.resources import Resources, requires
 
@@ -236,9 +236,10 @@ def JudgeScan(in_file: File, work: str, metrics_files: list[str]) -> str | None:
     """
     chosen = json.loads(work)
     try:
-        return str(judge_scan(Path(chosen["out_dir"]), Job.from_dict(chosen["job"]), run_id=chosen["run_id"]))
-    except BiasCorrError:
+        judge_file = judge_scan(Path(chosen["out_dir"]), Job.from_dict(chosen["job"]), run_id=chosen["run_id"])
+    except Exception:  # whatever it is: the corrections are there, and so must be the report
         return None
+    return None if judge_file is None else str(judge_file)
 
 
 @requires(_scan_needs)
