@@ -77,7 +77,8 @@ def correct_file(
     metadata : mapping, optional
         What the image's BIDS sidecar says; by default the JSON file beside ``in_file``, if there is one.
     overwrite : bool
-        Replace outputs that exist; a rejected field that an earlier call left under its name goes if there is none now.
+        Replace outputs that exist; a rejected field that an earlier call left beside ``out_file`` goes if there is none
+        now.
     method, device, seed, preset, options, average_frames, gate, fallback, check_response, strict, progress
         See :class:`biascorr_pydra.correction.options.CorrectionOptions` and
         :func:`biascorr_pydra.correction.correct.correct_image`.

@@ -38,7 +38,8 @@ class Outputs:
     ):
         out_file = images["out"]
         assert out_file is not None, "a correction always has an output"
-        self.images = {**images, "rejected": images.get("rejected") or rejected_file_beside(out_file)}
+        self._beside = rejected_file_beside(out_file)
+        self.images = {**images, "rejected": images.get("rejected") or self._beside}
         self._texts = ((record_file, (".json",)), (report_file, (".html", ".htm")))
 
     def check(self, inputs: Iterable[str | Path | None], *, overwrite: bool) -> None:
@@ -63,11 +64,13 @@ class Outputs:
     def write(self, contents: Mapping[str | Path, bytes]) -> None:
         """Write all files or none; then a rejected field of an earlier call goes that this call has no other for.
 
+        Only one under the default name, which is this package's own: of a name that the user gave, nobody knows whose
+        file it is.
+
         Raises
         ------
         OutputError
         """
         files.write_all(contents)
-        rejected = self.images["rejected"]
-        if rejected is not None and rejected not in contents:
-            Path(rejected).unlink(missing_ok=True)
+        if self._beside not in contents and self.images["rejected"] == self._beside:
+            self._beside.unlink(missing_ok=True)

@@ -208,6 +208,8 @@ def test_the_page_and_the_field_that_was_not_divided_out(tmp_path, phantom_file,
     outputs = node.run(cwd=str(tmp_path / "node")).outputs
     assert Path(outputs.rejected_file).read_bytes() == (tmp_path / "o_rejected-biasfield.nii.gz").read_bytes()
     assert "n4 (negligible, not divided out)" in Path(outputs.report_file).read_text()
+    again = CorrectBias(in_file=phantom_file, gate=False, **negligible).run(cwd=str(tmp_path / "node")).outputs
+    assert not isdefined(again.rejected_file)  # the one in the folder is of the run before
     with pytest.raises(RejectedFieldError, match="negligible"):
         CorrectBias(in_file=phantom_file, strict=True, **negligible).run(cwd=str(tmp_path / "node"))
 

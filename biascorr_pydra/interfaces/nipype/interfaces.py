@@ -89,7 +89,7 @@ class CorrectBias(FileInterface):
             "report_file": folder / "report.html" if inputs.report else None,
             "uncertainty_file": folder / "uncertainty.nii.gz" if inputs.uncertainty else None,
         }
-        correct_file(
+        correction = correct_file(
             inputs.in_file,
             out_file,
             bias_file=others["bias_file"],
@@ -113,6 +113,8 @@ class CorrectBias(FileInterface):
             metadata=given(inputs.metadata),
             overwrite=True,  # the node's own folder
         )
+        if correction.rejected_field is None:
+            others["rejected_file"] = None  # what lies there is of an earlier run of the node
         written = {name: file for name, file in others.items() if file is not None and file.exists()}
         return {"out_file": out_file, **written}
 

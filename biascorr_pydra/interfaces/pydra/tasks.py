@@ -107,7 +107,7 @@ def CorrectBias(
     out_file, bias_file, record_file, rejected_file, page, uncertainty_map = (Path(name).absolute() for name in names)
     report_file = page if report else None
     uncertainty_file = uncertainty_map if uncertainty else None
-    correct_file(
+    correction = correct_file(
         Path(in_file),
         out_file,
         method=method,
@@ -131,7 +131,7 @@ def CorrectBias(
         metadata=metadata,
         overwrite=True,  # the task's own folder: what an interrupted run left there is replaced
     )
-    rejected = rejected_file if rejected_file.exists() else None
+    rejected = None if correction.rejected_field is None else rejected_file  # not an interrupted run's
     written = (out_file, bias_file, record_file, rejected, report_file, uncertainty_file)
     return cast(tuple[NiftiGz, NiftiGz, Json, NiftiGz | None, File | None, NiftiGz | None], written)
 
