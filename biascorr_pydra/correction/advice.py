@@ -26,7 +26,10 @@ def next_steps(verdict: Verdict, *, method: str, fallback: str, masked: bool, ha
     if verdict.verdict == NEGLIGIBLE:
         steps.append("An image without shading needs no correction. The steps below are for one in which you see it.")
     if not masked:
-        steps.append("Give a brain mask (--mask-file MASK): the field is then estimated and judged inside it.")
+        steps.append(
+            "Give a brain mask (--mask-file MASK of `biascorr correct`, --skull-strip auto of a cohort): "
+            "the field is then estimated and judged inside it."
+        )
     steps.append(_another_method(verdict, method, fallback))
     if has_field:
         steps.append("--no-gate divides the field out all the same. Look at the field first.")

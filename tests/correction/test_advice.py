@@ -15,7 +15,9 @@ def test_nothing_is_advised_where_a_field_was_divided_out():
 
 
 def test_a_mask_is_advised_where_there_was_none():
-    assert "--mask-file" in advice(masked=False) and "--mask-file" not in advice()
+    text = advice(masked=False)
+    assert "--mask-file MASK of `biascorr correct`" in text and "--skull-strip auto of a cohort" in text
+    assert "mask" not in advice()
 
 
 def test_the_fallback_that_is_advised_is_another_method():
