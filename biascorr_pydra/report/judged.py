@@ -67,6 +67,10 @@ class JudgedScan:
         reasons = {**mapping_in(self.record, "not_compared"), **mapping_in(self.record, "left_out")}
         return str(reasons[method]) if method in reasons else None
 
+    def reason_against(self, method: str) -> str:
+        """Why there is no verdict on a method's image."""
+        return self.reason or self.left_out(method) or "the judge's record has no verdict on it that this version knows"
+
     def numbers(self, method: str) -> Mapping[str, Any]:
         """Metrics of the acquired image (``ACQUIRED``) or of what a method delivered; empty where there are none."""
         name = self.image_of(method)
@@ -85,7 +89,7 @@ class JudgedScan:
                 continue
             known = pair.get("first"), pair.get("second")
             if known in (names, names[::-1]):
-                return _pair(pair, str(names[1]), turned=known != names)
+                return _pair(pair, str(names[0]), str(names[1]), turned=known != names)
         return None
 
 
@@ -95,16 +99,17 @@ def mapping_in(content: Mapping[str, Any], key: str | None) -> Mapping[str, Any]
     return value if isinstance(value, Mapping) else {}
 
 
-def _pair(pair: Mapping[str, Any], second: str, *, turned: bool) -> PairOfImages:
+def _pair(pair: Mapping[str, Any], first: str, second: str, *, turned: bool) -> PairOfImages | None:
+    """The second image against the first; None where the record names neither of them, nor that they are alike."""
     changes = {}
     for key in RANKED_BY:
         numbers = mapping_in(pair, "changes").get(key)
         if isinstance(numbers, list | tuple) and len(numbers) == 3 and all(map(_is_number, numbers)):
             change, low, high = map(float, numbers)
             changes[key] = (back(change), back(high), back(low)) if turned else (change, low, high)
-    verdict = pair.get("verdict")
-    words = {CANNOT_TELL: verdicts.CANNOT_TELL, SAME: verdicts.SAME, second: verdicts.BETTER}
-    return PairOfImages(scan_verdict(words.get(str(verdict), verdicts.WORSE), changes.values()), changes)
+    words = {CANNOT_TELL: verdicts.CANNOT_TELL, SAME: verdicts.SAME, first: verdicts.WORSE, second: verdicts.BETTER}
+    word = words.get(str(pair.get("verdict")))
+    return None if word is None else PairOfImages(scan_verdict(word, changes.values()), changes)
 
 
 def back(percent: float) -> float:

@@ -207,7 +207,10 @@ def judge_word(result: Result) -> str | None:
 
 
 def _judge_note(result: Result) -> str | None:
-    return (result.judged.reason or result.judged.left_out(result.method)) if result.record else None
+    if not result.record:
+        return None
+    judged = result.against_acquired is not None
+    return result.judged.left_out(result.method) if judged else result.judged.reason_against(result.method)
 
 
 def _segmentation(result: Result) -> str:

@@ -14,6 +14,8 @@ from biascorr_pydra.report.cohort.findings import find
 from biascorr_pydra.report.collect import Cohort, Result, collect
 from biascorr_pydra.report.judged import JudgedScan
 from biascorr_pydra.report.scan.coarse import labels_on
+from biascorr_pydra.report.scan.content import judge_verdict
+from biascorr_pydra.report.table import judge_word
 from biascorr_pydra.report.verdicts import over_cohort, sentence
 
 JUDGE_FILE = "judge/sub-01/ses-1/anat/sub-01_ses-1_desc-T1w_judge.json"
@@ -99,6 +101,18 @@ def test_a_rejected_image_is_the_acquired_one(out):
     assert ubc.against_acquired.word == "same"
     assert ubc.part("after") == ubc.part("before") != {}
     assert ubc.judged.compare("ubc", "n4").word == "better"
+
+
+def test_a_verdict_that_nobody_knows_is_none():
+    (result,) = judged_results(1, n4=0.5)
+    (known,) = result.judged.record["pairs"]
+    assert (known["verdict"], judge_word(result)) == ("n4", "better")
+    for verdict in ("perhaps", None, "ubc", ""):
+        known["verdict"] = verdict
+        assert result.judged.compare("acquired", "n4") is result.judged.compare("n4", "acquired") is None
+        assert judge_word(result) == "not judged"
+        assert judge_verdict(result)["text"].startswith("not judged: the judge's record has no verdict on it that this")
+        assert rows_of([result])["n4", "acquired"]["n_not_judged"] == 1
 
 
 # --- flags

@@ -137,7 +137,7 @@ def judge_verdict(result: Result) -> dict[str, str]:
     """What the judge says of the delivered image against the acquired one; only better and worse have a color."""
     pair = result.against_acquired
     if pair is None:
-        return {"text": f"not judged: {result.judged.left_out(result.method) or result.judged.reason}", "color": ""}
+        return {"text": f"not judged: {result.judged.reason_against(result.method)}", "color": ""}
     reason = result.judged.left_out(result.method)
     text = f"{pair.word}: {reason}" if reason else pair.in_words()
     return {"text": text, "color": pair.word if pair.word in (BETTER, WORSE) else ""}
