@@ -30,7 +30,7 @@ import nibabel as nib
 import numpy as np
 
 from biascorr_pydra.bids import STATUS_COLUMNS, Job, output_paths, sidecar
-from biascorr_pydra.judge import RANKED_BY
+from biascorr_pydra.judge import JUDGE_VERSION, RANKED_BY
 from biascorr_pydra.metrics import HISTOGRAM_BINS, HISTOGRAM_RANGE
 
 SITES = {
@@ -100,7 +100,12 @@ def _write_judge(out: Path, job: Job, judge: dict) -> None:
         verdict = "cannot tell" if abs(change) < 3 else second if change < 0 else first
         changes = {key: [change, change - 3, change + 3] for key in RANKED_BY}
         pairs.append({"first": first, "second": second, "verdict": verdict, "changes": changes})
-    record = {"source": f"bids:raw:{job.relative}", "suffix": job.suffix, "judge_version": 1, "reason": None}
+    record = {
+        "source": f"bids:raw:{job.relative}",
+        "suffix": job.suffix,
+        "judge_version": JUDGE_VERSION,
+        "reason": None,
+    }
     record |= {"voxels": {"WM": 9000, "GM": 8000}, "pairs": pairs, "runtime_s": 0.9, **judge}
     path = (out / "judge" / job.relative).with_name(f"sub-{job.entity('sub')}_desc-{job.suffix}_judge.json")
     _write_json(path, record)
@@ -121,6 +126,7 @@ def _write_scan(out, job, site, methods, rng, image) -> list[tuple[str, str, str
     }
     rows = []
     judge: dict[str, dict] = {"images": {"acquired": _with_unevenness(before)}, "judged": {}, "left_out": {}}
+    judge["delivered"] = {}
     for method in methods:
         left, seconds = METHODS.get(method, OTHER_METHOD)
         if rng.random() < FAILED:
@@ -170,6 +176,7 @@ def _write_scan(out, job, site, methods, rng, image) -> list[tuple[str, str, str
         _write_json(paths["metrics"], record)
         state = "rejected" if rejected else "done"
         rows.append((job.relative, method, state, "; ".join(reasons) or "n/a"))
+        judge["delivered"][method] = "key"
         if rejected:
             judge["left_out"][method] = "rejected by the gate: delivered as acquired"
         else:

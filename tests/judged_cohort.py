@@ -25,10 +25,14 @@ class Delivery:
     def __init__(self, out, scratch, phantom):
         self.out, self.scratch, self.phantom = out, scratch, phantom
 
-    def put(self, label, field, *, scan=T1W, verdict="accepted", key="1", source="a", mask=True, codes="RAS"):
-        """Publish what a method delivers whose field this is; a field of 1 where the gate lets none through."""
+    def put(self, label, field, *, scan=T1W, verdict="accepted", key="1", source="a", mask=True, codes="RAS", **odd):
+        """Publish what a method delivers whose field this is; a field of 1 where the gate lets none through.
+
+        ``odd``: ``rescale_to`` as N4's presets have it, and ``fallback_verdict`` of the gate.
+        """
         field = np.broadcast_to(field if verdict == "accepted" else 1.0, self.phantom.bias.shape)
-        images = {"corrected": self.phantom.acquired / field, "bias": field}
+        shift = 100 if odd and verdict == "accepted" else 0
+        images = {"corrected": self.phantom.acquired / field + shift, "bias": field}
         images |= {"mask": self.phantom.brain} if mask else {}
         files = {}
         for kind, data in images.items():
@@ -40,9 +44,11 @@ class Delivery:
             bids.prepare_dataset(dataset, self.out.parent / "raw", label, "test")
         applied = label if verdict == "accepted" else "none"
         job, gate = job_of(scan), {"verdict": verdict, "reasons": [], "applied": applied}
+        gate["fallback_verdict"] = odd.get("fallback_verdict")
         names = ("method_version", "preset", "parameters", "weights_sha256", "device", "seed", "scaled_over")
         names += ("intensities", "mask_resampled", "field", "estimate", "software")
         correction = {**dict.fromkeys(names, "x"), "method": label, "in_sha256": source, "gate": gate, "warnings": []}
+        correction["estimate"] = {"rescale_to": odd.get("rescale_to")}
         content = {"source": bids.bids_uri(job), "entities": dict(job.entities), "suffix": job.suffix, "gate": gate}
         records = {"correction": correction, "brain": {"Name": "given"}}
         return publish(job, CORRECTED, dataset, files, records, content, key=f"{label} {key}", run_id="run")

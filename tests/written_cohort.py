@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from biascorr_pydra.images import nifti
-from biascorr_pydra.judge import RANKED_BY
+from biascorr_pydra.judge import JUDGE_VERSION, RANKED_BY
 
 AFFINE = np.array([[2.0, 0, 0, -20], [0, 2, 0, -24], [0, 0, 4, -18], [0, 0, 0, 1]])
 SHAPE = (20, 24, 12)
@@ -87,21 +87,22 @@ def write_judge(out, scan, method, record):
     path.mkdir(parents=True, exist_ok=True)
     (out / "judge/dataset_description.json").write_text('{"Name": "judge", "BIDSVersion": "1.11.0"}')
     path /= f"{stem}_desc-{suffix}_judge.json"
-    judge = json.loads(path.read_text()) if path.is_file() else {"images": {}, "judged": {}, "left_out": {}}
+    judge = json.loads(path.read_text()) if path.is_file() else {"images": {}, "delivered": {}, "left_out": {}}
     parts = [record[part] if isinstance(record[part], dict) else {} for part in ("before", "after")]
     before, after = ({key: value for key, value in part.items() if key != "undefined"} for part in parts)
-    judge["judged"][method] = record.get("work", {}).get("key", "key")
+    judge["delivered"][method] = record.get("work", {}).get("key", "key")
     judge["images"] |= {"acquired": before, method: after | {"undefined": {}}}
     gate = record.get("gate") or {}
     if gate.get("verdict") == "rejected" and gate.get("applied") == "none":
-        del judge["images"][method], judge["judged"][method]
+        del judge["images"][method]
         judge["left_out"][method] = "rejected by the gate: delivered as acquired"
     for values in judge["images"].values():  # the number that ranks moves with CJV
         if isinstance(values.get("cjv"), float):
             values["tissue_unevenness"] = values["cjv"] / 4
     known = {name: values["cjv"] for name, values in judge["images"].items() if isinstance(values.get("cjv"), float)}
     judge["pairs"] = [pair(a, b, 100 * (known[b] / known[a] - 1)) for a, b in combinations(known, 2)]
-    judge |= {"source": f"bids:raw:{scan}", "suffix": suffix, "judge_version": 1, "reason": None}
+    judge["judged"] = {name: key for name, key in judge["delivered"].items() if name in judge["images"]}
+    judge |= {"source": f"bids:raw:{scan}", "suffix": suffix, "judge_version": JUDGE_VERSION, "reason": None}
     judge |= {"voxels": {"WM": 9000, "GM": 8000}, "grid_mm": [2, 2, 2], "runtime_s": 0.9}
     path.write_text(json.dumps(judge))
 

@@ -21,6 +21,7 @@ import numpy as np
 from biascorr_pydra import bids
 from biascorr_pydra.bids import CORRECTED, JUDGED, NOT_CORRECTED, Job
 from biascorr_pydra.images import nifti
+from biascorr_pydra.images.files import sha256
 from biascorr_pydra.judge import ACQUIRED, JUDGE_VERSION, Judgement, judge_images
 
 from .plan import is_complete, key_of
@@ -29,6 +30,10 @@ from .publish import publish
 __all__ = ["judge_rest", "judge_scan", "prepare_judge", "unjudged"]
 
 NO_MASK = "there is no brain mask: the corrections were made without skull stripping"
+NO_ACQUIRED = (
+    "the acquired image cannot be had from the corrected ones, whose intensities were rescaled or may have been, "
+    "and it is no longer where it was"
+)
 OTHER_SOURCE = "made of another version of the acquired image than the last one"
 RECORDS = "*/sub-*/**/*_metrics.json"
 #: What a record that is absent, damaged or another one's raises.
@@ -45,6 +50,7 @@ class Delivered:
     key : what the work is called
     source_sha256 : of the acquired image that it was made of
     unapplied : why the image was delivered as acquired; empty where a field was divided out
+    exact : whether the corrected image times the field is the acquired one
     paths : of the images, by kind
     written_ns : when the record was written
     """
@@ -53,6 +59,7 @@ class Delivered:
     key: str
     source_sha256: str
     unapplied: str
+    exact: bool
     paths: Mapping[str, Path]
     written_ns: int
 
@@ -66,16 +73,25 @@ class Case:
     not_compared: Mapping[str, str]
 
     @property
+    def compared(self) -> list[Delivered]:
+        """What was made of the last version of the acquired image."""
+        return [one for one in self.present if one.label not in self.not_compared]
+
+    @property
     def judged(self) -> dict[str, str]:
         """Label -> key of the work, of the methods whose images are compared."""
         aside = {*self.left_out, *self.not_compared}
         return {one.label: one.key for one in self.present if one.label not in aside}
 
     @property
+    def delivered(self) -> dict[str, str]:
+        """Label -> key of the work, of all methods, whatever became of their images."""
+        return {one.label: one.key for one in self.present}
+
+    @property
     def key(self) -> str:
         """What this judgement is called: another one where anything that it is made of differs."""
-        of_same_source = {one.label: one.key for one in self.present if one.label not in self.not_compared}
-        return key_of({"version": JUDGE_VERSION, "made of": of_same_source, "aside": [*self.not_compared]})
+        return key_of({"version": JUDGE_VERSION, "delivered": self.delivered, "aside": [*self.not_compared]})
 
     @classmethod
     def of(cls, out_dir: Path, job: Job) -> Case:
@@ -116,15 +132,19 @@ def judge_scan(out_dir: Path, job: Job, *, run_id: str | None = None) -> Path | 
         return record
     if not (out_dir / bids.JUDGE / bids.DATASET_DESCRIPTION).is_file():
         prepare_judge(out_dir, _raw_of(out_dir / case.present[0].label))
-    judgement, affine = _judge(case, job)
+    images = _images(out_dir, case, job)
+    judgement, affine = _judge(case, job, images)
     content = _record(case, job, judgement)
+    names = [*images]
+    if ACQUIRED not in names:
+        content["not_compared"][ACQUIRED] = NO_ACQUIRED
     with tempfile.TemporaryDirectory(prefix="biascorr-judge-") as folder:
         files = {}
         if (img := judgement.tissue_image(affine)) is not None:
             files["dseg"] = Path(folder) / "dseg.nii.gz"
             nifti.save(img, files["dseg"])
         content["runtime_s"] = round(time.perf_counter() - started, 3)
-        about = {"judge": {"Name": "consensus", "Version": JUDGE_VERSION, "Images": [ACQUIRED, *case.judged]}}
+        about = {"judge": {"Name": "consensus", "Version": JUDGE_VERSION, "Images": names}}
         return publish(job, JUDGED, out_dir / bids.JUDGE, files, about, content, key=case.key, run_id=run_id)
 
 
@@ -208,9 +228,15 @@ def _delivered_to(dataset: Path, job: Job) -> Delivered:
         key=record["work"]["key"],
         source_sha256=about.get("SourceSHA256", ""),
         unapplied=f"{gate['verdict']} by the gate: delivered as acquired" if passed_on else "",
+        exact=passed_on or not (gate.get("fallback_verdict") or _is_rescaled(about.get("EstimateRecord"))),
         paths=paths,
         written_ns=record_file.stat().st_mtime_ns,
     )
+
+
+def _is_rescaled(estimate: Any) -> bool:
+    """Whether the corrector's ``finish`` changed the intensities after the division."""
+    return isinstance(estimate, Mapping) and estimate.get("rescale_to") is not None
 
 
 def _scans(out_dir: Path) -> dict[str, Job]:
@@ -268,24 +294,48 @@ class _Images(Mapping[str, np.ndarray]):
         return len(self._readers)
 
 
-def _judge(case: Case, job: Job) -> tuple[Judgement, np.ndarray]:
+def _judge(case: Case, job: Job, images: Mapping[str, np.ndarray]) -> tuple[Judgement, np.ndarray]:
     """The judgement, and the images' affine."""
-    compared = [one for one in case.present if one.label not in case.not_compared]
-    first = _load(compared[0].paths["corrected"])
-    masks = [one.paths["mask"] for one in compared if one.paths["mask"].is_file()]
+    first = _load(case.compared[0].paths["corrected"])
+    masks = [one.paths["mask"] for one in case.compared if one.paths["mask"].is_file()]
     if not masks:
         return Judgement(NO_MASK), first.affine
     mask = np.all([_read(path) > 0 for path in masks], axis=0)
-    readers: dict[str, Callable[[], np.ndarray]] = {ACQUIRED: partial(_acquired, compared[0])}
-    for one in compared:
-        if not one.unapplied:
-            readers[one.label] = partial(_read, one.paths["corrected"])
-    return judge_images(_Images(readers), mask, nifti.voxel_size_mm(first), suffix=job.suffix), first.affine
+    return judge_images(images, mask, nifti.voxel_size_mm(first), suffix=job.suffix), first.affine
 
 
-def _acquired(one: Delivered) -> np.ndarray:
-    """The acquired image: by definition the corrected one times the field, wherever the source may have gone."""
+def _images(out_dir: Path, case: Case, job: Job) -> _Images:
+    """What is compared; without the acquired image where nobody has it any more."""
+    acquired = _acquired(out_dir, case, job)
+    readers = {ACQUIRED: acquired} if acquired else {}
+    readers |= {one.label: partial(_read, one.paths["corrected"]) for one in case.compared if not one.unapplied}
+    return _Images(readers)
+
+
+def _acquired(out_dir: Path, case: Case, job: Job) -> Callable[[], np.ndarray] | None:
+    """How the acquired image is read: a corrected one times its field, wherever the source has gone; else the source.
+
+    Not every corrected image will do: some methods rescale intensities after the division.
+    """
+    exact = next((one for one in case.compared if one.exact), None)
+    if exact:
+        return partial(_times_field, exact)
+    last = case.compared[0]
+    source = _raw_of(out_dir / last.label) / job.relative
+    try:
+        same = sha256(source) == last.source_sha256
+    except OSError:
+        return None
+    return partial(_source, source) if same else None
+
+
+def _times_field(one: Delivered) -> np.ndarray:
     return _read(one.paths["corrected"]) * _read(one.paths["bias"])
+
+
+def _source(path: Path) -> np.ndarray:
+    data = _read(path)
+    return np.where(np.isfinite(data), data, np.float32(0))  # as the division leaves it
 
 
 def _load(path: Path) -> nib.Nifti1Image:
@@ -306,6 +356,7 @@ def _record(case: Case, job: Job, judgement: Judgement) -> dict[str, Any]:
         "entities": dict(job.entities),
         "suffix": job.suffix,
         "judge_version": JUDGE_VERSION,
+        "delivered": case.delivered,
         "judged": case.judged,
         "left_out": dict(case.left_out),
         "not_compared": dict(case.not_compared),

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from biascorr_pydra.judge import ACQUIRED
+from biascorr_pydra.judge import ACQUIRED, JUDGE_VERSION
 
 from .judged import JudgedScan, mapping_in
 from .results import Problem, Result, read_json, source_of
@@ -29,8 +29,9 @@ PARTS = {"before": "own_before", "after": "own_after"}
 EARLIER = "the records are of an earlier version, which had no judge"
 ABSENT = "the judge has no record of this scan"
 OUTDATED = "the judge's record is of other results than those in the folder"
+OTHER_JUDGE = "the judge's record is of another version of the judge"
 #: Reasons that go away if the same command is run again.
-AGAIN = (EARLIER, ABSENT, OUTDATED)
+AGAIN = (EARLIER, ABSENT, OUTDATED, OTHER_JUDGE)
 
 
 def join(root: Path, results: Mapping[tuple[str, str], Result], problems: list[Problem]) -> None:
@@ -49,8 +50,8 @@ def join(root: Path, results: Mapping[tuple[str, str], Result], problems: list[P
     earlier = not (root / JUDGE).is_dir()
     for scan, of_scan in by_scan.items():
         judged = _judged(root, records.get(scan), of_scan, EARLIER if earlier else ABSENT)
-        if judged.reason == OUTDATED:
-            problems.append(Problem(f"{JUDGE}: {scan}", f"{OUTDATED}: it is not used. {NEXT_STEP}"))
+        if judged.reason in (OUTDATED, OTHER_JUDGE):
+            problems.append(Problem(f"{JUDGE}: {scan}", f"{judged.reason}: it is not used. {NEXT_STEP}"))
         for result in of_scan:
             result.judged = judged
             if result.record:
@@ -73,6 +74,8 @@ def _judged(root: Path, known: tuple[Path, dict[str, Any]] | None, results: list
     if known is None:
         return JudgedScan(absent)
     path, record = known
+    if record.get("judge_version") != JUDGE_VERSION:
+        return JudgedScan(OTHER_JUDGE)
     if not all(_holds(record, result) for result in results if result.record):
         return JudgedScan(OUTDATED)
     reason = record.get("reason")
@@ -89,13 +92,8 @@ def _dseg(path: Path, suffix: str) -> Path | None:
 
 def _holds(record: Mapping[str, Any], result: Result) -> bool:
     """Whether a record of the judge is of this result as it is now."""
-    if result.method in mapping_in(record, "left_out") or result.method in mapping_in(record, "not_compared"):
-        return True
-    known = mapping_in(record, "judged")
-    if result.method not in known:
-        return record.get("reason") is not None and not known  # nothing of the scan could be judged
-    key = result.part("work").get("key")
-    return key is None or known[result.method] == key
+    delivered, key = mapping_in(record, "delivered"), result.part("work").get("key")
+    return result.method in delivered and (key is None or delivered[result.method] == key)
 
 
 def joined(result: Result, judged: JudgedScan) -> dict[str, Any]:

@@ -69,7 +69,8 @@ class JudgedScan:
 
     def reason_against(self, method: str) -> str:
         """Why there is no verdict on a method's image."""
-        return self.reason or self.left_out(method) or "the judge's record has no verdict on it that this version knows"
+        known = self.reason or self.left_out(method) or self.left_out(ACQUIRED)
+        return known or "the judge's record has no verdict on it that this version knows"
 
     def numbers(self, method: str) -> Mapping[str, Any]:
         """Metrics of the acquired image (``ACQUIRED``) or of what a method delivered; empty where there are none."""

@@ -12,7 +12,10 @@ from biascorr_pydra import bids
 from biascorr_pydra.cohort import judging
 from biascorr_pydra.cohort.judging import judge_rest, judge_scan, unjudged
 from biascorr_pydra.errors import UnreadableImageError
+from biascorr_pydra.images import nifti
+from biascorr_pydra.images.files import sha256
 from biascorr_pydra.metrics import image_metrics
+from biascorr_pydra.report.collect import collect
 
 
 def read(path):
@@ -85,6 +88,58 @@ def test_where_every_field_was_rejected_the_acquired_image_is_measured_alone(del
     assert list(record["images"]) == ["acquired"] and record["images"]["acquired"]["cjv"] > 0 and not record["pairs"]
 
 
+@pytest.fixture
+def acquired_of(delivery, monkeypatch):
+    """Judges a scan; what the judge was given as acquired, or None."""
+    given = []
+    judge = judging.judge_images
+
+    def watched(images, *arguments, **options):
+        given.append(images["acquired"] if "acquired" in list(images) else None)
+        return judge(images, *arguments, **options)
+
+    monkeypatch.setattr(judging, "judge_images", watched)
+    return lambda: (judged(delivery), given.pop())[1]
+
+
+ODD = [{"rescale_to": [0.0, 900.0]}, {"fallback_verdict": {"verdict": "accepted"}}]
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("verdict", ["accepted", "rejected"])
+def test_the_acquired_image_is_not_taken_from_one_that_was_rescaled(delivery, phantom, acquired_of, odd, verdict):
+    delivery.put("ants", phantom.bias, **odd)
+    delivery.put("n4", phantom.bias, verdict=verdict)
+    assert np.allclose(acquired_of(), phantom.acquired, rtol=1e-5)
+
+
+def test_where_all_were_rescaled_the_source_is_read_if_it_is_the_same(delivery, phantom, acquired_of):
+    source = delivery.out.parent / "raw" / T1W
+    source.parent.mkdir(parents=True)
+    nifti.save(phantom.image(np.where(phantom.brain, phantom.acquired, np.nan)), source)
+    delivery.put("ants", phantom.bias, source=sha256(source), **ODD[0])
+    assert np.allclose(acquired_of(), np.where(phantom.brain, phantom.acquired, 0))
+    nifti.save(phantom.image(), source)
+    delivery.put("ants", phantom.bias, source="of other bytes", key="2", **ODD[0])
+    delivery.put("mriqc", phantom.bias**0.5, source="of other bytes", **ODD[0])
+    assert acquired_of() is None
+    record = read(delivery.record())
+    assert set(record["images"]) == {"ants", "mriqc"} and "no longer where it was" in record["not_compared"]["acquired"]
+    assert verdicts(record) and unjudged(delivery.out) == []
+    assert "no longer where it was" in collect(delivery.out).results[0].judged.reason_against("ants")
+
+
+def test_the_record_says_of_which_work_of_all_methods_it_is(delivery, phantom):
+    delivery.put("n4", phantom.bias)
+    delivery.put("old", phantom.bias, source="old")
+    delivery.put("ubc", 1.0, verdict="rejected")
+    delivery.put("n4", phantom.bias)
+    assert judged(delivery)["delivered"] == {"n4": "n4 1", "old": "old 1", "ubc": "ubc 1"}
+    delivery.put("old", phantom.bias, source="old", key="2")
+    delivery.put("n4", phantom.bias)
+    assert len(unjudged(delivery.out)) == 1
+
+
 def test_without_a_brain_mask_nothing_is_judged_and_the_record_says_why(delivery, phantom):
     delivery.put("n4", phantom.bias, mask=False)
     record = judged(delivery)
@@ -107,7 +162,7 @@ def test_a_record_does_not_depend_on_how_the_images_are_stored(delivery, phantom
     delivery.put("n4", phantom.bias, codes=codes, key="2")
     after = judged(delivery)
     assert after["judged"] != before["judged"]
-    changing = ("judged", "work", "runtime_s")
+    changing = ("judged", "delivered", "work", "runtime_s")
     assert {k: v for k, v in after.items() if k not in changing} == {
         k: v for k, v in before.items() if k not in changing
     }

@@ -159,15 +159,33 @@ def test_a_folder_of_an_earlier_version_says_that_nothing_was_judged(out):
 
 
 def test_a_record_of_other_results_is_not_used(out, cohort):
-    change_judge(out, judged={"n4": "key", "ubc": "key"})
     write_scan(out, metrics={"work": {"key": "new"}})
-    change_judge(out, judged={"n4": "old", "ubc": "key"})
+    change_judge(out, delivered={"n4": "old", "ubc": "key"})
     paths = write_report(out, scan_pages=False)
     assert (
         "the judge's record is of other results than those in the folder: it is not used. `biascorr"
         in Page(paths.html).text
     )
     assert [row["judge"] for row in read_table(paths.metrics_tsv)[:2]] == ["not judged", "not judged"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"delivered": {"n4": "key", "ubc": "old"}},
+        {"delivered": {"n4": "key"}},
+        {"delivered": None},
+        {"judge_version": 0},
+    ],
+)
+def test_a_rejected_field_is_believed_only_of_the_results_in_the_folder(out, change):
+    write_scan(out)
+    write_scan(out, method="ubc", after=BEFORE, metrics={"gate": gate("rejected", "x"), "work": {"key": "key"}})
+    assert all(result.against_acquired for result in collect(out).results)
+    change_judge(out, **change)
+    cohort = collect(out)
+    assert not any(result.against_acquired for result in cohort.results)
+    assert "it is not used" in next(problem.text for problem in cohort.problems if problem.file == f"judge: {T1W}")
 
 
 def test_a_reason_of_the_judge_is_said(out, cohort):
