@@ -22,7 +22,19 @@ from biascorr_pydra.quality import NEGLIGIBLE, REJECTED
 
 from .plan import Plan, work_of
 
-__all__ = ["STATES", "Row", "begin", "collect", "expected", "has_begun", "judged", "meaning", "now", "write"]
+__all__ = [
+    "STATES",
+    "Row",
+    "begin",
+    "collect",
+    "expected",
+    "has_begun",
+    "judged",
+    "meaning",
+    "now",
+    "outdated",
+    "write",
+]
 
 # each with what `biascorr status` says of it, of corrected and of normalized scans
 STATES = {
@@ -108,6 +120,14 @@ def _outdated(row: Row, out_dir: Path, keys: Mapping[str, list[str]]) -> Row:
     """The row of what was done before with other settings, its field's verdict included."""
     row = _judged(row._replace(state="cached", reason=NO_REASON), out_dir, keys.get(f"{row.method}/{row.scan}"))
     return row._replace(reason=OUTDATED if row.reason == NO_REASON else f"{row.reason}; {OUTDATED}")
+
+
+def outdated(out_dir: Path) -> dict[tuple[str, str], bool]:
+    """Whether the files are at this moment still of other settings, by scan and method that a run was to make again."""
+    rows = [row for row in _read(out_dir / GROUP_FILES[0]) if row.reason.endswith(OUTDATED)]
+    keys = _keys(out_dir) if rows else {}
+    current = [_now(row, out_dir, keys.get(f"{row.method}/{row.scan}"), going_on=False) for row in rows]
+    return {(row.scan, row.method): row.reason.endswith(OUTDATED) for row in current}
 
 
 def has_begun(plan: Plan) -> bool:

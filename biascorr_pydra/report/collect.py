@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from biascorr_pydra.bids import NORMALIZED, Job, output_paths, sidecar
+from biascorr_pydra.cohort import status
 from biascorr_pydra.errors import BIDSError
 from biascorr_pydra.quality import REJECTED
 
@@ -149,6 +150,7 @@ def _result(path: Path, match: re.Match, record: dict, out_dir: Path, problems: 
 
 def _apply_status(out_dir: Path, results: dict[tuple[str, str], Result], problems: list[Problem]) -> None:
     """Add states and failures; a result of an earlier run does not stand in for a failure of the last one."""
+    outdated = status.outdated(out_dir)
     for row in _read_status(out_dir / "status.tsv", problems):
         scan, method, state = row["scan"], row["method"], row["state"]
         if method == NORMALIZED:  # no correction: it has no part in the tables
@@ -157,9 +159,11 @@ def _apply_status(out_dir: Path, results: dict[tuple[str, str], Result], problem
             continue
         known = results.get((scan, method))
         result = results.setdefault((scan, method), Result(scan, method, root=out_dir))
-        if state == "waiting" and known is not None:
+        replaced = outdated.get((scan, method)) is False
+        if known is not None and (state == "waiting" or replaced):
             state = "rejected" if known.verdict == REJECTED else "done"  # the run has reached it since
-        result.state, result.reason = state, row["reason"]
+        result.state, result.reason = state, "n/a" if replaced else row["reason"]
+        result.outdated = outdated.get((scan, method), False)
         if state == "failed" and known is not None:
             problems.append(
                 Problem(f"{method}: {scan}", "failed in the last run; an earlier run's files are there, not shown")

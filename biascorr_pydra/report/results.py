@@ -55,6 +55,8 @@ class Result:
         Where it was acquired, if anything says so; see :mod:`biascorr_pydra.report.study.study`.
     judged : JudgedScan
         What the judge said of the scan, for all its methods.
+    outdated : bool
+        Whether it was made with other settings than those of the run that is to make it again.
     """
 
     scan: str
@@ -68,6 +70,7 @@ class Result:
     folder: str = ""
     site: str | None = None
     judged: JudgedScan = field(default_factory=lambda: JudgedScan("nothing was judged"))
+    outdated: bool = False
 
     @property
     def place(self) -> str:

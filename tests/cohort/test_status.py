@@ -174,7 +174,10 @@ def test_what_was_done_with_other_settings_stays_done_until_it_is_replaced(publi
     states = table(plan.out_dir)
     assert [states[job.relative][1:] for job in jobs[:3]] == [*first, ("waiting", "n/a")]
     assert [row[2:] for row in status.now(plan.out_dir)[0][:3]] == [*first, ("interrupted", "n/a")]
+    old = [(job.relative, "n4") for job in jobs if job != jobs[2]]
+    assert status.outdated(plan.out_dir) == dict.fromkeys(old, True)
     put(jobs[0], plan, phantom_file)
+    assert status.outdated(plan.out_dir) == {**dict.fromkeys(old, True), old[0]: False}
     rows = status.now(plan.out_dir)[0]
     assert [row[2:] for row in rows[:2]] == [("done", "n/a"), first[1]]
     # Begun once more, the one that is made again is done; the others still are as before.

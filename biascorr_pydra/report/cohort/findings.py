@@ -72,8 +72,13 @@ class Findings:
 
     @property
     def waiting(self) -> int:
-        """Corrections that a run has still to make: the cohort is a part of what it will be."""
-        return sum(result.state == "waiting" for result in self.cohort.results)
+        """Corrections that a run has still to make, or to make again: the cohort is a part of what it will be."""
+        return sum(result.state == "waiting" or result.outdated for result in self.cohort.results)
+
+    @property
+    def outdated(self) -> list[Result]:
+        """Results of other settings than those of the run that is to make them again; compared as the others are."""
+        return [result for result in self.cohort.results if result.outdated]
 
 
 def find(cohort: Cohort, threshold: float, mriqc: MriqcTable | None = None, ratings: Ratings | None = None) -> Findings:

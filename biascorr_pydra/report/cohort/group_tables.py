@@ -174,6 +174,7 @@ def everything(findings: Findings, metrics: Sequence[Column], made: str) -> dict
         "Made": made,
         "Complete": not findings.waiting,
         "Waiting": findings.waiting,
+        "OtherSettings": [f"{result.place}, {result.method}" for result in findings.outdated],
         "Threshold": findings.threshold,
         "FewestScansOfASite": FEWEST,
         "FewestScansForATest": FEWEST_SCANS,

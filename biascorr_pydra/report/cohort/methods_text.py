@@ -64,8 +64,11 @@ def _sentences(findings: Findings, suffix: str, results: list[Result]) -> Iterat
         yield f"Readers excluded {plural(excluded, 'scan')}, left out of all comparisons."
     yield from _preparation(results)
     yield from _judging(results)
-    if findings.waiting:
-        yield f"PRELIMINARY: {plural(findings.waiting, 'correction')} of this cohort had not been made yet."
+    outdated = len(findings.outdated)
+    if findings.waiting > outdated:
+        yield f"PRELIMINARY: {plural(findings.waiting - outdated, 'correction')} of this cohort had not been made yet."
+    if outdated:
+        yield f"PRELIMINARY: {plural(outdated, 'correction')} of this cohort had been made with other settings."
     for method in methods:
         of_method = [result for result in results if result.method == method]
         yield _outcome(method, of_method)

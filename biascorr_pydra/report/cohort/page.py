@@ -85,6 +85,8 @@ def render(
         sites=findings.sites,
         suffixes=sorted({result.suffix for result in cohort.results}),
         counts=_counts(cohort),
+        outdated=findings.outdated[:SHOWN],
+        n_outdated=len(findings.outdated),
         normalized=len(cohort.normalized),
         judge=judge_part(findings),
         summary=list(_summary(findings)),
