@@ -24,7 +24,16 @@ from filelock import FileLock, Timeout
 from biascorr_pydra.errors import OutputError, RunLockedError
 from biascorr_pydra.images.files import is_temporary, write_json
 
-__all__ = ["FOLDER", "alive", "current", "describe", "exclusive", "remove_stale_locks", "remove_temporary_files"]
+__all__ = [
+    "FOLDER",
+    "alive",
+    "current",
+    "describe",
+    "exclusive",
+    "hold",
+    "remove_stale_locks",
+    "remove_temporary_files",
+]
 
 FOLDER = ".biascorr"
 EMPTY_LOCK_S = 1.0
@@ -46,6 +55,22 @@ def exclusive(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]
     OutputError
         The folder cannot be written to.
     """
+    with hold(folder):
+        before, facts_file = current(folder), folder / FOLDER / "run.json"
+        write_json(facts_file, {**facts, **_this_process()})
+        yield before
+        facts_file.unlink(missing_ok=True)
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold a folder against runs, for work that is none itself: what is known of a run that was killed here stays.
+
+    Raises
+    ------
+    RunLockedError, OutputError
+        As :func:`exclusive` does.
+    """
     place = folder / FOLDER
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -63,10 +88,7 @@ def exclusive(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]
             "the folder cannot be written to", file=place, value=error.strerror, next_step="Check its permissions."
         ) from error
     try:
-        before = current(folder)
-        write_json(place / "run.json", {**facts, **_this_process()})
-        yield before
-        (place / "run.json").unlink(missing_ok=True)
+        yield
     finally:
         (place / "lock").unlink(missing_ok=True)  # while it is still held; whoever waited for it looks again
         lock.release()

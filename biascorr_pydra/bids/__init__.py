@@ -11,7 +11,7 @@ A mask or segmentation drawn on a T1w carries no ``space``, as fMRIPrep writes a
 contrast carries that contrast (``space-T2w``), so that two contrasts of one session do not collide.
 """
 
-from .dataset import GROUP_FILES, STATUS_COLUMNS, check_ours, make_folder, prepare_dataset
+from .dataset import GROUP_FILES, STATUS_COLUMNS, check_ours, is_ours, make_folder, prepare_dataset
 from .entities import Name, join, parse
 from .jobs import ANATOMICAL_SUFFIXES, DATASET_DESCRIPTION, TISSUES, Job, index, survey
 from .judged import JUDGE, JUDGE_README, JUDGED
@@ -52,6 +52,7 @@ __all__ = [
     "find_site_roots",
     "index",
     "inner_data_sets",
+    "is_ours",
     "join",
     "make_folder",
     "mark_study",

@@ -15,7 +15,7 @@ from .judged import JUDGED
 from .normalized import NORMALIZED_OUTPUTS
 from .outputs import CORRECTED, RAW
 
-__all__ = ["GROUP_FILES", "STATUS_COLUMNS", "check_ours", "make_folder", "prepare_dataset"]
+__all__ = ["GROUP_FILES", "STATUS_COLUMNS", "check_ours", "is_ours", "make_folder", "prepare_dataset"]
 
 # in the output folder, beside the methods' data sets; the status table comes first, both here and in time
 GROUP_FILES: tuple[str, ...] = ("status.tsv", "metrics.tsv", "metrics.json", "report.html", "reports")
@@ -88,7 +88,7 @@ def check_ours(dataset: Path, *, overwrite: bool = False) -> None:
     advice = "Choose another --out-dir, or add --overwrite."
     if dataset.exists() and not dataset.is_dir():
         raise OutputExistsError("a file is where the method's folder belongs", file=dataset, next_step=advice)
-    if dataset.is_dir() and any(not is_temporary(path.name) for path in dataset.iterdir()) and not _ours(dataset):
+    if dataset.is_dir() and any(not is_temporary(path.name) for path in dataset.iterdir()) and not is_ours(dataset):
         raise OutputExistsError(
             "the folder is not empty and was not written by biascorr_pydra", file=dataset, next_step=advice
         )
@@ -120,7 +120,8 @@ def _our_status(path: Path) -> bool:
         return False
 
 
-def _ours(dataset: Path) -> bool:
+def is_ours(dataset: Path) -> bool:
+    """Whether a folder is a derivative data set that this package made."""
     try:
         made = json.loads((dataset / DATASET_DESCRIPTION).read_text()).get("GeneratedBy", [])
         return any(entry.get("Name") == "biascorr_pydra" for entry in made)

@@ -6,11 +6,9 @@ methods' data sets, or another version of the judge made it, it is made anew; so
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,12 @@ import nibabel as nib
 import numpy as np
 
 from biascorr_pydra import bids
-from biascorr_pydra.bids import CORRECTED, JUDGED, NOT_CORRECTED, Job
+from biascorr_pydra.bids import JUDGED, Job
 from biascorr_pydra.images import nifti
-from biascorr_pydra.images.files import sha256
+from biascorr_pydra.images.files import check_writable, remove, sha256
 from biascorr_pydra.judge import ACQUIRED, JUDGE_VERSION, Judgement, judge_images
 
+from .delivered import UNREADABLE, Case, Delivered, delivered, job_of, raw_of, scans
 from .plan import is_complete, key_of
 from .publish import publish
 
@@ -34,73 +33,6 @@ NO_ACQUIRED = (
     "the acquired image cannot be had from the corrected ones, whose intensities were rescaled or may have been, "
     "and it is no longer where it was"
 )
-OTHER_SOURCE = "made of another version of the acquired image than the last one"
-RECORDS = "*/sub-*/**/*_metrics.json"
-#: What a record that is absent, damaged or another one's raises.
-UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
-
-
-@dataclass(frozen=True)
-class Delivered:
-    """What one method has delivered of a scan, complete.
-
-    Attributes
-    ----------
-    label : folder name of the method's data set
-    key : what the work is called
-    source_sha256 : of the acquired image that it was made of
-    unapplied : why the image was delivered as acquired; empty where a field was divided out
-    exact : whether the corrected image times the field is the acquired one
-    paths : of the images, by kind
-    written_ns : when the record was written
-    """
-
-    label: str
-    key: str
-    source_sha256: str
-    unapplied: str
-    exact: bool
-    paths: Mapping[str, Path]
-    written_ns: int
-
-
-@dataclass(frozen=True)
-class Case:
-    """The images of a scan that are compared, and those that are not, with the reasons."""
-
-    present: tuple[Delivered, ...]
-    left_out: Mapping[str, str]
-    not_compared: Mapping[str, str]
-
-    @property
-    def compared(self) -> list[Delivered]:
-        """What was made of the last version of the acquired image."""
-        return [one for one in self.present if one.label not in self.not_compared]
-
-    @property
-    def judged(self) -> dict[str, str]:
-        """Label -> key of the work, of the methods whose images are compared."""
-        aside = {*self.left_out, *self.not_compared}
-        return {one.label: one.key for one in self.present if one.label not in aside}
-
-    @property
-    def delivered(self) -> dict[str, str]:
-        """Label -> key of the work, of all methods, whatever became of their images."""
-        return {one.label: one.key for one in self.present}
-
-    @property
-    def key(self) -> str:
-        """What this judgement is called: another one where anything that it is made of differs."""
-        return key_of({"version": JUDGE_VERSION, "delivered": self.delivered, "aside": [*self.not_compared]})
-
-    @classmethod
-    def of(cls, out_dir: Path, job: Job) -> Case:
-        """What lies in the methods' data sets of a scan now."""
-        present = tuple(_delivered(out_dir, job))
-        last = max(present, key=lambda one: (one.written_ns, one.label), default=None)
-        other = {one.label: OTHER_SOURCE for one in present if last and one.source_sha256 != last.source_sha256}
-        left_out = {one.label: one.unapplied for one in present if one.unapplied and one.label not in other}
-        return cls(present, left_out, other)
 
 
 def judge_scan(out_dir: Path, job: Job, *, run_id: str | None = None) -> Path | None:
@@ -128,10 +60,10 @@ def judge_scan(out_dir: Path, job: Job, *, run_id: str | None = None) -> Path | 
     if not case.present:
         _forget(job, out_dir)
         return None
-    if is_complete(record, out_dir / bids.JUDGE, case.key):
+    if is_complete(record, out_dir / bids.JUDGE, _key_of(case)):
         return record
-    if not (out_dir / bids.JUDGE / bids.DATASET_DESCRIPTION).is_file():
-        prepare_judge(out_dir, _raw_of(out_dir / case.present[0].label))
+    if not bids.is_ours(out_dir / bids.JUDGE):
+        prepare_judge(out_dir, raw_of(out_dir / case.present[0].label))
     images = _images(out_dir, case, job)
     judgement, affine = _judge(case, job, images)
     content = _record(case, job, judgement)
@@ -145,12 +77,12 @@ def judge_scan(out_dir: Path, job: Job, *, run_id: str | None = None) -> Path | 
             nifti.save(img, files["dseg"])
         content["runtime_s"] = round(time.perf_counter() - started, 3)
         about = {"judge": {"Name": "consensus", "Version": JUDGE_VERSION, "Images": names}}
-        return publish(job, JUDGED, out_dir / bids.JUDGE, files, about, content, key=case.key, run_id=run_id)
+        return publish(job, JUDGED, out_dir / bids.JUDGE, files, about, content, key=_key_of(case), run_id=run_id)
 
 
 def unjudged(out_dir: Path) -> list[Job]:
     """Scans whose record is not there, or not of what their methods have delivered; reads every record there is."""
-    jobs = _scans(out_dir)
+    jobs = scans(out_dir)
     return [job for _, job in sorted(jobs.items()) if not _is_judged(out_dir, job)]
 
 
@@ -168,9 +100,16 @@ def judge_rest(
     Returns
     -------
     Scan -> why it could not be judged.
+
+    Raises
+    ------
+    OutputError
+        The judge's folder cannot be written to.
     """
     _forget_removed(out_dir)
     jobs, problems = unjudged(out_dir), {}
+    if jobs:
+        check_writable(next(folder for folder in (out_dir / bids.JUDGE, out_dir) if folder.is_dir()))
     for number, job in enumerate(jobs):
         if progress:
             progress(number, len(jobs))
@@ -202,77 +141,16 @@ def prepare_judge(out_dir: Path, bids_dir: Path, *, overwrite: bool = False) -> 
     )
 
 
-# --- what has been delivered
-
-
-def _delivered(out_dir: Path, job: Job) -> Iterator[Delivered]:
-    for dataset in sorted(path for path in out_dir.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        try:
-            one = _delivered_to(dataset, job)
-        except UNREADABLE:
-            continue  # not of this method, or damaged: the next run makes it again
-        if is_complete(CORRECTED.record_file(job, dataset), dataset, one.key):
-            yield one
-
-
-def _delivered_to(dataset: Path, job: Job) -> Delivered:
-    """What a data set's records say of a scan; raises one of UNREADABLE."""
-    paths = CORRECTED.paths(job, dataset)
-    record_file = paths[CORRECTED.record]
-    record = json.loads(record_file.read_text())
-    about = json.loads(bids.sidecar(paths["corrected"]).read_text())
-    gate = record["gate"]
-    passed_on = gate["applied"] == NOT_CORRECTED
-    return Delivered(
-        label=dataset.name,
-        key=record["work"]["key"],
-        source_sha256=about.get("SourceSHA256", ""),
-        unapplied=f"{gate['verdict']} by the gate: delivered as acquired" if passed_on else "",
-        exact=passed_on or not (gate.get("fallback_verdict") or _is_rescaled(about.get("EstimateRecord"))),
-        paths=paths,
-        written_ns=record_file.stat().st_mtime_ns,
-    )
-
-
-def _is_rescaled(estimate: Any) -> bool:
-    """Whether the corrector's ``finish`` changed the intensities after the division."""
-    return isinstance(estimate, Mapping) and estimate.get("rescale_to") is not None
-
-
-def _scans(out_dir: Path) -> dict[str, Job]:
-    """The scans that any method has delivered, by their path in the data set that they are of."""
-    jobs = {}
-    for path in out_dir.glob(RECORDS):
-        try:
-            job = _job_of(path)
-            jobs[job.relative] = job
-        except UNREADABLE:
-            continue
-    return jobs
-
-
-def _job_of(record_file: Path) -> Job:
-    """The scan that a record is of; raises one of UNREADABLE."""
-    record = json.loads(record_file.read_text())
-    relative = record["source"].split(":", 2)[2]
-    entities = tuple((str(key), str(value)) for key, value in record["entities"].items())
-    return Job(Path(relative), relative, entities, record["suffix"])
-
-
 def _is_judged(out_dir: Path, job: Job) -> bool:
     case = Case.of(out_dir, job)
     return not case.present or is_complete(
-        JUDGED.record_file(job, out_dir / bids.JUDGE), out_dir / bids.JUDGE, case.key
+        JUDGED.record_file(job, out_dir / bids.JUDGE), out_dir / bids.JUDGE, _key_of(case)
     )
 
 
-def _raw_of(dataset: Path) -> Path:
-    """The data set that a derivative data set says it was made of; itself where it does not say."""
-    try:
-        link = json.loads((dataset / bids.DATASET_DESCRIPTION).read_text())["DatasetLinks"]["raw"]
-    except UNREADABLE:
-        return dataset
-    return dataset / str(link)
+def _key_of(case: Case) -> str:
+    """What the judgement of these images is called: another one where anything that it is made of differs."""
+    return key_of({"version": JUDGE_VERSION, "delivered": case.delivered, "aside": [*case.not_compared]})
 
 
 # --- judging
@@ -321,7 +199,7 @@ def _acquired(out_dir: Path, case: Case, job: Job) -> Callable[[], np.ndarray] |
     if exact:
         return partial(_times_field, exact)
     last = case.compared[0]
-    source = _raw_of(out_dir / last.label) / job.relative
+    source = raw_of(out_dir / last.label) / job.relative
     try:
         same = sha256(source) == last.source_sha256
     except OSError:
@@ -368,20 +246,24 @@ def _record(case: Case, job: Job, judgement: Judgement) -> dict[str, Any]:
 
 
 def _forget(job: Job, out_dir: Path) -> None:
-    """Remove what the judge has of a scan, the record first."""
+    """Remove what the judge has of a scan, the record first; nothing in a folder of somebody else's."""
+    if not bids.is_ours(out_dir / bids.JUDGE):
+        return
     paths = JUDGED.paths(job, out_dir / bids.JUDGE)
-    paths.pop(JUDGED.record).unlink(missing_ok=True)
+    remove(paths.pop(JUDGED.record))
     for path in paths.values():
-        path.unlink(missing_ok=True)
-        bids.sidecar(path).unlink(missing_ok=True)
+        remove(path)
+        remove(bids.sidecar(path))
 
 
 def _forget_removed(out_dir: Path) -> None:
+    if not bids.is_ours(out_dir / bids.JUDGE):
+        return
     for path in (out_dir / bids.JUDGE).glob("sub-*/**/*_judge.json"):
         try:
-            job = _job_of(path)
+            job = job_of(path)
         except UNREADABLE:
-            path.unlink(missing_ok=True)  # damaged: made again where there is something to judge
+            remove(path)  # damaged: made again where there is something to judge
             continue
-        if not any(True for _ in _delivered(out_dir, job)):
+        if not any(True for _ in delivered(out_dir, job)):
             _forget(job, out_dir)

@@ -11,7 +11,7 @@ from typing import Any
 from biascorr_pydra import bids
 from biascorr_pydra.bids import Job, Outputs, Records
 from biascorr_pydra.errors import OutputExistsError
-from biascorr_pydra.images.files import write_atomic, write_json
+from biascorr_pydra.images.files import remove, write_atomic, write_json
 
 __all__ = ["metrics_record", "publish"]
 
@@ -53,6 +53,8 @@ def publish(
     ------
     OutputExistsError
         A file of the same name is not this package's.
+    OutputError
+        The data set cannot be written to.
     """
     dataset = Path(dataset)
     paths = outputs.paths(job, dataset)
@@ -60,8 +62,8 @@ def publish(
     if not overwrite:
         for kind in files:
             _refuse_foreign(paths[kind])
-    record.parent.mkdir(parents=True, exist_ok=True)
-    record.unlink(missing_ok=True)  # until the new one is there, the scan counts as not done
+    bids.make_folder(record.parent)
+    remove(record)  # until the new one is there, the scan counts as not done
     _remove_stale(paths, files)
     sidecars = outputs.sidecars(job, records)
     sizes = {}
@@ -85,8 +87,8 @@ def _remove_stale(paths: Mapping[str, Path], files: Mapping[str, Path]) -> None:
     """Remove what an earlier run with other choices left, such as a mask where there is none now."""
     for kind, path in paths.items():
         if kind not in files and path.exists() and _is_ours(path):
-            path.unlink()
-            bids.sidecar(path).unlink()
+            remove(path)
+            remove(bids.sidecar(path))
 
 
 def _refuse_foreign(path: Path) -> None:

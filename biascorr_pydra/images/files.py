@@ -24,6 +24,7 @@ __all__ = [
     "check_output",
     "check_writable",
     "is_temporary",
+    "remove",
     "sha256",
     "write_all",
     "write_atomic",
@@ -251,17 +252,30 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{secrets.token_hex(6)}.{path.name}"[:255])
 
 
+def remove(file: str | Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises
+    ------
+    OutputError
+        Naming the file and the system's reason.
+    """
+    path = Path(file)
+    with _naming(path, "cannot be removed"):
+        path.unlink(missing_ok=True)
+
+
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(path: Path, rule: str = "cannot be written") -> Iterator[None]:
     """What the system refuses becomes an OutputError that names the file."""
     try:
         yield
     except OSError as error:
         raise OutputError(
-            "cannot be written", file=path, value=error.strerror or str(error), next_step="Check space and permissions."
+            rule, file=path, value=error.strerror or str(error), next_step="Check space and permissions."
         ) from error

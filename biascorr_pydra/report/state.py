@@ -73,10 +73,18 @@ def state_of(out_dir: Path) -> str:
     digest = hashlib.sha256(__version__.encode())
     status = out_dir / "status.tsv"
     if status.is_file():
-        digest.update(status.read_bytes().replace(b"\tdone\t", b"\tcached\t"))
+        digest.update(_content(status).replace(b"\tdone\t", b"\tcached\t"))
     for path in participants_files(out_dir):
-        digest.update(path.read_bytes())
+        digest.update(_content(path))
     for path in sorted(out_dir.glob("*/sub-*/**/*.json")):
         stat = path.stat()
         digest.update(f"{path.relative_to(out_dir)} {stat.st_size} {stat.st_mtime_ns}\n".encode(errors="replace"))
     return digest.hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    """A file's bytes; of one that cannot be read, why: whoever reads it for the report says so."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        return f"unreadable: {error.strerror}".encode()

@@ -11,7 +11,7 @@ from judged_cohort import T1W, job_of
 from biascorr_pydra import bids
 from biascorr_pydra.cohort import judging
 from biascorr_pydra.cohort.judging import judge_rest, judge_scan, unjudged
-from biascorr_pydra.errors import UnreadableImageError
+from biascorr_pydra.errors import OutputError, UnreadableImageError
 from biascorr_pydra.images import nifti
 from biascorr_pydra.images.files import sha256
 from biascorr_pydra.metrics import image_metrics
@@ -255,6 +255,29 @@ def test_a_damaged_image_is_named_and_the_other_scans_are_judged(delivery, phant
     assert delivery.record(other).is_file() and not delivery.record().exists()
     with pytest.raises(UnreadableImageError):
         judge_scan(delivery.out, job_of())
+
+
+def test_a_folder_of_somebody_elses_is_left_as_it_is(delivery, phantom):
+    foreign = delivery.out / "judge/sub-01/anat/sub-01_desc-T1w_judge.json"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("{")
+    (delivery.out / "judge/dataset_description.json").write_text('{"Name": "of a judge"}')
+    assert judge_rest(delivery.out) == {} and judge_scan(delivery.out, job_of()) is None
+    delivery.put("n4", phantom.bias)
+    assert "was not written by biascorr_pydra" in judge_rest(delivery.out)[T1W]
+    assert foreign.read_text() == "{"
+
+
+def test_what_cannot_be_removed_is_named(delivery, phantom):
+    delivery.put("n4", phantom.bias)
+    record = judge_scan(delivery.out, job_of())
+    (delivery.out / "n4").rename(delivery.out / ".aside")
+    record.unlink()
+    record.mkdir()
+    with pytest.raises(OutputError, match="cannot be removed"):
+        judge_scan(delivery.out, job_of())
+    with pytest.raises(OutputError, match="cannot be removed"):
+        judge_rest(delivery.out)
 
 
 def test_whatever_the_judge_raises_costs_no_other_scan(delivery, phantom, monkeypatch):

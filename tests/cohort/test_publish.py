@@ -1,13 +1,14 @@
 """Finished files under their names: the record last, nothing foreign replaced, nothing stale left."""
 
 import json
+import shutil
 
 import pytest
 from tiny_cohort import put
 
 from biascorr_pydra import bids
 from biascorr_pydra.bids import CORRECTED
-from biascorr_pydra.errors import OutputExistsError
+from biascorr_pydra.errors import OutputError, OutputExistsError
 
 
 def test_publishing_never_replaces_what_is_not_ours(published, phantom_file):
@@ -81,6 +82,19 @@ def test_a_refusal_comes_before_anything_is_touched(published, phantom_file):
         put(job, published, phantom_file)
     assert {path: path.stat().st_mtime_ns for path in paths.values() if path.exists()} == before
     assert published.is_done(job, "n4")
+
+
+@pytest.mark.parametrize(("odd", "words"), [("folder", "cannot be made"), ("record", "cannot be removed")])
+def test_what_the_system_refuses_is_named(published, phantom_file, odd, words):
+    job = published.jobs[0]
+    record = paths_of(published, job)["metrics"]
+    shutil.rmtree(published.out_dir / "n4/sub-01")
+    if odd == "folder":
+        (published.out_dir / "n4/sub-01").write_text("")
+    else:
+        record.mkdir(parents=True)
+    with pytest.raises(OutputError, match=words):
+        put(job, published, phantom_file)
 
 
 def test_a_published_file_is_a_copy(published, phantom_file):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -23,6 +24,16 @@ def test_asking_whether_a_report_is_up_to_date_writes_nothing(out, cohort):
     assert not is_up_to_date(out)
     assert sorted(out.rglob("*")) == before
     assert not is_up_to_date(out / "no such folder")
+
+
+def test_a_table_that_cannot_be_read_stops_no_question(out, cohort, monkeypatch):
+    write_report(out, scan_pages=False)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert not is_up_to_date(out)
 
 
 def test_changed_participants_make_the_report_out_of_date(out, cohort, tmp_path):
