@@ -39,6 +39,7 @@ window.scanRatings = (() => {
     const text = JSON.stringify({ ...now(target), ...change, rated: `${new Date().toISOString().slice(0, 19)}Z` });
     try {
       storage.setItem(key, text);
+      unkept.delete(key);
     } catch {
       unkept.set(key, text);
     }

@@ -100,6 +100,33 @@ def test_ratings_are_saved_and_read_back(tmp_path, visit):
     assert elsewhere.locator("#looks input").input_value() == "a b c"
 
 
+def test_all_ratings_of_a_report_can_be_taken_back(tmp_path, visit):
+    out, table = tmp_path / "out", tmp_path / "ratings.tsv"
+    write_cohort(out)
+    table.write_text(f"scan\trating\n{T1W}\taccept\n")
+    write_report(out, ratings=table, scan_pages=False)
+    page = visit(out / "report.html").page
+    page.locator("#looks .accept").click()
+    assert page.locator("#rated").inner_text().startswith("0 accepted, 0 excluded")
+    assert read_ratings(saved(page, tmp_path)).by_place == {}
+
+
+def test_what_a_full_browser_did_not_keep_gives_way_to_what_it_keeps_later(cohort, visit):
+    page = visit(cohort / "report.html").page
+    page.evaluate(
+        """() => { window.kept = Storage.prototype.setItem;
+        Storage.prototype.setItem = () => { throw new DOMException("full", "QuotaExceededError"); } }"""
+    )
+    page.locator("#looks .exclude").click()
+    assert "This browser keeps nothing" in page.locator("#rated").inner_text()
+    page.evaluate("() => { Storage.prototype.setItem = window.kept; }")
+    page.locator("#looks .accept").click()
+    assert page.locator("#looks .accept").get_attribute("aria-pressed") == "true"
+    assert "This browser keeps nothing" not in page.locator("#rated").inner_text()
+    page.reload()
+    assert page.locator("#looks .accept").get_attribute("aria-pressed") == "true"
+
+
 def test_cohorts_and_browsers_do_not_mix(tmp_path, cohort, visit):
     page = visit(cohort / "report.html").page
     page.locator("#looks .exclude").click()

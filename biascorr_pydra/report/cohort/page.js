@@ -182,7 +182,8 @@
       + `${all.filter(([, { note }]) => note).length} with a note`
       + (unsaved ? `; ${unsaved} of them not in this report yet` : "") + "."
       + (ratings.keeps() ? "" : " This browser keeps nothing when the page is closed: save them.");
-    byId("save-ratings").disabled = !all.length;
+    // An empty table takes back the ratings that the report was made with.
+    byId("save-ratings").disabled = !all.length && !Object.keys(data.ratings).length;
   };
   const cell = (text) => String(text).replace(/\s+/g, " ").trim() || "n/a";
   byId("save-ratings").addEventListener("click", () => {
