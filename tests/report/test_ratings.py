@@ -1,6 +1,7 @@
 """Readers' ratings: read, refused, kept, shown, and left out of comparisons; thumbnails of the scans to look at."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -149,3 +150,6 @@ def test_the_scans_to_look_at_have_thumbnails(out):
     assert field[60, 5, 2] > field[60, 5, 0] + 50 and field[60, -6, 0] > field[60, -6, 2] + 50
     assert len(image["src"]) < 12_000
     assert len(Page(write_report(out, scan_pages=False).html).images()) == 1  # as drawn before
+    (corrected,) = out.glob("n4/sub-01/**/*_desc-preproc_T1w.nii.gz")
+    os.utime(corrected, ns=(1, 1))  # made again: what was drawn is of another image
+    assert Page(write_report(out, scan_pages=False).html).images() == []

@@ -28,7 +28,7 @@ from .mosaic import OUTLINES, draw_anatomy, draw_field, draw_tissues, outlined
 from .thumbnail import draw_thumbnail
 from .volumes import ScanImages
 
-__all__ = ["MethodPictures", "Picture", "ScanPictures", "draw", "key_of"]
+__all__ = ["MethodPictures", "Picture", "ScanPictures", "draw", "key_of", "key_of_method"]
 
 VERSION = 4  # changes when the same results would be drawn differently
 
@@ -123,15 +123,23 @@ def _picture(value: Any) -> Any:
 
 def key_of(scan: str, results: Sequence[Result]) -> str:
     """A hash of all that the pictures of these results show; another one when any of it changes."""
-    shown = []
-    for result in results:
-        files: dict[str, list[Any] | None] = {}
-        for kind, path in sorted(result.files.items()):
-            files[kind] = _stamp(path)
-        shown.append([result.method, result.failed, files, result.record.get("work")])
+    shown = [_shown(result) for result in results]
     shown.append([_stamp(results[0].judged.dseg)] if results and results[0].judged.dseg else [])
-    text = json.dumps([VERSION, scan, shown], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return _hash([VERSION, scan, shown])
+
+
+def key_of_method(result: Result) -> str:
+    """A hash of all that the pictures of one method alone show."""
+    return _hash([VERSION, result.scan, _shown(result)])
+
+
+def _shown(result: Result) -> list[Any]:
+    files = {kind: _stamp(path) for kind, path in sorted(result.files.items())}
+    return [result.method, result.failed, files, result.record.get("work")]
+
+
+def _hash(content: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _stamp(path: Path) -> list[Any] | None:

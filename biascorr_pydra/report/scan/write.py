@@ -24,7 +24,7 @@ from biascorr_pydra.report.ratings import Rating, Ratings, store_of
 from .content import UNREACHED
 from .order import PageOrder
 from .page import render, template_sha256
-from .pictures import Picture, ScanPictures, draw, key_of
+from .pictures import Picture, ScanPictures, draw, key_of, key_of_method
 from .ranges import CohortRanges
 
 __all__ = ["ScanPages", "thumbnail", "write_scan_pages"]
@@ -157,6 +157,7 @@ def _page(order: PageOrder) -> list[str]:
     name = page_name(order.scan)
     state = _read_state(order.out_dir, name)
     key = key_of(order.scan, order.results)
+    keys = {result.method: key_of_method(result) for result in order.results}
     pictures = _kept_pictures(order, state, key)
     if pictures is None:
         pictures = draw(order.out_dir, order.scan, name, order.results)
@@ -169,7 +170,9 @@ def _page(order: PageOrder) -> list[str]:
     for file in set(map(str, old)) - pictures.files():
         _remove_picture(order.out_dir, file)
     # With problems little is kept: an image that is put right with its old size and time would not be looked at.
-    thumbnails = {name: asdict(it.thumbnail) for name, it in pictures.methods.items() if it.thumbnail}
+    thumbnails = {
+        name: {"key": keys[name], **asdict(it.thumbnail)} for name, it in pictures.methods.items() if it.thumbnail
+    }
     kept: dict[str, Any] = {"files": sorted(pictures.files()), "page": sha256(page), "thumbnails": thumbnails}
     if not pictures.problems:
         kept |= {
@@ -186,11 +189,14 @@ def _page(order: PageOrder) -> list[str]:
 
 
 def thumbnail(result: Result) -> Picture | None:
-    """The small picture of a scan and method beside the scan's page; None where none was drawn."""
+    """The small picture of a scan and method beside the scan's page; None where none was drawn of what is there now."""
     state = _read_state(result.root, page_name(result.scan))
     try:
-        picture = Picture(**state["thumbnails"][result.method])
-    except (KeyError, TypeError):
+        kept = dict(state["thumbnails"][result.method])
+        key, picture = kept.pop("key"), Picture(**kept)
+    except (KeyError, TypeError, ValueError):
+        return None
+    if key != key_of_method(result):
         return None
     path = result.root / PAGES / picture.file
     return picture if path.parent == figures_folder(result.root) and path.is_file() else None
