@@ -5,7 +5,7 @@ from tiny_cohort import implementation, settings
 
 from biascorr_pydra import report
 from biascorr_pydra.cohort import plan_correction
-from biascorr_pydra.interfaces.pydra import cohort
+from biascorr_pydra.interfaces.pydra import cohort, cohort_hooks
 from biascorr_pydra.interfaces.pydra.cohort_hooks import cpus_for_report
 from biascorr_pydra.interfaces.pydra.run import make_worker
 from biascorr_pydra.resources import available, declared
@@ -49,6 +49,17 @@ def test_the_outcome_is_written_whatever_the_judge_does(monkeypatch, tmp_path):
     with pytest.raises(Exception, match="index out of range"):
         task(worker="debug", cache_root=tmp_path / "cache")
     assert "a.nii.gz\tn4\tdone" in (tmp_path / "status.tsv").read_text()
+
+
+def test_the_end_of_a_run_is_written_before_the_judge_and_tells_of_the_workflows_error(
+    tiny, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(cohort_hooks, "judge_aloud", lambda *arguments: [][0])
+    task = cohort.CorrectBids(bids_dir=tiny, out_dir=tmp_path / "out", method=["n4"], run_id="run")
+    with pytest.raises(IndexError):
+        cohort_hooks.hooks.finish(task, tmp_path / "cache", lambda again: RuntimeError("no"), OSError("no room"))
+    assert "The workflow ended with an error: OSError: no room\n" in capsys.readouterr().err
+    assert "failed\tRuntimeError: no" in (tmp_path / "out/status.tsv").read_text()
 
 
 def test_scans_that_cannot_be_begun_are_not_sent_to_be_judged(tiny, tmp_path, monkeypatch):
