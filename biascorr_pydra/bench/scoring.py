@@ -149,7 +149,11 @@ def _judged(case: Case, bias: np.ndarray, undefined: dict[str, str]) -> dict[str
     """The judge's verdict on one correction alone, so that it does not depend on which others are measured."""
     images = {ACQUIRED: case.data, CORRECTED: divide(case.data, bias, keep_nonfinite=True)}
     suffix = str(case.facts.get("contrast", ""))
-    judgement = judge_images(images, case.brain, case.voxel_size_mm, suffix=suffix)
+    try:
+        judgement = judge_images(images, case.brain, case.voxel_size_mm, suffix=suffix)
+    except Exception as error:  # the other scores of an odd scan hold
+        undefined["judge"] = f"the judge failed: {type(error).__name__}: {error}"
+        return {"judge": None}
     if judgement.reason:
         undefined["judge"] = judgement.reason
         return {"judge": None}

@@ -148,6 +148,17 @@ def test_where_there_is_no_truth_the_judge_says_whether_it_helped():
     assert "| judge: better | judge: worse |" in leaderboard(summary)
 
 
+def test_a_judge_that_fails_does_not_take_the_other_scores_with_it(case, monkeypatch):
+    def fail(*arguments, **options):
+        raise IndexError("no voxel")
+
+    monkeypatch.setattr("biascorr_pydra.bench.scoring.judge_images", fail)
+    clean, case = case
+    row = score(Knows(clean), Case(**{**vars(case), "log_bias": None, "brain_from": "given"}))
+    assert row["judge"] is None and "judge: the judge failed: IndexError: no voxel" in row["undefined"]
+    assert np.isfinite(row["residual_cov"])
+
+
 def test_peak_memory_is_what_the_work_adds():
     with PeakMemory() as memory:
         block = np.ones(64 * 2**17)  # 64 MiB
