@@ -6,9 +6,10 @@ import hashlib
 import re
 from pathlib import Path
 
-__all__ = ["PAGES", "figures_folder", "page_name", "scan_page"]
+__all__ = ["PAGES", "RATINGS_TABLE", "figures_folder", "page_name", "scan_page"]
 
 PAGES = "reports"  # as fMRIPrep has its pages beside the derivatives; its pictures are in `figures` below it
+RATINGS_TABLE = f"{PAGES}/ratings.tsv"
 
 _BIDS_NAME = re.compile(r"^sub-[A-Za-z0-9]+(?:_[A-Za-z0-9]+-[A-Za-z0-9]+)*_[A-Za-z0-9]+$")
 

@@ -22,7 +22,7 @@ from biascorr_pydra.images.files import write_text
 from biascorr_pydra.lock import FOLDER
 
 from .collect import Cohort, Problem
-from .paths import PAGES
+from .paths import RATINGS_TABLE
 from .table import MISSING, Column
 
 __all__ = [
@@ -143,14 +143,14 @@ def _cell(text: str | None) -> str:
 
 def kept_ratings(out_dir: Path) -> tuple[Ratings, list[Problem]]:
     """The ratings that an earlier report was given; what is wrong with them stops no report."""
-    path = out_dir / PAGES / "ratings.tsv"
+    path = out_dir / RATINGS_TABLE
     if not path.is_file():
         return Ratings(), []
     try:
         return read_ratings(path), []
     except BIDSError as error:
         text = f"not used, so that no scan is left out: {error.message.removeprefix(f'{path}: ')}"
-        return Ratings(), [Problem(f"{PAGES}/{path.name}", text)]
+        return Ratings(), [Problem(RATINGS_TABLE, text)]
 
 
 def rating_columns(ratings: Ratings) -> list[Column]:

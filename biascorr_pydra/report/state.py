@@ -8,13 +8,13 @@ from pathlib import Path
 
 from biascorr_pydra import __version__
 from biascorr_pydra.bids import make_folder
-from biascorr_pydra.images.files import write_text
+from biascorr_pydra.images.files import sha256, write_text
 from biascorr_pydra.lock import FOLDER
 
-from .paths import PAGES
+from .paths import PAGES, RATINGS_TABLE
 from .sources import participants_files
 
-__all__ = ["ReportPaths", "is_up_to_date", "keep_state", "state_of"]
+__all__ = ["ReportPaths", "inputs_of", "is_up_to_date", "keep_state"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ReportPaths:
 def is_up_to_date(out_dir: str | Path) -> bool:
     """Whether the report shows what is there now: the same outcomes, and every record as it was when it was made.
 
-    And the participants of the source data set, whose sites it shows.
+    And the participants of the source data set, whose sites it shows, and the readers' ratings.
 
     Writes nothing.
     """
@@ -50,26 +50,36 @@ def is_up_to_date(out_dir: str | Path) -> bool:
         known = _state_file(out_dir).read_text()
     except OSError:
         return False
-    return all(path.is_file() for path in vars(ReportPaths.inside(out_dir)).values()) and known == state_of(out_dir)
+    return all(path.is_file() for path in vars(ReportPaths.inside(out_dir)).values()) and known == _state(
+        inputs_of(out_dir), out_dir
+    )
 
 
-def keep_state(out_dir: Path, state: str) -> None:
-    """Remember what a report was made from.
+def keep_state(out_dir: Path, inputs: str) -> None:
+    """Remember what a report was made from: ``inputs`` before it was made, and the ratings, which it has written.
 
     Raises
     ------
     OutputError
     """
     make_folder(out_dir / FOLDER)
-    write_text(_state_file(out_dir), state)
+    write_text(_state_file(out_dir), _state(inputs, out_dir))
 
 
 def _state_file(out_dir: Path) -> Path:
     return out_dir / FOLDER / "report.sha256"
 
 
-def state_of(out_dir: Path) -> str:
-    """All that a report is made from, by size and time, as one hash; done now or before makes no difference."""
+def _state(inputs: str, out_dir: Path) -> str:
+    ratings = out_dir / RATINGS_TABLE
+    return f"{inputs} {sha256(ratings) if ratings.is_file() else 'no ratings'}"
+
+
+def inputs_of(out_dir: Path) -> str:
+    """All that a report is made from but its ratings, by size and time, as one hash.
+
+    Done now or before makes no difference.
+    """
     digest = hashlib.sha256(__version__.encode())
     status = out_dir / "status.tsv"
     if status.is_file():

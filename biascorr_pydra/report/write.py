@@ -15,9 +15,9 @@ from biascorr_pydra.lock import alive
 from biascorr_pydra.report.study.design import to_json
 
 from .collect import Cohort, Problem
-from .paths import PAGES, scan_page
+from .paths import PAGES, RATINGS_TABLE, scan_page
 from .ratings import Ratings, kept_ratings, read_ratings
-from .state import ReportPaths, keep_state, state_of
+from .state import ReportPaths, inputs_of, keep_state
 from .table import Column, columns, data_dictionary, to_tsv
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def write_report(
         raise InvalidParameterError("a threshold of robust z is above 0", value=threshold)
     if output_folders(out_dir, study=study) != [out_dir] and study:
         mark_study(out_dir)
-    state = state_of(out_dir)  # what changes while this reads makes the report out of date
+    inputs = inputs_of(out_dir)  # what changes while this reads makes the report out of date
     mriqc_table = read_mriqc(mriqc) if mriqc else None
     given = read_ratings(ratings) if ratings else None
     cohort = _read(out_dir, participants, mriqc_table)
@@ -114,7 +114,7 @@ def write_report(
         from biascorr_pydra.report.cohort.figures import write_figures
 
         write_figures(findings, figures)
-    keep_state(out_dir, state)
+    keep_state(out_dir, inputs)
     return paths
 
 
@@ -143,12 +143,12 @@ def _rated(cohort: Cohort, out_dir: Path, given: Ratings | None, file: str | Pat
     else:
         rated, problems = given, []
         if not given.by_place:  # an empty table takes all ratings back
-            (out_dir / PAGES / "ratings.tsv").unlink(missing_ok=True)
+            (out_dir / RATINGS_TABLE).unlink(missing_ok=True)
     try:
         cohort.problems += [*problems, *rated.problems(cohort)]
     except BIDSError as error:
         if given is None:
-            cohort.problems.append(Problem(f"{PAGES}/ratings.tsv", error.message))
+            cohort.problems.append(Problem(RATINGS_TABLE, error.message))
             return rated
         raise error.about(str(file)) from error
     return rated

@@ -67,6 +67,20 @@ def test_a_report_is_up_to_date_until_something_changes(out, cohort):
     assert not is_up_to_date(out)
 
 
+def test_a_report_with_ratings_is_up_to_date_until_these_change(out, cohort):
+    table = out / "given.tsv"
+    table.write_text(f"scan\trating\n{T1W}\taccept\n")
+    write_report(out, ratings=table, scan_pages=False)
+    assert is_up_to_date(out)
+    kept = out / "reports/ratings.tsv"
+    kept.write_text(kept.read_text().replace("accept", "exclude"))
+    assert not is_up_to_date(out)
+    write_report(out, scan_pages=False)
+    assert is_up_to_date(out)
+    kept.unlink()
+    assert not is_up_to_date(out)
+
+
 # --- the table
 
 
