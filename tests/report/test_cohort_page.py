@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from written_cohort import T1W, T2W, Page, read_table, write_scan, write_status
 
-from biascorr_pydra.cohort import status
-from biascorr_pydra.cohort.status import OUTDATED
 from biascorr_pydra.errors import BIDSError, InvalidParameterError
 from biascorr_pydra.judge import RANKED_BY
 from biascorr_pydra.metrics import HISTOGRAM_BINS, HISTOGRAM_RANGE, UndefinedMetricError, normalized_histogram
@@ -22,7 +20,7 @@ from biascorr_pydra.report.cohort.flags import flags
 from biascorr_pydra.report.cohort.outliers import Measure, scores
 from biascorr_pydra.report.cohort.run_times import run_times
 from biascorr_pydra.report.cohort.site_differences import site_differences
-from biascorr_pydra.report.collect import Cohort, Result, collect
+from biascorr_pydra.report.collect import Cohort, Result
 from biascorr_pydra.report.scripts import as_json
 from biascorr_pydra.report.study.study import collect_study
 from biascorr_pydra.statistics.outliers import FEWEST
@@ -262,27 +260,6 @@ def test_a_partial_cohort_is_called_one(out, cohort):
     assert states[T1W, "n4"] == "done" and states[T2W, "ubc"] == "waiting"  # the run has reached the first
     contents = json.loads(paths.everything.read_text())
     assert (contents["Complete"], contents["Waiting"]) == (False, 1)
-
-
-def test_results_of_other_settings_are_named(out, cohort, monkeypatch):
-    write_status(
-        out, (T1W, "n4", "cached", OUTDATED), (T1W, "ubc", "rejected", f"weak; {OUTDATED}"),
-        (T2W, "n4", "done", "n/a"), (T2W, "ubc", "waiting", "n/a"),
-    )  # fmt: skip
-    paths = write_report(out, scan_pages=False)
-    text, contents = Page(paths.html).text, json.loads(paths.everything.read_text())
-    name = "sub-01_ses-1_T1w"
-    assert "2 of 4 corrections were made with other settings than those of the last run" in text
-    assert f"take them as they are: {name} (n4), {name} (ubc)." in text
-    assert "A part of the cohort. 1 of 4 corrections had not been made" in text
-    assert "PRELIMINARY: 2 corrections of this cohort had been made with other settings." in text
-    assert (contents["Complete"], contents["Waiting"]) == (False, 3)
-    assert contents["OtherSettings"] == [f"{T1W}, n4", f"{T1W}, ubc"]
-    # Once a run has reached the one, the other alone is old.
-    monkeypatch.setattr(status, "outdated", lambda folder: {(T1W, "n4"): False, (T1W, "ubc"): True})
-    results = {(result.scan, result.method): result for result in collect(out).results}
-    assert (results[T1W, "n4"].state, results[T1W, "n4"].reason) == ("done", "n/a")
-    assert [key for key, result in results.items() if result.outdated] == [(T1W, "ubc")]
 
 
 def test_every_table_has_a_dictionary_of_its_columns(out, cohort):

@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner
 from written_cohort import BEFORE, T1W, T2W, Page, read_table, write_scan, write_status
 
+from biascorr_pydra.cohort import status
+from biascorr_pydra.cohort.status import OUTDATED
 from biascorr_pydra.errors import BIDSError
 from biascorr_pydra.interfaces.cli.main import cli
 from biascorr_pydra.metrics import METRICS
@@ -243,3 +245,27 @@ def test_a_comparison_that_is_no_change_is_called_so():
     assert word(*[1.1, 1.2] * 4) == "higher"
     assert word(*[0.9, 0.8] * 4) == "lower"
     assert word(None, None) == ""
+
+
+# --- results of other settings
+
+
+def test_results_of_other_settings_are_named(out, cohort, monkeypatch):
+    write_status(
+        out, (T1W, "n4", "cached", OUTDATED), (T1W, "ubc", "rejected", f"weak; {OUTDATED}"),
+        (T2W, "n4", "done", "n/a"), (T2W, "ubc", "waiting", "n/a"),
+    )  # fmt: skip
+    paths = write_report(out, scan_pages=False)
+    text, contents = Page(paths.html).text, json.loads(paths.everything.read_text())
+    name = "sub-01_ses-1_T1w"
+    assert "2 of 4 corrections were made with other settings than those of the last run" in text
+    assert f"take them as they are: {name} (n4), {name} (ubc)." in text
+    assert "A part of the cohort. 1 of 4 corrections had not been made" in text
+    assert "PRELIMINARY: 2 corrections of this cohort had been made with other settings." in text
+    assert (contents["Complete"], contents["Waiting"]) == (False, 3)
+    assert contents["OtherSettings"] == [f"{T1W}, n4", f"{T1W}, ubc"]
+    # Once a run has reached the one, the other alone is old.
+    monkeypatch.setattr(status, "outdated", lambda folder: {(T1W, "n4"): False, (T1W, "ubc"): True})
+    results = {(result.scan, result.method): result for result in collect(out).results}
+    assert (results[T1W, "n4"].state, results[T1W, "n4"].reason) == ("done", "n/a")
+    assert [key for key, result in results.items() if result.outdated] == [(T1W, "ubc")]
