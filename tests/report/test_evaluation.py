@@ -168,6 +168,26 @@ def test_verdicts_are_the_judges(study):
     assert (out / "evaluation/verdicts.tsv").read_text().count("\n") == 1 + 3 * 4
 
 
+def test_verdicts_of_contrasts_are_not_mixed(study):
+    """The last scan of site A as a T2w: a row of its own, overall and in the site."""
+    out, _ = study
+    for path in sorted((out / "A").rglob("*sub-08*T1w*")):
+        path.rename(path.with_name(path.name.replace("T1w", "T2w")))
+    texts = [*(out / "A").rglob("sub-08*.json"), out / "A/status.tsv", out / "evaluation/design.json"]
+    for path in texts:
+        path.write_text(path.read_text().replace("sub-08_T1w", "sub-08_T2w"))
+    evaluation = evaluate(out)
+    counts = {(row["suffix"], row["method"], row["reference"]): row["n_scans"] for row in evaluation.verdicts}
+    assert len(evaluation.verdicts) == 6
+    assert (counts["T1w", "n4", "acquired"], counts["T2w", "n4", "acquired"]) == (15, 1)
+    at_a = {(row["suffix"], row["method"], row["reference"]): row["n_scans"] for row in evaluation.site_verdicts[:3]}
+    assert at_a["T1w", "other", "n4"] == 7
+    assert [row["n_scans"] for row in evaluation.site_verdicts if row["suffix"] == "T2w"] == [1, 1, 1]
+    text = write_evaluation(out).markdown.read_text()
+    assert "- T1w: n4 against" in text and "- T2w: n4 against" in text and "T2w 1 / 0 / 0" in text
+    assert (out / "evaluation/verdicts.tsv").read_text().startswith("suffix\tsite\tmethod\treference\t")
+
+
 def test_a_study_that_was_not_judged_says_so(study):
     out, _ = study
     for path in out.glob("*/judge"):

@@ -101,15 +101,17 @@ def evaluate(out_dir: str | Path) -> Evaluation:
 
 
 def _judged(design: Mapping, results: Sequence[Result]) -> tuple[list[dict], list[dict], list[str]]:
-    """Verdicts over all scans and within each site, and what was not judged."""
+    """Verdicts over all scans of a contrast and within its sites, and what was not judged."""
     wanted = {(scan["folder"], scan["scan"]) for scan in design["scans"]}
     mine = [r for r in results if (r.folder, r.scan) in wanted and r.method in design["methods"]]
-    methods = design["methods"]
-    overall = verdict_rows(mine, methods, {"site": ALL_SITES})
-    sites = sorted({result.site for result in mine if result.site})
-    by_site = [
-        row for site in sites for row in verdict_rows([r for r in mine if r.site == site], methods, {"site": site})
-    ]
+    overall: list[dict] = []
+    by_site: list[dict] = []
+    for suffix in sorted({result.suffix for result in mine}):  # contrasts are not mixed
+        of_contrast = [result for result in mine if result.suffix == suffix]
+        overall += verdict_rows(of_contrast, design["methods"], {"suffix": suffix, "site": ALL_SITES})
+        for site in sorted({result.site for result in of_contrast if result.site}):
+            of_site = [result for result in of_contrast if result.site == site]
+            by_site += verdict_rows(of_site, design["methods"], {"suffix": suffix, "site": site})
     return overall, by_site, judge_notes(mine)
 
 

@@ -48,7 +48,9 @@ def summary(evaluation: Evaluation, *, has_figure: bool) -> list[Block]:
     blocks.append(Block("text", " ".join(_counts(evaluation))))
     blocks += [Block("text", text) for text in (*evaluation.notes, *_cautions(evaluation))]
     blocks += [Block("heading", "Did it help, and which method is better")]
-    blocks.append(Block("list", [sentence(row) for row in evaluation.verdicts]))
+    several = len({row["suffix"] for row in evaluation.verdicts}) > 1
+    texts = [f"{row['suffix']}: {sentence(row)}" if several else sentence(row) for row in evaluation.verdicts]
+    blocks.append(Block("list", texts))
     blocks.append(Block("table", _verdicts(evaluation.verdicts)))
     blocks += [Block("heading", "What changed on the judge's tissue"), Block("text", DESCRIBED)]
     scans = evaluation.overall[evaluation.overall["unit"] == "scan"]
@@ -156,13 +158,13 @@ def _reading() -> list[str]:
 
 def _verdicts(verdicts: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """The judge's verdicts: counts of scans, and what holds for all of them."""
-    heads = ["method", "against", "judged", "better", "worse", "within noise", "cannot tell", "same", "over all scans"]
+    heads = ["contrast", "method", "against", "judged", "better", "worse", "within noise", "cannot tell", "same"]
     counts = ("n_better", "n_worse", "n_within_noise", "n_cannot_tell", "n_same")
-    rows = [heads]
+    rows = [[*heads, "over all scans"]]
     for row in map(better_first, verdicts):
         judged = row["n_scans"] - row["n_not_judged"]
         numbers = [str(row[name]) for name in counts]
-        rows.append([row["method"], row["reference"], str(judged), *numbers, over_cohort(row)])
+        rows.append([row["suffix"], row["method"], row["reference"], str(judged), *numbers, over_cohort(row)])
     return rows
 
 
@@ -183,7 +185,10 @@ def _overall(overall: pd.DataFrame) -> list[list[str]]:
 def _by_site(evaluation: Evaluation) -> list[list[str]]:
     """One row a site: the judge's counts of each method, and its changes, with a star where p is below 0.05."""
     keys = shown_metrics("image")
-    judged = {(row["site"], row["method"]): row for row in evaluation.site_verdicts if row["reference"] == ACQUIRED}
+    judged: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in evaluation.site_verdicts:
+        if row["reference"] == ACQUIRED:
+            judged.setdefault((row["site"], row["method"]), []).append(row)
     heads = [f"judge, {method}: better / worse / undecided" for method in evaluation.methods]
     heads += [f"{long_name(key)}, {method}" for key in keys for method in evaluation.methods]
     rows = [["site", "scans", *heads]]
@@ -193,15 +198,21 @@ def _by_site(evaluation: Evaluation) -> list[list[str]]:
     for site, group in before.groupby("site", sort=True):
         cells = {(row["metric"], row["method"]): row for row in group.to_dict("records")}
         count = str(int(group["n_scans"].max()))
-        counts = [_counted(judged.get((site, method))) for method in evaluation.methods]
+        counts = [_counted(judged.get((site, method), [])) for method in evaluation.methods]
         rows.append([str(site), count, *counts, *(_change(cells[key, m]) for key in keys for m in evaluation.methods)])
     return rows
 
 
-def _counted(row: Mapping[str, Any] | None) -> str:
-    if row is None or row["n_not_judged"] == row["n_scans"]:
-        return NONE
-    return f"{row['n_better']} / {row['n_worse']} / {undecided(row)}"
+def _counted(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A site's counts, of each contrast apart."""
+    counts = {
+        row["suffix"]: f"{row['n_better']} / {row['n_worse']} / {undecided(row)}"
+        for row in rows
+        if row["n_not_judged"] < row["n_scans"]
+    }
+    if len(rows) > 1:
+        counts = {suffix: f"{suffix} {text}" for suffix, text in counts.items()}
+    return ", ".join(counts.values()) or NONE
 
 
 def _change(row: dict) -> str:

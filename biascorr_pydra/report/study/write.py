@@ -40,7 +40,11 @@ def write_evaluation(out_dir: str | Path) -> EvaluationPaths:
         "scans": scan_dictionary(),
         "sites": comparison_dictionary("site", int(evaluation.sites["p"].notna().sum())),
         "overall": comparison_dictionary("unit", int(evaluation.overall["p"].notna().sum())),
-        "verdicts": {"site": {"Description": 'Site; "all sites" for all of them.'}, **columns_of_verdicts()},
+        "verdicts": {
+            "suffix": {"Description": "BIDS suffix: the contrast."},
+            "site": {"Description": 'Site; "all sites" for all of them.'},
+            **columns_of_verdicts(),
+        },
         "problems": PROBLEM_COLUMNS,
     }
     frames = {"scans": evaluation.scans, "sites": evaluation.sites, "overall": evaluation.overall}
