@@ -63,7 +63,9 @@ def judge_scan(out_dir: Path, job: Job, *, run_id: str | None = None) -> Path | 
     if is_complete(record, out_dir / bids.JUDGE, _key_of(case)):
         return record
     if not bids.is_ours(out_dir / bids.JUDGE):
-        prepare_judge(out_dir, raw_of(out_dir / case.present[0].label))
+        # A folder that is not there is nobody's, whatever lies beside it, such as a report whose status table is lost.
+        absent = not (out_dir / bids.JUDGE).exists()
+        prepare_judge(out_dir, raw_of(out_dir / case.present[0].label), overwrite=absent)
     images = _images(out_dir, case, job)
     judgement, affine = _judge(case, job, images)
     content = _record(case, job, judgement)

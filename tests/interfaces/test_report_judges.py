@@ -23,6 +23,12 @@ def test_the_report_of_an_old_folder_judges_it_once_and_says_so(delivery, phanto
     assert "judged" not in report(delivery.out).stderr
 
 
+def test_a_folder_whose_status_table_is_lost_is_judged(delivery, phantom):
+    delivery.put("n4", phantom.bias)
+    (delivery.out / "report.html").write_text("an earlier report")
+    assert "NOT JUDGED" not in report(delivery.out).stderr and delivery.record().is_file()
+
+
 def test_what_cannot_be_judged_is_named_and_the_report_is_made(delivery, phantom):
     delivery.put("n4", phantom.bias)
     corrected = delivery.out / "n4" / T1W.replace("_T1w", "_desc-preproc_T1w")
