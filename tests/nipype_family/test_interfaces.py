@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -143,7 +144,10 @@ def test_every_step_gives_what_its_function_gives(tmp_path, phantom, phantom_fil
 @pytest.mark.parametrize("flag", ["use_gpu", "use_cuda"])
 def test_a_gpu_node_asks_for_cuda_and_is_counted(monkeypatch, phantom_file, flag):
     asked = {}
-    monkeypatch.setattr("biascorr_pydra.single.correct_file", lambda *_, **options: asked.update(options))
+    monkeypatch.setattr(
+        "biascorr_pydra.single.correct_file",
+        lambda *_, **options: asked.update(options) or SimpleNamespace(rejected_field=None),
+    )
     interface = CorrectBias(in_file=phantom_file, **{flag: True})
     interface._run_interface(type("Runtime", (), {"cwd": "."}))
     assert asked["device"] == "cuda"
@@ -160,7 +164,10 @@ def test_a_gpu_node_asks_for_cuda_and_is_counted(monkeypatch, phantom_file, flag
 
 def test_without_the_flag_no_gpu_is_touched(monkeypatch, phantom_file):
     asked = {}
-    monkeypatch.setattr("biascorr_pydra.single.correct_file", lambda *_, **options: asked.update(options))
+    monkeypatch.setattr(
+        "biascorr_pydra.single.correct_file",
+        lambda *_, **options: asked.update(options) or SimpleNamespace(rejected_field=None),
+    )
     CorrectBias(in_file=phantom_file)._run_interface(type("Runtime", (), {"cwd": "."}))
     assert asked["device"] == "cpu"
 
