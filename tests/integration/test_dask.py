@@ -305,7 +305,13 @@ def wait_for_lines(log: Path, count: int) -> None:
 
 def test_an_interrupted_run_ends_at_once_and_quietly(tmp_path):
     code = driver_code({"n_procs": 1, "gpus": 1, "mem_gb": 4}, tmp_path / "log", tmp_path / "cache")
-    driver = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stderr=subprocess.PIPE,
+        text=True,
+        # tests that run in the background of a shell inherit that Ctrl-C is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     wait_for_lines(tmp_path / "log", 3)
     processes = psutil.Process(driver.pid).children(recursive=True)
     driver.send_signal(signal.SIGINT)
